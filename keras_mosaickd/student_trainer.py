@@ -1,0 +1,224 @@
+"""What every method shares: a frozen teacher, a student, and how the student is judged."""
+
+import keras
+from keras import ops
+
+from keras_mosaickd import losses
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.optimizers import PhaseOptimizers
+from keras_mosaickd.teacher_outputs import as_logits
+from keras_mosaickd.training import PhaseTrainer
+
+
+class StudentTrainer(PhaseTrainer):
+    """Trains a student to imitate a frozen teacher; `predict` is the student's.
+
+    `evaluate` and validation take pictures, with integer (or one-hot) labels or without:
+
+    - `loss`: mean KL(T || S), in nats;
+    - `agreement`: share of predictions in which student and teacher choose the same class, which
+      needs no labels;
+    - `accuracy`: share of correct predictions, where labels are given.
+
+    Args:
+        teacher: built Keras classifier from pictures in [0, 1], `[batch, height, width,
+            channels]`, to `[batch, classes]` (or one prediction per pixel). It is called with
+            `training=False` always, and its weights never change.
+        student: built Keras classifier with the same input and output shape, giving logits.
+        teacher_outputs: "auto", "logits" or "probabilities" (see `teacher_outputs.as_logits`).
+        seed: seed of everything drawn in training.
+        **kwargs: of `keras.Model`.
+
+    Raises:
+        InputError: if teacher and student do not fit together.
+    """
+
+    networks: tuple[str, ...] = ("teacher", "student")
+    """Names of the attributes that hold networks."""
+
+    def __init__(self, teacher, student, teacher_outputs="auto", seed=None, **kwargs):
+        super().__init__(**kwargs)
+        check_fit(teacher, student)
+        self.teacher = as_logits(teacher, teacher_outputs)
+        self.student = student
+        self.seed = seed
+        self.accuracy_metric = keras.metrics.Mean(name="accuracy")
+        self.agreement_metric = keras.metrics.Mean(name="agreement")
+        self.loss_terms = {}
+        self.built = True
+
+    def build(self, input_shape=None):
+        """Nothing to build: the networks come built."""
+        self.built = True
+
+    def call(self, inputs, training=False):
+        """The student's logits."""
+        return self.student(inputs, training=training)
+
+    # ---- training ------------------------------------------------------------------------
+
+    def compile_phases(self, phases, **kwargs):
+        """Compiles with one optimizer for each phase.
+
+        Args:
+            phases: dict from the optimizer's keyword in `compile` to the pair of the optimizer and
+                the network that it trains; the first makes one update per training step.
+            **kwargs: of `keras.Model.compile` (`jit_compile`, `run_eagerly`,
+                `steps_per_execution`).
+        """
+        unexpected = {"loss", "metrics", "weighted_metrics", "optimizer"} & set(kwargs)
+        if unexpected:
+            raise InputError(
+                f"compile() takes {', '.join(phases)}; losses and metrics are the method's own. "
+                f"Received: {', '.join(sorted(unexpected))}"
+            )
+        optimizers = {key: keras.optimizers.get(optimizer) for key, (optimizer, _) in phases.items()}
+        if len({id(optimizer) for optimizer in optimizers.values()}) < len(optimizers):
+            raise InputError("compile() needs a separate optimizer for each phase")
+        self._phase_compile_config = {**optimizers, **kwargs}
+        if self.dtype_policy.name == "mixed_float16":
+            optimizers = {
+                key: keras.optimizers.LossScaleOptimizer(optimizer, name=optimizer.name)
+                for key, optimizer in optimizers.items()
+            }
+        for key, (_, network) in phases.items():
+            self.check_scope(network.variables)
+            optimizers[key].build(network.trainable_variables)
+        self.phase_optimizers = optimizers
+        super().compile(
+            optimizer=PhaseOptimizers(optimizers), loss=None, auto_scale_loss=False, **kwargs
+        )
+
+    def track(self, terms):
+        """Adds terms of the losses to this epoch's means."""
+        for name, value in terms.items():
+            self.loss_terms[name].update_state(value)
+
+    def training_logs(self):
+        """Means of the tracked terms so far in the epoch, and every phase's learning rate."""
+        logs = {"loss": self.loss_terms["student_loss"].result()}
+        logs |= {name: metric.result() for name, metric in self.loss_terms.items()}
+        for key, optimizer in self.phase_optimizers.items():
+            rate = ops.convert_to_tensor(optimizer.learning_rate)
+            logs[f"{key.removesuffix('_optimizer')}_learning_rate"] = rate
+        return logs
+
+    def update_student(self, pictures):
+        """One student update on given pictures: minimise the mean KL(T || S)."""
+        with self.without_gradient():
+            teacher_logits = ops.stop_gradient(self.teacher(pictures, training=False))
+
+        def objective():
+            student_logits = self.student(pictures, training=True)
+            loss = ops.mean(
+                losses.kl_divergence(teacher_logits, student_logits, self.temperature)
+            )
+            return loss, {"student_loss": loss}
+
+        optimizer = self.phase_optimizers["student_optimizer"]
+        self.track(self.minimize(objective, optimizer, self.student.trainable_variables))
+
+    # ---- evaluation ----------------------------------------------------------------------
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=False):
+        """Mean KL(T || S); counts agreement on the way, while the teacher's logits are at hand."""
+        teacher_logits = self.teacher(x, training=False)
+        agrees = ops.equal(ops.argmax(teacher_logits, axis=-1), ops.argmax(y_pred, axis=-1))
+        self.agreement_metric.update_state(ops.cast(agrees, "float32"))
+        return ops.mean(losses.kl_divergence(teacher_logits, y_pred))
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Loss and agreement, and accuracy where there are labels."""
+        logs = {"loss": self._loss_tracker.result(), "agreement": self.agreement_metric.result()}
+        if y is not None:
+            if len(y.shape) == len(y_pred.shape) and y.shape[-1] == y_pred.shape[-1] > 1:
+                y = ops.argmax(y, axis=-1)
+            y = ops.reshape(ops.cast(y, "int32"), ops.shape(y_pred)[:-1])
+            correct = ops.equal(y, ops.cast(ops.argmax(y_pred, axis=-1), "int32"))
+            self.accuracy_metric.update_state(ops.cast(correct, "float32"))
+            logs["accuracy"] = self.accuracy_metric.result()
+        return logs
+
+    # ---- saving --------------------------------------------------------------------------
+
+    def get_config(self):
+        """Everything that makes the same trainer again; networks as Keras objects."""
+        config = {**super().get_config(), "seed": self.seed, "teacher_outputs": "logits"}
+        for name in self.networks:
+            config[name] = keras.saving.serialize_keras_object(getattr(self, name))
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the trainer of a `get_config`."""
+        config = dict(config)
+        for name in cls.networks:
+            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
+        return cls(**config)
+
+    def get_compile_config(self):
+        """Arguments of `compile`."""
+        if not self.compiled:
+            return {}
+        config = {
+            key: keras.saving.serialize_keras_object(value)
+            for key, value in self._phase_compile_config.items()
+        }
+        for value in config.values():
+            # On PyTorch an optimizer serialises as its private class, which other backends lack.
+            if isinstance(value, dict) and "optimizers.torch_" in str(value.get("module")):
+                value["module"] = "keras.optimizers"
+        return config
+
+    def compile_from_config(self, config):
+        """Compiles as `get_compile_config` says."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def save_own_variables(self, store):
+        """Saves the state of every seed, which Keras leaves out: here and in all networks."""
+        for index, state in enumerate(self._seed_states()):
+            store[f"seed_{index}"] = ops.convert_to_numpy(state.value)
+
+    def load_own_variables(self, store):
+        """Loads what `save_own_variables` saved."""
+        for index, state in enumerate(self._seed_states()):
+            state.assign(store[f"seed_{index}"])
+
+    def _seed_states(self):
+        return [v for v in self.non_trainable_variables if v.name == "seed_generator_state"]
+
+
+def check_fit(teacher, student):
+    """Raises unless two classifiers can be teacher and student.
+
+    Raises:
+        InputError: if one is not a built Keras model with one input and one output, or their
+            shapes differ.
+    """
+    for role, model in (("teacher", teacher), ("student", student)):
+        if not isinstance(model, keras.Model):
+            raise InputError(f"the {role} must be a keras.Model. Received: {type(model).__name__}")
+        if not model.built or not isinstance(_shape(model, "input_shape"), tuple):
+            raise InputError(
+                f"the {role} {model.name!r} must be built, with one input: call it on a batch of "
+                "pictures first"
+            )
+    for what, attribute in (("input shape", "input_shape"), ("output shape", "output_shape")):
+        shapes = _shape(teacher, attribute), _shape(student, attribute)
+        if None in shapes:
+            continue
+        if len(shapes[0]) != len(shapes[1]) or any(
+            a != b for a, b in zip(*shapes, strict=True) if a is not None and b is not None
+        ):
+            raise InputError(
+                f"teacher and student must have the same {what}. Received: {what} {shapes[0]} of "
+                f"the teacher {teacher.name!r} and {shapes[1]} of the student {student.name!r}"
+            )
+
+
+def _shape(model, attribute):
+    """A model's input or output shape, where it knows it."""
+    try:
+        return getattr(model, attribute)
+    except (AttributeError, ValueError):
+        return None

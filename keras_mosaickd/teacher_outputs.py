@@ -1,0 +1,113 @@
+"""Any Keras classifier as a teacher that gives logits.
+
+The losses take logits. A teacher that ends in softmax is stripped of it where that is possible;
+where it is not, log(max(p, 1e-7)) takes its place, whose softmax gives p again. A teacher is never
+silently put through softmax twice.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mosaickd.errors import InputError
+
+TEACHER_OUTPUTS = ("auto", "logits", "probabilities")
+
+
+@keras.saving.register_keras_serializable(package="keras_mosaickd")
+class LogProbabilities(keras.layers.Layer):
+    """Logits log(max(p, 1e-7)) for a teacher of which only the probabilities p can be had."""
+
+    def __init__(self, **kwargs):
+        # Float32 under every policy: 1 - p of a confident teacher is lost in 16 bits.
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, probabilities):
+        """Logits of the shape of `probabilities`."""
+        return ops.log(ops.maximum(probabilities, 1e-7))
+
+
+def as_logits(teacher, outputs="auto"):
+    """Returns a model that gives the teacher's logits; the teacher itself is left as it is.
+
+    Args:
+        teacher: built Keras model from pictures to `[..., classes]`.
+        outputs: "logits" or "probabilities" declares what the teacher gives; "auto" looks: a last
+            layer with softmax is recognised, and where the layers cannot be inspected the teacher
+            is tried on random pictures.
+
+    Returns:
+        `teacher` where it gives logits already, else a new model that shares its layers.
+
+    Raises:
+        InputError: if `outputs` is not one of the three, or if "logits" is declared for a model
+            whose last layer is a softmax.
+    """
+    if outputs not in TEACHER_OUTPUTS:
+        raise InputError(
+            f"teacher_outputs must be one of {', '.join(TEACHER_OUTPUTS)}. Received: {outputs!r}"
+        )
+    stripped = _without_softmax(teacher)
+    if stripped is not None:
+        if outputs == "logits":
+            raise InputError(
+                f"teacher_outputs='logits' was declared, but the last layer of {teacher.name!r} is "
+                "a softmax. Expected: 'probabilities' or 'auto'"
+            )
+        return stripped
+    if outputs == "logits" or (outputs == "auto" and not _gives_probabilities(teacher)):
+        return teacher
+    pictures = keras.Input(teacher.input_shape[1:])
+    return keras.Model(
+        pictures, LogProbabilities()(teacher(pictures)), name=f"{teacher.name}_logits"
+    )
+
+
+def _is_softmax(layer):
+    if isinstance(layer, keras.layers.Softmax):
+        return layer.axis in (-1, (-1,), [-1])
+    return getattr(layer, "activation", None) is keras.activations.softmax
+
+
+def _without_softmax(model):
+    """The model up to its final softmax, on the same layers; None where there is none to see."""
+    if isinstance(model, keras.Sequential) and model.built:
+        model = getattr(model, "_functional", None) or model
+    if not isinstance(model, keras.Model) or len(getattr(model, "outputs", None) or ()) != 1:
+        return None
+    history = getattr(model.outputs[0], "_keras_history", None)
+    if history is None:
+        return None
+    last = history.operation
+    inputs = last._inbound_nodes[history.node_index].input_tensors
+    if isinstance(last, keras.Model):
+        inner = _without_softmax(last)
+        logits = inner(inputs[0]) if inner is not None else None
+    elif not _is_softmax(last):
+        return None
+    elif isinstance(last, (keras.layers.Softmax, keras.layers.Activation)):
+        logits = inputs[0]
+    else:
+        # A layer with weights and a softmax activation: the same layer without the activation.
+        linear = type(last).from_config(
+            {**last.get_config(), "activation": "linear", "name": f"{last.name}_logits"}
+        )
+        logits = linear(inputs[0])
+        linear.set_weights(last.get_weights())
+    if logits is None:
+        return None
+    return keras.Model(model.inputs, logits, name=f"{model.name}_logits")
+
+
+def _gives_probabilities(teacher, pictures=4):
+    """Whether every prediction on random pictures is a distribution."""
+    if any(size is None for size in teacher.input_shape[1:]):
+        raise InputError(
+            f"the teacher {teacher.name!r} has no fixed input shape, so it cannot be tried: declare "
+            f"teacher_outputs='logits' or 'probabilities'. Received: {teacher.input_shape}"
+        )
+    shape = (pictures, *teacher.input_shape[1:])
+    noise = np.random.default_rng(0).random(shape, dtype="float32")
+    predictions = ops.convert_to_numpy(teacher(noise, training=False)).astype("float64")
+    sums = predictions.sum(axis=-1)
+    return bool((predictions >= 0).all() and (abs(sums - 1) < 1e-3).all())

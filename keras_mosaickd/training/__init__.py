@@ -1,0 +1,31 @@
+"""The seam between the algorithm and the backends.
+
+`PhaseTrainer` is a `keras.Model` that offers, on every backend:
+
+- `minimize(objective, optimizer, variables)`: one update of `variables`. `objective` takes no
+  argument and returns `(loss, terms)`, with `terms` a dict of tensors to report; `minimize`
+  returns `terms`. An objective may itself call `minimize` on other variables.
+- `without_gradient()`: a context in which nothing is recorded for differentiation.
+- `global_normal(batch, size, seed_generator)`: this replica's rows of one global normal draw.
+- `mean_over_replicas(values)`: the mean over replicas, differentiable.
+- `check_scope(variables)`: raises if the variables live under another distribution strategy.
+
+and calls `alternate(data)`, which a subclass writes once for all backends, from `train_step`.
+Nothing in this package knows a loss or a phase.
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from keras_mosaickd.training.tensorflow import PhaseTrainer
+elif keras.backend.backend() == "jax":
+    from keras_mosaickd.training.jax import PhaseTrainer
+elif keras.backend.backend() == "torch":
+    from keras_mosaickd.training.torch import PhaseTrainer
+else:
+    raise ImportError(
+        "keras_mosaickd trains on the Keras backends tensorflow, jax and torch. "
+        f"Received: KERAS_BACKEND={keras.backend.backend()}"
+    )
+
+__all__ = ["PhaseTrainer"]

@@ -11,21 +11,23 @@
 - `check_scope(variables)`: raises if the variables live under another distribution strategy.
 
 and calls `alternate(data)`, which a subclass writes once for all backends, from `train_step`.
+`devices()` names what the backend computes on, and `distribution(name)` gives the context in which
+networks are built and compiled to train on several of them.
 Nothing in this package knows a loss or a phase.
 """
 
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from keras_mosaickd.training.tensorflow import PhaseTrainer
+    from keras_mosaickd.training.tensorflow import PhaseTrainer, devices, distribution
 elif keras.backend.backend() == "jax":
-    from keras_mosaickd.training.jax import PhaseTrainer
+    from keras_mosaickd.training.jax import PhaseTrainer, devices, distribution
 elif keras.backend.backend() == "torch":
-    from keras_mosaickd.training.torch import PhaseTrainer
+    from keras_mosaickd.training.torch import PhaseTrainer, devices, distribution
 else:
     raise ImportError(
         "keras_mosaickd trains on the Keras backends tensorflow, jax and torch. "
         f"Received: KERAS_BACKEND={keras.backend.backend()}"
     )
 
-__all__ = ["PhaseTrainer"]
+__all__ = ["PhaseTrainer", "devices", "distribution"]

@@ -5,7 +5,9 @@ import contextlib
 import jax
 import keras
 
-from keras_mosaickd.training.single_device import SingleProgramTrainer
+from keras_mosaickd.training.single_device import SingleProgramTrainer, distribution
+
+__all__ = ["PhaseTrainer", "devices", "distribution"]
 
 
 class PhaseTrainer(SingleProgramTrainer):
@@ -64,6 +66,11 @@ class PhaseTrainer(SingleProgramTrainer):
             *self.non_trainable_variables,
             *self.optimizer.variables,
         ]
+
+
+def devices():
+    """Names of the devices that JAX computes on."""
+    return [str(device) for device in jax.devices()]
 
 
 def _read(variables):

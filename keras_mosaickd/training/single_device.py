@@ -1,6 +1,10 @@
 """What JAX and PyTorch share: every leading axis is the global batch already."""
 
+import contextlib
+
 import keras
+
+from keras_mosaickd.errors import InputError
 
 
 class SingleProgramTrainer(keras.Model):
@@ -16,3 +20,20 @@ class SingleProgramTrainer(keras.Model):
 
     def check_scope(self, variables):
         """Nothing to check: these backends have no distribution scope."""
+
+
+def distribution(name):
+    """The context for networks on one device.
+
+    Args:
+        name: "auto" or "none".
+
+    Raises:
+        InputError: if several devices are asked for.
+    """
+    if name == "mirrored":
+        raise InputError(
+            "--strategy=mirrored needs the TensorFlow backend. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
+    return contextlib.nullcontext()

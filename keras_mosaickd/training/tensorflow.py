@@ -69,3 +69,22 @@ class PhaseTrainer(keras.Model):
 
 # What `tf.distribute.get_strategy()` gives outside every scope; plain variables know no strategy.
 _NO_STRATEGY = tf.distribute.get_strategy()
+
+
+def devices():
+    """Names of the devices that TensorFlow computes on."""
+    return [device.name for device in tf.config.list_logical_devices()]
+
+
+def distribution(name):
+    """The context in which networks are built and compiled.
+
+    Args:
+        name: "mirrored" for all local devices (GPUs, or logical CPUs where there are none),
+            "none" for one, "auto" for mirrored where there are several GPUs.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "none" or (name == "auto" and len(gpus) < 2):
+        return contextlib.nullcontext()
+    local = gpus or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in local]).scope()

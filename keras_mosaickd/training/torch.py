@@ -2,7 +2,9 @@
 
 import torch
 
-from keras_mosaickd.training.single_device import SingleProgramTrainer
+from keras_mosaickd.training.single_device import SingleProgramTrainer, distribution
+
+__all__ = ["PhaseTrainer", "devices", "distribution"]
 
 
 class PhaseTrainer(SingleProgramTrainer):
@@ -25,3 +27,9 @@ class PhaseTrainer(SingleProgramTrainer):
     def without_gradient(self):
         """A context that builds no graph: `stop_gradient` alone would build it and drop it."""
         return torch.no_grad()
+
+
+def devices():
+    """Names of the devices that PyTorch computes on."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_name(index) for index in range(count)] or ["cpu"]

@@ -1,0 +1,36 @@
+"""MosaicKD in Keras 3: knowledge distillation from out-of-domain pictures.
+
+The public names are loaded on first use, so that `import keras_mosaickd` imports no Keras.
+"""
+
+import importlib
+
+_HOMES = {
+    "MosaicKD": "mosaic_kd",
+    "KnowledgeDistillation": "baselines",
+    "StudentCheckpoint": "checkpoints",
+    "InputError": "errors",
+    "SGD": "optimizers",
+    "recipe": "optimizers",
+    "mosaic_stream": "data",
+    "supervised_stream": "data",
+    "select": "data",
+    "load": "data",
+    "export_saved_model": "export",
+}
+_MODULES = ("data", "losses", "networks", "optimizers", "callbacks", "experiment")
+
+__version__ = "0.1.0"
+__all__ = ["__version__", *_HOMES, *_MODULES]
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

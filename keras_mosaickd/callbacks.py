@@ -1,0 +1,253 @@
+"""Callbacks that leave a trace of a run: a grid of synthetic pictures, a table of its epochs."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy
+
+from keras_mosaickd import pictures
+
+# What csv.DictWriter calls a field that a row does not have.
+_MISSING = ""
+
+
+def draw_samples(
+    generator: Any, teacher: Any, latents: Any, columns: int | None = None
+) -> numpy.ndarray:
+    """Draws a grid of synthetic pictures, sorted by the class that the teacher sees in them.
+
+    Args:
+        generator: Model from [n, latent_dim] to pictures [n, h, w, c] in [0, 1].
+        teacher: Model from such pictures to [n, classes], or [n, h, w, classes], logits or
+            probabilities.
+        latents: [n, latent_dim] float32.
+        columns: Pictures per row; by default the grid is square.
+
+    Returns:
+        uint8 [H, W, c]; see `keras_mosaickd.pictures.grid`. No model's state is changed.
+    """
+    images = generator(keras.ops.convert_to_tensor(latents, dtype="float32"), training=False)
+    scores = keras.ops.convert_to_numpy(teacher(images, training=False)).astype("float32")
+    scores = scores.reshape(scores.shape[0], -1, scores.shape[-1]).mean(axis=1)
+    order = numpy.argsort(scores.argmax(axis=-1), kind="stable")
+    return pictures.grid(keras.ops.convert_to_numpy(images)[order], columns)
+
+
+class SampleGrid(keras.callbacks.Callback):
+    """Draws the same latent vectors after every epoch, to TensorBoard and to ``samples.png``.
+
+    The model must have the attributes ``generator`` and ``teacher``. The TensorBoard event needs
+    the package tensorboard, not TensorFlow; without it the PNG alone is written.
+
+    Args:
+        log_dir: TensorBoard's directory; the pictures go to its sub-directory ``samples``. None
+            writes no events.
+        latents: [n, latent_dim] float32, drawn once by the caller, so that pictures of different
+            epochs can be compared.
+        every: Draw after every this many epochs; the last epoch is always drawn.
+        path: PNG file, overwritten each time. None writes none.
+        columns: Pictures per row; by default the grid is square.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str] | None,
+        latents: Any,
+        every: int = 1,
+        path: str | os.PathLike[str] | None = None,
+        columns: int | None = None,
+    ):
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"expected every of at least 1. Received: {every}")
+        self._log = None if log_dir is None else EventLog(Path(log_dir) / "samples")
+        self.latents = numpy.asarray(latents, dtype="float32")
+        self.every = every
+        self.path = path
+        self.columns = columns
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Draws the grid when its turn has come."""
+        is_last = epoch + 1 == self.params.get("epochs")
+        if (epoch + 1) % self.every and not is_last:
+            return
+        picture = draw_samples(self.model.generator, self.model.teacher, self.latents, self.columns)
+        if self.path is not None:
+            pictures.write_png(self.path, picture)
+        if self._log is not None:
+            self._log.image("samples", picture, epoch)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Closes the event file."""
+        if self._log is not None:
+            self._log.close()
+
+
+
+class EventLog:
+    """TensorBoard events of one directory, written by TensorBoard's own writer.
+
+    `tf.summary` would start TensorFlow, and let it take the accelerator's memory, in a process
+    that trains on JAX or PyTorch. Without the package tensorboard nothing is written.
+
+    Args:
+        directory: where the event file goes; made with the first event.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]):
+        self.directory = directory
+        self._writer: Any = None
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Adds a number."""
+        self._add(step, tag=tag, simple_value=value)
+
+    def image(self, tag: str, picture: numpy.ndarray, step: int) -> None:
+        """Adds a uint8 picture [h, w, c]."""
+        height, width, channels = picture.shape
+        image = {
+            "height": height,
+            "width": width,
+            "colorspace": channels,
+            "encoded_image_string": pictures.encode_png(picture),
+        }
+        self._add(step, tag=tag, image=image)
+
+    def close(self) -> None:
+        """Closes the event file; a later event opens another."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _add(self, step: int, **value: Any) -> None:
+        try:
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError:
+            return
+        if self._writer is None:
+            self._writer = EventFileWriter(str(self.directory))
+        summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(**value)])
+        self._writer.add_event(event_pb2.Event(summary=summary, step=step, wall_time=time.time()))
+        self._writer.flush()
+
+
+class HistoryCsv(keras.callbacks.Callback):
+    """Writes one row per epoch: the epoch's number from 0, its seconds, and every log.
+
+    It differs from `keras.callbacks.CSVLogger` in what a resumed run needs: rows of epochs that are
+    run again are dropped first, a log that appears late gets its own column, every row is on the
+    disk before the next epoch starts, and the epoch's wall time stands in it.
+
+    Args:
+        path: CSV file. If there is one, its rows up to the first epoch run are kept.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        super().__init__()
+        self.path = Path(path)
+        self._columns: list[str] = []
+        self._rows: list[dict[str, str]] = []
+        self._is_started = False
+        self._start = math.nan
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Forgets an earlier ``fit``; what that one wrote is read again from the file."""
+        self._is_started = False
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock; before the first epoch, drops the rows that it will replace."""
+        if not self._is_started:
+            self._take_over(epoch)
+            self._is_started = True
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Appends the epoch's row and waits until the disk has it."""
+        row = {"epoch": str(epoch), "seconds": f"{time.perf_counter() - self._start:.3f}"}
+        row |= {name: repr(float(value)) for name, value in (logs or {}).items()}
+        self._rows.append(row)
+        new_columns = [name for name in row if name not in self._columns]
+        if new_columns:
+            self._columns += new_columns
+            self._rewrite()
+            return
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns, restval=_MISSING).writerow(row)
+            _to_disk(file)
+
+    def _take_over(self, first_epoch: int) -> None:
+        self._columns, self._rows = [], []
+        if self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                # A row that a crash cut short has no number, or None in its last fields.
+                rows = [row for row in reader if None not in row.values()]
+            columns = list(reader.fieldnames or [])
+            if "epoch" in columns:
+                self._columns = columns
+                self._rows = [
+                    row
+                    for row in rows
+                    if row["epoch"].isdecimal() and int(row["epoch"]) < first_epoch
+                ]
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            if self._columns:
+                writer = csv.DictWriter(file, self._columns, restval=_MISSING)
+                writer.writeheader()
+                writer.writerows(self._rows)
+            _to_disk(file)
+        os.replace(temporary, self.path)
+
+
+def _to_disk(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """Reads the rows of a `HistoryCsv` file: one dict of numbers per epoch, without empty fields."""
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return [
+            {name: float(value) for name, value in row.items() if value not in (None, _MISSING)}
+            for row in csv.DictReader(file)
+        ]
+
+
+class TensorBoardScalars(keras.callbacks.Callback):
+    """Writes every epoch's logs to TensorBoard, in the folders and under the names of Keras's own.
+
+    `keras.callbacks.TensorBoard` starts TensorFlow, which on JAX and PyTorch need not be installed
+    and would take the accelerator's memory.
+
+    Args:
+        log_dir: TensorBoard's directory; its sub-directories are ``train`` and ``validation``.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str]):
+        super().__init__()
+        self._train = EventLog(Path(log_dir) / "train")
+        self._validation = EventLog(Path(log_dir) / "validation")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes the epoch's logs."""
+        for name, value in (logs or {}).items():
+            log = self._validation if name.startswith("val_") else self._train
+            log.scalar(f"epoch_{name.removeprefix('val_')}", float(value), epoch)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Closes the event files."""
+        self._train.close()
+        self._validation.close()

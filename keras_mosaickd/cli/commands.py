@@ -1,0 +1,99 @@
+"""The commands: what each does, the flags it uses, and where a flag means something else there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from keras_mosaickd.cli.flag_table import FLAGS, Flag
+
+_ALWAYS = ("help", "traceback")
+_TEACHER = (
+    "dataset",
+    "teacher",
+    "image_size",
+    "teacher_epochs",
+    "teacher_batch_size",
+    "teacher_learning_rate",
+    "weight_decay",
+    "strategy",
+    "precision",
+    "data_dir",
+    "cache_dir",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        summary: What it does, one sentence.
+        flags: Names of the flags it accepts.
+        changes: Fields of `Flag` that differ for this command, by flag name.
+    """
+
+    summary: str
+    flags: tuple[str, ...]
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def flag(self, name: str) -> Flag:
+        """Returns the flag as this command understands it."""
+        return replace(FLAGS[name], **self.changes.get(name, {}))
+
+
+_RUN_DIR = {"help": "Directory of a finished run."}
+
+COMMANDS: dict[str, Command] = {
+    "train": Command(
+        "The whole job: train or reuse the teacher, select the out-of-domain pictures, distil, "
+        "evaluate, export.",
+        tuple(name for name in FLAGS if name not in ("out", "count")),
+    ),
+    "teacher": Command(
+        "Train the teacher by the paper's recipe, or find it in the cache, and evaluate it.",
+        (*_TEACHER, *_ALWAYS),
+    ),
+    "ood": Command(
+        "Select the out-of-domain pictures on which the teacher is least certain (supplement, "
+        "algorithm 1).",
+        (*_TEACHER, "ood", "ood_size", *_ALWAYS),
+    ),
+    "evaluate": Command(
+        "Evaluate a run's student and teacher: accuracy and agreement as fractions of 1.",
+        ("run_dir", "dataset", "data_dir", *_ALWAYS),
+        {
+            "run_dir": _RUN_DIR,
+            "dataset": {
+                "default": "",
+                "help": "Test on this data set; it must have the run's classes in the same order. "
+                "Empty takes the run's own.",
+            },
+        },
+    ),
+    "export": Command(
+        "Write a student as a TensorFlow SavedModel: pictures in [0, 1] in, logits out.",
+        ("run_dir", "student", "out", *_ALWAYS),
+        {
+            "run_dir": {"help": "Directory of a finished run, whose student is exported."},
+            "student": {
+                "default": "",
+                "help": "A .keras file to export, instead of a run's student.",
+            },
+            "out": {
+                "help": "Directory of the SavedModel; an older SavedModel there is replaced. Empty "
+                "takes saved_model in --run_dir."
+            },
+        },
+    ),
+    "sample": Command(
+        "Draw a grid of a run's synthetic pictures, sorted by the teacher's class.",
+        ("run_dir", "count", "out", *_ALWAYS),
+        {
+            "run_dir": _RUN_DIR,
+            "out": {"help": "PNG file to write. Empty takes samples.png in --run_dir."},
+        },
+    ),
+}

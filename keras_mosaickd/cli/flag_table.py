@@ -1,0 +1,326 @@
+"""The table of flags: type, default, range, and help with unit and source.
+
+"Supplement" is the supplement of Fang et al., "Mosaicking to Distill" (NeurIPS 2021,
+arXiv 2110.15094), whose recipe and tables the defaults follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag.
+
+    Attributes:
+        name: Name without dashes, snake_case.
+        kind: `str`, `int`, `float` or `bool`.
+        default: Value when the flag is not given.
+        help: What it does, unit and source; the range is added from the bounds.
+        group: Heading in ``--help``.
+        lower: Least value, or None.
+        upper: Greatest value, or None.
+        lower_is_open: The value must be above ``lower``, not equal to it.
+        choices: The only values allowed, or empty.
+    """
+
+    name: str
+    kind: type
+    default: str | int | float | bool
+    help: str
+    group: str
+    lower: int | float | None = None
+    upper: int | float | None = None
+    lower_is_open: bool = False
+    choices: tuple[str, ...] = ()
+
+    def expectation(self) -> str:
+        """Returns the allowed values in words, or an empty string where any text is allowed."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.kind is bool:
+            return "true or false"
+        if self.kind is str:
+            return ""
+        noun = "a whole number" if self.kind is int else "a number"
+        if self.lower is not None and self.upper is not None:
+            return f"{noun} from {self.lower} to {self.upper}"
+        return f"{noun} {'above' if self.lower_is_open else 'of at least'} {self.lower}"
+
+
+_DATA, _NETWORKS, _TEACHER = "Data", "Networks", "Teacher's training"
+_DISTILLATION, _LOSSES, _OPTIMIZERS = "Distillation", "Losses", "Optimizers"
+_MACHINE, _FILES, _OTHER = "Machine", "Files", "Other"
+
+
+def _weight(name: str, default: float, help: str) -> Flag:
+    return Flag(name, float, default, help, _LOSSES, lower=0)
+
+
+_TABLE = (
+    Flag(
+        "dataset",
+        str,
+        "digits[0-4]",
+        "The domain: what the teacher knows and the student is tested on. digits, fashion_mnist, "
+        "cifar10, cifar100, svhn_cropped or folder:PATH; a subset of classes by numbers, ranges or "
+        "names, as in digits[0-4], fashion_mnist[Sandal,Bag].",
+        _DATA,
+    ),
+    Flag(
+        "ood",
+        str,
+        "digits[5-9]",
+        "The out-of-domain pictures, named like --dataset; their labels are not used.",
+        _DATA,
+    ),
+    Flag(
+        "ood_size",
+        int,
+        0,
+        "How many of the --ood pictures to keep: those on which the teacher's entropy is highest "
+        "(supplement, algorithm 1; it keeps 50000). 0 keeps all.",
+        _DATA,
+        lower=0,
+    ),
+    Flag(
+        "image_size",
+        int,
+        0,
+        "Height and width of the pictures in pixels. 0 takes the size of --dataset.",
+        _DATA,
+        lower=0,
+        upper=1024,
+    ),
+    Flag(
+        "data_dir",
+        str,
+        "",
+        "Directory of data files: idx files (fashion_mnist), or that of tensorflow-datasets. Empty "
+        "takes the usual places.",
+        _DATA,
+    ),
+    Flag(
+        "teacher",
+        str,
+        "wrn16_1",
+        "The teacher: a network's name (wrn16_1, wrn40_2: depth 6n+4 and width), trained here or "
+        "taken from the cache, or the path of a .keras file.",
+        _NETWORKS,
+    ),
+    Flag("student", str, "wrn10_1", "The student: a network's name.", _NETWORKS),
+    Flag(
+        "preset",
+        str,
+        "paper",
+        "Generator, discriminator and BatchNorm policy: paper (supplement, tables 2 and 3) or "
+        "official (the authors' code).",
+        _NETWORKS,
+        choices=("paper", "official"),
+    ),
+    Flag(
+        "latent_dim",
+        int,
+        100,
+        "Numbers in the generator's input z (supplement, table 2).",
+        _NETWORKS,
+        lower=1,
+    ),
+    Flag(
+        "overlap_stride",
+        int,
+        1,
+        "Stride of the discriminator's last layer: 1 overlaps the patches most (supplement, "
+        "table 4).",
+        _NETWORKS,
+        lower=1,
+        upper=4,
+    ),
+    Flag(
+        "teacher_epochs",
+        int,
+        200,
+        "Passes over the training part of --dataset (supplement, section A).",
+        _TEACHER,
+        lower=1,
+    ),
+    Flag("teacher_batch_size", int, 256, "Pictures per update.", _TEACHER, lower=1),
+    Flag(
+        "teacher_learning_rate",
+        float,
+        0.1,
+        "First learning rate of SGD (momentum 0.9, cosine to 0).",
+        _TEACHER,
+        lower=0,
+        lower_is_open=True,
+    ),
+    Flag(
+        "method",
+        str,
+        "mosaickd",
+        "mosaickd, or kd: plain distillation on the same out-of-domain pictures.",
+        _DISTILLATION,
+        choices=("mosaickd", "kd"),
+    ),
+    Flag(
+        "batch_size",
+        int,
+        256,
+        "Out-of-domain pictures per update, over all devices together; mosaickd's student sees as "
+        "many synthetic ones besides.",
+        _DISTILLATION,
+        lower=1,
+    ),
+    Flag(
+        "epochs",
+        int,
+        200,
+        "Passes of the discriminator over the out-of-domain pictures (the paper's 200). Not used "
+        "when --student_updates is given.",
+        _DISTILLATION,
+        lower=1,
+    ),
+    Flag(
+        "student_steps",
+        int,
+        5,
+        "Updates of the student for each one of generator and discriminator.",
+        _DISTILLATION,
+        lower=1,
+    ),
+    Flag(
+        "student_updates",
+        int,
+        0,
+        "Length of the distillation in updates of the student, whatever the method; overrides "
+        "--epochs. 0 leaves the length to --epochs.",
+        _DISTILLATION,
+        lower=0,
+    ),
+    Flag(
+        "evaluations",
+        int,
+        10,
+        "Into how many rounds --student_updates is divided; each ends in an evaluation and a row "
+        "of history.csv.",
+        _DISTILLATION,
+        lower=1,
+    ),
+    Flag(
+        "regularizer",
+        str,
+        "patch",
+        "What the discriminator judges: patches, the whole image, or nothing (supplement, "
+        "figure 1).",
+        _DISTILLATION,
+        choices=("patch", "image", "none"),
+    ),
+    Flag(
+        "synthetic_only",
+        bool,
+        False,
+        "Train the student on synthetic pictures alone, without the out-of-domain ones.",
+        _DISTILLATION,
+    ),
+    Flag(
+        "temperature",
+        float,
+        1.0,
+        "Temperature of the student's KL divergence; the loss is multiplied by its square.",
+        _LOSSES,
+        lower=0,
+        lower_is_open=True,
+    ),
+    _weight(
+        "regularization_weight", 1.0, "The paper's lambda: weight of local + align (eq. 2 to 4)."
+    ),
+    _weight("local_weight", 1.0, "Weight of the patch adversarial loss."),
+    _weight("align_weight", 1.0, "Weight of the teacher's entropy on each synthetic picture."),
+    _weight("adversarial_weight", 1.0, "Weight of the generator's KL(teacher, student)."),
+    _weight(
+        "balance_weight", 10.0, "Weight of the class balance loss, log base 2 (supplement, eq. 1)."
+    ),
+    Flag(
+        "local_reduction",
+        str,
+        "mean",
+        "Patch losses: 64 x the mean over the discriminator's map, or its sum (the authors' code). "
+        "They are equal on the 8x8 map of a 32x32 picture.",
+        _LOSSES,
+        choices=("mean", "sum"),
+    ),
+    Flag(
+        "student_learning_rate",
+        float,
+        0.1,
+        "First learning rate of the student's SGD (momentum 0.9, cosine to 0).",
+        _OPTIMIZERS,
+        lower=0,
+        lower_is_open=True,
+    ),
+    Flag(
+        "generator_learning_rate",
+        float,
+        1e-3,
+        "First learning rate of the Adam (0.5, 0.999) of generator and discriminator.",
+        _OPTIMIZERS,
+        lower=0,
+        lower_is_open=True,
+    ),
+    Flag(
+        "weight_decay",
+        float,
+        1e-4,
+        "L2 weight decay of teacher and student, added to the gradient.",
+        _OPTIMIZERS,
+        lower=0,
+    ),
+    Flag(
+        "strategy",
+        str,
+        "auto",
+        "mirrored: all local devices (TensorFlow); none: one; auto: mirrored where there are "
+        "several GPUs.",
+        _MACHINE,
+        choices=("auto", "none", "mirrored"),
+    ),
+    Flag(
+        "precision",
+        str,
+        "float32",
+        "Precision of the networks' arithmetic; losses and weights stay float32.",
+        _MACHINE,
+        choices=("float32", "mixed_bfloat16"),
+    ),
+    Flag("seed", int, 0, "Seed of every random number.", _MACHINE, lower=0, upper=2**32 - 1),
+    Flag(
+        "run_dir",
+        str,
+        "",
+        "Directory of the run. Empty takes runs/NAME, after the flagfile's name or the method.",
+        _FILES,
+    ),
+    Flag(
+        "cache_dir",
+        str,
+        "",
+        "Directory of the trained teachers and selected pictures that later runs reuse. Empty "
+        "takes .cache in the working directory.",
+        _FILES,
+    ),
+    Flag("out", str, "", "Where to write.", _FILES),
+    Flag("count", int, 64, "Number of pictures.", _OTHER, lower=1, upper=4096),
+    Flag(
+        "dry_run",
+        bool,
+        False,
+        "Print the resolved flags, shapes, parameters, FLOPs per iteration and an estimated time, "
+        "and stop.",
+        _OTHER,
+    ),
+    Flag("traceback", bool, False, "Show the whole traceback of an error.", _OTHER),
+    Flag("help", bool, False, "Show this help.", _OTHER),
+)
+
+FLAGS: dict[str, Flag] = {flag.name: flag for flag in _TABLE}

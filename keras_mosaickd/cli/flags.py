@@ -1,0 +1,260 @@
+"""Every flag of every command, defined once, and the flagfiles that hold them.
+
+A command accepts only the flags that it uses (`COMMANDS`). Parsing imports neither Keras nor numpy,
+so that ``--help`` and a mistyped flag answer at once. The flags live in a private ``FlagValues``:
+flags that other packages define are neither accepted nor saved.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from absl import flags as absl_flags
+
+from keras_mosaickd.cli.commands import COMMANDS
+from keras_mosaickd.cli.flag_table import FLAGS, Flag
+from keras_mosaickd.errors import InputError
+
+__all__ = ["COMMANDS", "FLAGS", "Parsed", "expand_flagfiles", "parse", "save", "text"]
+
+# How a run behaves towards the person who started it; they are not part of what is computed.
+_NEVER_SAVED = frozenset({"help", "traceback", "dry_run"})
+
+
+class _FiniteFloatParser(absl_flags.FloatParser):
+    """A finite float between bounds; absl's own comparison lets NaN pass any bound."""
+
+    def __init__(self, flag: Flag):
+        super().__init__(flag.lower, flag.upper)
+        self.flag = flag
+
+    def parse(self, argument: Any) -> float:
+        try:
+            value = float(argument)
+        except (TypeError, ValueError):
+            raise ValueError(f"expected {self.flag.expectation()}") from None
+        low, high = self.flag.lower, self.flag.upper
+        above = low is None or (value > low if self.flag.lower_is_open else value >= low)
+        if not (math.isfinite(value) and above and (high is None or value <= high)):
+            raise ValueError(f"expected {self.flag.expectation()}")
+        return value
+
+
+class _IntegerParser(absl_flags.IntegerParser):
+    def __init__(self, flag: Flag):
+        super().__init__(flag.lower, flag.upper)
+        self.flag = flag
+
+    def parse(self, argument: Any) -> int:
+        try:
+            return super().parse(argument)
+        except (TypeError, ValueError):
+            raise ValueError(f"expected {self.flag.expectation()}") from None
+
+
+class _TextParser(absl_flags.ArgumentParser[str]):
+    """A string that survives a flagfile, whose lines are stripped of white space at both ends."""
+
+    def parse(self, argument: Any) -> str:
+        value = str(argument)
+        if value != value.strip() or "\n" in value or "\r" in value:
+            raise ValueError("expected text on one line without white space at its ends")
+        return value
+
+
+class _EnumParser(absl_flags.EnumParser):
+    def parse(self, argument: Any) -> str:
+        try:
+            return super().parse(argument)
+        except ValueError:
+            raise ValueError(f"expected one of {', '.join(self.enum_values)}") from None
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """The outcome of `parse`.
+
+    Attributes:
+        command: Key of `COMMANDS`.
+        values: Every flag that the command accepts, with its resolved value.
+        flagfiles: The files given with ``--flagfile`` on the command line itself, in order.
+        given: Names of the flags that were set, on the command line or in a flagfile.
+    """
+
+    command: str
+    values: Mapping[str, Any]
+    flagfiles: tuple[str, ...] = ()
+    given: frozenset[str] = field(default_factory=frozenset)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the flags that say what is computed: all but help, traceback and dry_run."""
+        return {name: value for name, value in self.values.items() if name not in _NEVER_SAVED}
+
+
+def save(settings: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Writes ``settings`` as a flagfile that reruns the command (atomically, UTF-8)."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_text(text(settings), encoding="utf-8")
+    os.replace(temporary, target)
+
+
+def text(settings: Mapping[str, Any]) -> str:
+    """Returns ``settings`` as the lines of a flagfile: ``--name=value``, sorted by name.
+
+    Floats are written with their shortest exact form, so that reading gives the same number.
+    """
+    lines = []
+    for name in sorted(settings):
+        value = settings[name]
+        lines.append(f"--{name}={str(value).lower() if isinstance(value, bool) else value}")
+    return "".join(line + "\n" for line in lines)
+
+
+def parse(command: str, arguments: Sequence[str]) -> Parsed:
+    """Parses the arguments of one command.
+
+    Args:
+        command: Key of `COMMANDS`.
+        arguments: What follows the program's name; ``--flagfile`` may be anywhere among them.
+
+    Returns:
+        The resolved flags. Where a flag is given twice, the later one wins; a flagfile stands
+        where its ``--flagfile`` stands.
+
+    Raises:
+        InputError: An unknown flag, a value out of its range, a flagfile that cannot be read, or
+            an argument that is no flag. The message is one line.
+    """
+    expanded, flagfiles = expand_flagfiles(arguments)
+    values = _define(command)
+    for argument in expanded:
+        if argument.lstrip("-").startswith("undefok"):  # absl's switch that lets typos pass
+            raise InputError(f"expected a known flag. Received: {argument}")
+    try:
+        leftovers = values([command, *expanded])[1:]
+    except absl_flags.UnrecognizedFlagError as error:
+        raise InputError(_unknown(command, error)) from None
+    except absl_flags.Error as error:
+        raise InputError(_one_line(error)) from None
+    except ValueError as error:  # absl: --noflag=value
+        raise InputError(_one_line(error)) from None
+    if leftovers:
+        raise InputError(
+            f"expected flags only (--name=value). Received: {' '.join(map(repr, leftovers))}"
+        )
+    resolved = {name: values[name].value for name in COMMANDS[command].flags}
+    given = frozenset(name for name in resolved if not values[name].using_default_value)
+    return Parsed(command, resolved, flagfiles, given)
+
+
+def expand_flagfiles(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Replaces each ``--flagfile`` by the lines of its file, nested ones included.
+
+    A nested relative path is looked for beside the file that names it first and in the working
+    directory after that (absl knows the latter only), so that a recipe works from any directory.
+
+    Returns:
+        The arguments without any ``--flagfile``, and the files that were named directly.
+    """
+    expanded: list[str] = []
+    named: list[str] = []
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        if argument == "--":
+            expanded += [argument, *remaining]
+            break
+        if argument in ("--flagfile", "-flagfile"):
+            if not remaining:
+                raise InputError("expected a file after --flagfile. Received: nothing")
+            argument = f"--flagfile={remaining.pop(0)}"
+        path = _flagfile_of(argument)
+        if path is None:
+            expanded.append(argument)
+        else:
+            named.append(path)
+            expanded += _read_flagfile(Path(path).expanduser(), ())
+    return expanded, tuple(named)
+
+
+def _flagfile_of(argument: str) -> str | None:
+    name, separator, value = argument.partition("=")
+    return value.strip() if separator and name in ("--flagfile", "-flagfile") else None
+
+
+def _read_flagfile(path: Path, parents: tuple[Path, ...]) -> list[str]:
+    where = f" (named in {parents[-1]})" if parents else ""
+    if path.resolve() in {parent.resolve() for parent in parents}:
+        raise InputError(f"expected --flagfile without a circle. Received: {path}{where}")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(
+            f"expected --flagfile to be a readable file: {reason}. Received: {path}{where}"
+        ) from None
+    arguments: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        line = line.strip()
+        if not line or line.startswith(("#", "//")):
+            continue
+        if not line.startswith("-") or line == "--":
+            raise InputError(f"expected --name=value in {path}, line {number}. Received: {line!r}")
+        nested = _flagfile_of(line)
+        if nested is None:
+            arguments.append(line)
+            continue
+        beside = path.parent / Path(nested).expanduser()
+        chosen = beside if beside.exists() else Path(nested).expanduser()
+        arguments += _read_flagfile(chosen, (*parents, path))
+    return arguments
+
+
+def _define(command: str) -> absl_flags.FlagValues:
+    values = absl_flags.FlagValues()
+    specification = COMMANDS[command]
+    for name in specification.flags:
+        flag = specification.flag(name)
+        if flag.kind is bool:
+            short = "h" if name == "help" else None
+            absl_flags.DEFINE_boolean(name, flag.default, flag.help, values, short_name=short)
+            continue
+        parser: absl_flags.ArgumentParser[Any]
+        if flag.choices:
+            parser = _EnumParser(list(flag.choices))
+        elif flag.kind is int:
+            parser = _IntegerParser(flag)
+        elif flag.kind is float:
+            parser = _FiniteFloatParser(flag)
+        else:
+            parser = _TextParser()
+        absl_flags.DEFINE(
+            parser, name, flag.default, flag.help, flag_values=values, serializer=None
+        )
+    return values
+
+
+def _unknown(command: str, error: absl_flags.UnrecognizedFlagError) -> str:
+    name = error.flagname
+    known = name.removeprefix("no") if name.removeprefix("no") in FLAGS else name
+    if known in FLAGS:
+        return f"--{known} is a flag of other commands; bin/{command} does not use it"
+    hint = getattr(error, "suggestions", None) or _close_names(name, COMMANDS[command].flags)
+    meant = f"; did you mean --{hint[0]}?" if hint else f"; bin/{command} --help lists them"
+    return f"expected a known flag. Received: --{name}{meant}"
+
+
+def _close_names(name: str, known: Sequence[str]) -> list[str]:
+    import difflib
+
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

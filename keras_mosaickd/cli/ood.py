@@ -1,0 +1,23 @@
+"""``bin/ood``: select the out-of-domain pictures alone."""
+
+from __future__ import annotations
+
+import sys
+
+from keras_mosaickd.cli import flags, runner
+
+
+def main(parsed: flags.Parsed) -> None:
+    """Selects the pictures and prints what was kept."""
+    from keras_mosaickd import experiment
+
+    print(experiment.select_ood(experiment.ExperimentConfig(**parsed.settings())))
+
+
+def console() -> None:
+    """Entry point of the console script."""
+    sys.exit(runner.run(main, "ood"))
+
+
+if __name__ == "__main__":
+    console()

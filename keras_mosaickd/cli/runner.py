@@ -1,0 +1,146 @@
+"""What all commands share: flags in, errors on one line, exit status out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from keras_mosaickd.cli import flags
+from keras_mosaickd.cli.help import help_text
+from keras_mosaickd.errors import InputError
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+# What TensorFlow's C++ says while it is loaded, before its own log level can be set: information,
+# and error 303, which is how it learns that there is no GPU driver.
+_NOISE = re.compile(
+    r"I\d{4} |WARNING: All log messages before absl::|To enable the following instructions|"
+    r".*failed call to cuInit.*\(303\)"
+)
+
+
+def run(
+    main: Callable[[flags.Parsed], None], command: str, arguments: Sequence[str] | None = None
+) -> int:
+    """Runs one command and returns its exit status.
+
+    Args:
+        main: Does the work with the parsed flags.
+        command: Key of `flags.COMMANDS`.
+        arguments: Defaults to those of this process.
+
+    Returns:
+        0 when done (``--help`` included), 1 when something failed, 2 when the flags or the input
+        cannot be used, 130 when interrupted. Every error is one line on stderr, unless
+        ``--traceback`` asks for the whole story.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    show_traceback = False
+    try:
+        parsed = flags.parse(command, arguments)
+        if parsed.values["help"]:
+            width = max(60, min(100, shutil.get_terminal_size().columns))
+            sys.stdout.write(help_text(command, width))
+            return 0
+        show_traceback = parsed.values["traceback"]
+        _prepare_backend()
+        main(parsed)
+        sys.stdout.flush()
+        return 0
+    except InputError as error:
+        _report(command, " ".join(str(error).split()), show_traceback)
+        return 2
+    except KeyboardInterrupt:
+        _report(command, "interrupted", show_traceback)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (such as head) has gone; nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        story = f"failed: {type(error).__name__}: {first_line}"
+        if not show_traceback:
+            story += " (rerun with --traceback for the whole story)"
+        _report(command, story, show_traceback)
+        return 1
+
+
+def required(parsed: flags.Parsed, *names: str) -> str:
+    """Returns the one value given among flags of which exactly one is needed.
+
+    Raises:
+        InputError: None of them was given, or more than one.
+    """
+    given = [name for name in names if parsed.values[name]]
+    if len(given) != 1:
+        wanted = " or ".join(f"--{name}" for name in names)
+        received = ", ".join(f"--{name}={parsed.values[name]}" for name in given) or "none"
+        one = "exactly one of " if len(names) > 1 else ""
+        raise InputError(f"expected {one}{wanted}. Received: {received}")
+    return str(parsed.values[given[0]])
+
+
+def print_values(values: dict[str, object]) -> None:
+    """Prints one ``name value`` pair per line, numbers with up to six significant digits."""
+    width = max((len(name) for name in values), default=0)
+    for name, value in values.items():
+        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+        print(f"{name:<{width}}  {shown}")
+
+
+def _report(command: str, message: str, with_traceback: bool) -> None:
+    sys.stdout.flush()
+    if with_traceback:
+        traceback.print_exc()
+    print(f"bin/{command}: {message}", file=sys.stderr, flush=True)
+
+
+def _prepare_backend() -> None:
+    """Checks KERAS_BACKEND and loads TensorFlow quietly where it is the backend.
+
+    Only a command's process does this: the library changes no environment variable. Without
+    KERAS_BACKEND a file in the home directory could choose another backend; a command does not
+    depend on it.
+    """
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend not in BACKENDS:
+        raise InputError(
+            f"expected KERAS_BACKEND to be one of {', '.join(BACKENDS)}. Received: {backend}"
+        )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if backend == "tensorflow":
+        with _without_noise():
+            try:
+                import tensorflow as tensorflow
+            except ImportError as error:
+                raise InputError(
+                    f"expected TensorFlow, the backend that KERAS_BACKEND chooses, to be "
+                    f"installed. Received: {error}"
+                ) from None
+            tensorflow.config.list_physical_devices()
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Holds back stderr, C++'s included, and afterwards passes on the lines that are no noise."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            captured.seek(0)
+            for line in captured.read().decode(errors="replace").splitlines():
+                if not _NOISE.match(line):
+                    print(line, file=sys.stderr)

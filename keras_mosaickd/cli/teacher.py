@@ -1,0 +1,23 @@
+"""``bin/teacher``: train the teacher alone."""
+
+from __future__ import annotations
+
+import sys
+
+from keras_mosaickd.cli import flags, runner
+
+
+def main(parsed: flags.Parsed) -> None:
+    """Trains the teacher or finds it in the cache, and prints its metrics."""
+    from keras_mosaickd import experiment
+
+    runner.print_values(experiment.train_teacher(experiment.ExperimentConfig(**parsed.settings())))
+
+
+def console() -> None:
+    """Entry point of the console script."""
+    sys.exit(runner.run(main, "teacher"))
+
+
+if __name__ == "__main__":
+    console()

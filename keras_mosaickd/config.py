@@ -1,0 +1,103 @@
+"""Everything that one experiment is told, and the lengths that follow from it."""
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """The settings of one run: a field for each flag, with the flag's name and default.
+
+    What each means is said once, in `bin/train --help`.
+    """
+
+    dataset: str = "digits[0-4]"
+    ood: str = "digits[5-9]"
+    ood_size: int = 0
+    image_size: int = 0
+    data_dir: str = ""
+    cache_dir: str = ""
+    run_dir: str = ""
+    teacher: str = "wrn16_1"
+    teacher_epochs: int = 200
+    teacher_batch_size: int = 256
+    teacher_learning_rate: float = 0.1
+    student: str = "wrn10_1"
+    method: str = "mosaickd"
+    preset: str = "paper"
+    regularizer: str = "patch"
+    synthetic_only: bool = False
+    latent_dim: int = 100
+    overlap_stride: int = 1
+    batch_size: int = 256
+    epochs: int = 200
+    student_steps: int = 5
+    student_updates: int = 0
+    evaluations: int = 10
+    temperature: float = 1.0
+    regularization_weight: float = 1.0
+    local_weight: float = 1.0
+    align_weight: float = 1.0
+    adversarial_weight: float = 1.0
+    balance_weight: float = 10.0
+    local_reduction: str = "mean"
+    student_learning_rate: float = 0.1
+    generator_learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    strategy: str = "auto"
+    precision: str = "float32"
+    seed: int = 0
+
+    @property
+    def student_batch_size(self):
+        """Pictures in one student update: B synthetic and B out-of-domain, or B alone."""
+        both = self.method != "mosaickd" or not self.synthetic_only
+        return self.batch_size * (2 if both else 1)
+
+    def schedule(self, pool_size):
+        """Lengths of the distillation on a pool of `pool_size` pictures.
+
+        An epoch is one pass of the discriminator over the pool. With `student_updates` the run
+        is divided into `evaluations` rounds instead, and rounded up to whole iterations in each.
+
+        Returns:
+            `Schedule`, with the same number of student updates for every method.
+        """
+        per_pass = pool_size // self.batch_size
+        if self.student_updates:
+            iterations = math.ceil(self.student_updates / self.student_steps)
+            rounds = min(self.evaluations, iterations)
+            iterations_per_round = math.ceil(iterations / rounds)
+        else:
+            rounds, iterations_per_round = self.epochs, per_pass
+        per_step = self.student_steps if self.method == "mosaickd" else 1
+        return Schedule(
+            rounds=rounds,
+            steps_per_round=iterations_per_round * self.student_steps // per_step,
+            updates_per_step=per_step,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long a distillation is.
+
+    Attributes:
+        rounds: epochs of `fit`, each ending in an evaluation and a checkpoint.
+        steps_per_round: training steps in each of them.
+        updates_per_step: student updates in a training step.
+    """
+
+    rounds: int
+    steps_per_round: int
+    updates_per_step: int
+
+    @property
+    def steps(self):
+        """Training steps in all."""
+        return self.rounds * self.steps_per_round
+
+    @property
+    def student_updates(self):
+        """Student updates in all."""
+        return self.steps * self.updates_per_step

@@ -1,0 +1,202 @@
+"""Training batches out of arrays, with numpy alone."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from keras_mosaickd.data.plan import EpochCounter, StreamPlan, default_padding, positive
+from keras_mosaickd.errors import InputError
+
+__all__ = ["MosaicBatches", "StreamPlan", "SupervisedBatches", "augment", "unit_range"]
+
+# Multiplying, on every backend, keeps the pictures equal to the last bit; dividing would not,
+# because compilers replace it by this multiplication.
+PIXEL_SCALE = np.float32(1 / 255)
+
+
+def augment(images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, padding: int) -> np.ndarray:
+    """Crops and flips each picture by itself: pad with zeros, crop to the old size, mirror.
+
+    Args:
+        images: [n, h, w, c], any type.
+        offsets: [n, 2] row and column of the crop in the padded picture, 0 .. 2 * padding.
+        flips: [n] bool, which pictures are mirrored left to right.
+        padding: Pixels of zeros on each side.
+
+    Returns:
+        [n, h, w, c] of the same type.
+    """
+    n, height, width, channels = images.shape
+    rows = slice(padding, padding + height)
+    values = slice(padding * channels, (padding + width) * channels)
+    padded = np.zeros((n, rows.stop + padding, values.stop + values.start), images.dtype)
+    padded[:, rows, values] = images.reshape(n, height, width * channels)
+    # Every possible crop as a view; picking one per picture then copies whole rows at once.
+    windows = sliding_window_view(padded, (height, width * channels), axis=(1, 2))
+    result = windows[np.arange(n), offsets[:, 0], offsets[:, 1] * channels]
+    # Mirrored pixel by pixel: as one item of c values each, which is twice as fast.
+    pixels = result.view(np.dtype((np.void, channels * images.itemsize)))
+    pixels[flips] = pixels[flips][:, :, ::-1]
+    return result.reshape(n, height, width, channels)
+
+
+def unit_range(images: np.ndarray) -> np.ndarray:
+    """Pictures as float32 in [0, 1]: uint8 is divided by 255, floats are kept."""
+    if images.dtype == np.uint8:
+        return images.astype(np.float32) * PIXEL_SCALE
+    return np.asarray(images, np.float32)
+
+
+class _Batches(keras.utils.PyDataset):
+    """What the two kinds of batches share: the plan, the epoch, the length."""
+
+    # How many arrays of an element, from the first on, hold pictures.
+    picture_arrays = 1
+
+    def __init__(
+        self, images, plan: StreamPlan, first_step: int, steps_per_epoch: int | None, augment: bool
+    ):
+        super().__init__()
+        self.images = images
+        self.plan = plan
+        self.augment = bool(augment)
+        steps = plan.steps_per_epoch if steps_per_epoch is None else steps_per_epoch
+        self.counter = EpochCounter(positive(steps, "steps_per_epoch"), first_step)
+        self._reading = False
+        self._seen: set[int] = set()
+
+    def __len__(self) -> int:
+        return self.counter.steps_per_epoch
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"expected an index below {len(self)}. Received: {index}")
+        if self._reading:
+            self._seen.add(index)
+        return self.batch(self.counter.step(self.counter.epoch, index))
+
+    def on_epoch_begin(self) -> None:
+        """Called by Keras: what is read from here on counts as read."""
+        self._reading = True
+
+    def on_epoch_end(self) -> None:
+        """Called by Keras: goes on to the next epoch if all of this one was read.
+
+        Keras calls it more often than that: also after a look at the first element, and after
+        each `steps_per_epoch` where that is less than an epoch.
+        """
+        self._reading = False
+        if len(self._seen) == len(self):
+            self.counter.finish(self.counter.epoch)
+            self._seen = set()
+
+    def raw(self, step: int) -> tuple[np.ndarray, ...]:
+        """The element of a global step, pictures in the pool's own type."""
+        raise NotImplementedError
+
+    def batch(self, step: int) -> tuple[np.ndarray, ...]:
+        """The element of a global step, pictures as float32 in [0, 1]."""
+        return tuple(
+            unit_range(array) if position < self.picture_arrays else array
+            for position, array in enumerate(self.raw(step))
+        )
+
+    def student_pictures(self, step: int) -> np.ndarray:
+        """The student's pictures of a global step, [B * K, h, w, c] of the pool's own type."""
+        indices, offsets, flips = self.plan.student(step)
+        images = np.asarray(self.images[indices.reshape(-1)])
+        if not self.augment:
+            return images
+        return augment(images, offsets.reshape(-1, 2), flips.reshape(-1), self.plan.padding)
+
+
+class MosaicBatches(_Batches):
+    """Elements of MosaicKD's training data, made by numpy: `(patches, ood)`.
+
+    patches [B, h, w, c] is a batch for the discriminator, not augmented; ood [B, K, h, w, c] holds
+    `student_steps` augmented batches, of which student step k uses ood[:, k]. Both are float32 in
+    [0, 1]. Every epoch is one pass over the pool in a new order, with new crops and flips.
+
+    Args:
+        images: uint8, or floats in [0, 1]; [n, h, w, c].
+        batch_size: B, the global batch.
+        student_steps: K.
+        seed: Seed of the order and of the augmentation.
+        first_step: Global step at which to begin (to resume).
+        steps_per_epoch: Elements per epoch; by default one pass, n // B.
+        augment: Whether the student's pictures are cropped and flipped.
+        flip: Whether a flip is part of the augmentation.
+        padding: Pixels of zeros around the picture before the crop; by default an eighth.
+    """
+
+    picture_arrays = 2
+
+    def __init__(
+        self,
+        images,
+        batch_size: int,
+        student_steps: int = 5,
+        seed: int = 0,
+        first_step: int = 0,
+        steps_per_epoch: int | None = None,
+        augment: bool = True,
+        flip: bool = True,
+        padding: int | None = None,
+    ):
+        padding = default_padding(images.shape[1]) if padding is None else padding
+        plan = StreamPlan(len(images), batch_size, student_steps, seed, padding, flip)
+        super().__init__(images, plan, first_step, steps_per_epoch, augment)
+
+    def raw(self, step: int) -> tuple[np.ndarray, ...]:
+        """`(patches, ood)` of a global step, in the pool's own type."""
+        plan = self.plan
+        patches = np.asarray(self.images[plan.patches(step)])
+        ood = self.student_pictures(step)
+        return patches, ood.reshape(plan.batch_size, plan.student_steps, *ood.shape[1:])
+
+
+class SupervisedBatches(_Batches):
+    """Augmented batches `(x, y)`, or `(x,)` without labels, made by numpy.
+
+    Args:
+        images: uint8, or floats in [0, 1]; [n, h, w, c].
+        labels: [n] or [n, ...], or None.
+        batch_size: B, the global batch; the incomplete last batch is dropped.
+        seed: Seed of the order and of the augmentation.
+        first_step: Global step at which to begin (to resume).
+        steps_per_epoch: Elements per epoch; by default one pass, n // B.
+        augment: Whether the pictures are cropped and flipped.
+        flip: Whether a flip is part of the augmentation.
+        padding: Pixels of zeros around the picture before the crop; by default an eighth.
+    """
+
+    def __init__(
+        self,
+        images,
+        labels,
+        batch_size: int,
+        seed: int = 0,
+        first_step: int = 0,
+        steps_per_epoch: int | None = None,
+        augment: bool = True,
+        flip: bool = True,
+        padding: int | None = None,
+    ):
+        padding = default_padding(images.shape[1]) if padding is None else padding
+        plan = StreamPlan(len(images), batch_size, 1, seed, padding, flip)
+        super().__init__(images, plan, first_step, steps_per_epoch, augment)
+        self.labels = None if labels is None else np.asarray(labels)
+        if self.labels is not None and len(self.labels) != len(images):
+            raise InputError(
+                f"expected one label for each of {len(images)} pictures. "
+                f"Received: {len(self.labels)} labels"
+            )
+
+    def raw(self, step: int) -> tuple[np.ndarray, ...]:
+        """`(x, y)` or `(x,)` of a global step, pictures in the pool's own type."""
+        pictures = self.student_pictures(step)
+        if self.labels is None:
+            return (pictures,)
+        return pictures, self.labels[self.plan.student(step)[0][:, 0]]

@@ -1,0 +1,231 @@
+"""Selection of out-of-domain pictures (supplement, algorithm 1).
+
+The pictures on which the teacher's prediction has the highest entropy are kept; they are written
+to disk once, resized, and training reads only those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mosaickd.data.scores import entropies, weights_hash
+from keras_mosaickd.data.sources import Pictures
+from keras_mosaickd.data.store import cached, read_array, write_array, write_images
+from keras_mosaickd.errors import InputError
+
+__all__ = ["Selection", "check_count", "entropies", "select", "top_entropy", "weights_hash"]
+
+# Part of the key: raise it when scores, ranking or files change their meaning.
+_VERSION = 1
+_BINS = 12
+_BAR = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The out-of-domain pictures that were kept, and how they compare with the rest.
+
+    Attributes:
+        name: The data set they come from.
+        split: Its split.
+        indices: int64 [k], positions in the pool, ascending.
+        entropies: float32 [n], the teacher's entropy of every picture of the pool, in nats.
+        images: uint8 [k, h, w, c], a read-only memory map.
+        kept_mean: Mean entropy of the kept pictures, in nats; NaN where none has a number.
+        dropped_mean: Mean entropy of the others; NaN where there are none.
+        histogram: Bin edges, counts of the pool, counts of the kept.
+        path: The folder in the cache.
+        reused: Whether it was found there.
+    """
+
+    name: str
+    split: str
+    indices: np.ndarray
+    entropies: np.ndarray
+    images: np.ndarray
+    kept_mean: float
+    dropped_mean: float
+    histogram: tuple[np.ndarray, np.ndarray, np.ndarray]
+    path: Path
+    reused: bool
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def describe(self) -> str:
+        """What was kept, as text: counts, mean entropies, histogram."""
+        size = len(self.entropies)
+        lines = [
+            f"out-of-domain pictures: {len(self)} of {size} kept from {self.name} "
+            f"({self.split}){', as selected before' if self.reused else ''}",
+            f"mean entropy of the teacher, in nats: kept {self.kept_mean:.4f}, dropped "
+            + ("none" if len(self) == size else f"{self.dropped_mean:.4f}"),
+        ]
+        invalid = int(np.isnan(self.entropies).sum())
+        if invalid:
+            lines.append(f"pictures whose entropy is not a number: {invalid}")
+        edges, pool, kept = self.histogram
+        largest = max(1, int(pool.max()))
+        lines.append(f"{'entropy':>13}  {'pool':>8} {'kept':>8}  (# kept, . dropped)")
+        for low, high, every, chosen in zip(edges[:-1], edges[1:], pool, kept, strict=True):
+            length = round(_BAR * every / largest)
+            marks = round(_BAR * chosen / largest)
+            bar = "#" * marks + "." * (length - marks)
+            lines.append(f"{low:6.3f}-{high:6.3f}  {every:8d} {chosen:8d}  {bar}".rstrip())
+        return "\n".join(lines)
+
+
+def top_entropy(entropies: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the `count` highest entropies.
+
+    Of equal entropies the earlier picture is taken; NaN is never chosen.
+
+    Args:
+        entropies: [n].
+        count: How many; 0 keeps all n, those with NaN too.
+
+    Returns:
+        int64 [count], ascending.
+
+    Raises:
+        InputError: where `count` is negative, above n, or above the number of valid entropies.
+    """
+    entropies = np.asarray(entropies)
+    size = len(entropies)
+    check_count(count, size)
+    if count == 0:
+        return np.arange(size)
+    valid = size - int(np.isnan(entropies).sum())
+    if count > valid:
+        raise InputError(
+            f"--ood_size: expected at most the {valid} pictures whose entropy is a number (of "
+            f"{size}). Received: {count}"
+        )
+    # A stable sort keeps the earlier of two equals first, and NaN goes last.
+    order = np.argsort(-entropies, kind="stable")
+    return np.sort(order[:count])
+
+
+def check_count(count: int, size: int) -> None:
+    """Refuses a number of pictures to keep that the pool cannot give."""
+    if int(count) != count or not 0 <= count <= size:
+        raise InputError(
+            f"--ood_size: expected 0 (the whole pool) or at most the pool's {size} pictures. "
+            f"Received: {count}"
+        )
+
+
+def select(
+    teacher: Any,
+    pictures: Pictures,
+    count: int = 0,
+    batch_size: int = 256,
+    cache_dir: str | Path = "cache",
+    teacher_outputs: str = "logits",
+    verbose: Any = 0,
+) -> Selection:
+    """Keeps the pictures with the highest teacher entropy (supplement, algorithm 1).
+
+    The result is kept under `cache_dir`/ood, under a key of the teacher's weights, the pictures,
+    their size and `count`; the same call reads it from there.
+
+    Args:
+        teacher: Keras model from pictures in [0, 1] to logits.
+        pictures: The pool. It is read to its end, so a broken file is found here.
+        count: How many to keep (the paper's k); 0 keeps the whole pool.
+        batch_size: Pictures at a time.
+        cache_dir: Where the selection is kept.
+        teacher_outputs: How the logits come from the teacher's outputs, part of the key: equal
+            weights read in another way have other entropies.
+        verbose: As in `keras.Model.predict`.
+
+    Returns:
+        The selection.
+
+    Raises:
+        InputError: where `count` is larger than the pool, a picture is broken, or the cache
+            cannot be written.
+    """
+    check_count(count, len(pictures))
+    if pictures.images.dtype != np.uint8:
+        raise InputError(f"expected pictures as uint8. Received: type {pictures.images.dtype}")
+    inputs = {
+        "version": _VERSION,
+        "teacher": weights_hash(teacher),
+        "teacher_outputs": teacher_outputs,
+        "name": pictures.name,
+        "split": pictures.split,
+        "content": pictures.fingerprint(),
+        "shape": [int(size) for size in pictures.images.shape],
+        "count": int(count),
+    }
+    key = hashlib.sha256(repr(sorted(inputs.items())).encode()).hexdigest()[:32]
+    folder = Path(cache_dir) / "ood" / key
+
+    def build(directory: Path) -> dict[str, Any]:
+        images = pictures.images
+        if count == 0:
+            # Written first and scored from there: pictures in a folder are decoded once.
+            write_images(directory / "images.npy", images)
+            images = read_array(directory / "images.npy")
+        scores = entropies(teacher, images, batch_size, verbose)
+        indices = top_entropy(scores, count)
+        if count:
+            write_images(directory / "images.npy", images, indices)
+        write_array(directory / "indices.npy", indices.shape, np.int64, [indices])
+        write_array(directory / "entropies.npy", scores.shape, np.float32, [scores])
+        kept_mean, dropped_mean = _means(scores, indices)
+        numbers = {"kept_mean": kept_mean, "dropped_mean": dropped_mean}
+        return inputs | {
+            # JSON has no NaN.
+            name: None if np.isnan(value) else value
+            for name, value in numbers.items()
+        }
+
+    _, fresh = cached(folder, "selection.json", build)
+    indices = np.array(read_array(folder / "indices.npy"))
+    scores = np.array(read_array(folder / "entropies.npy"))
+    kept_mean, dropped_mean = _means(scores, indices)
+    return Selection(
+        name=pictures.name,
+        split=pictures.split,
+        indices=indices,
+        entropies=scores,
+        images=read_array(folder / "images.npy"),
+        kept_mean=kept_mean,
+        dropped_mean=dropped_mean,
+        histogram=_histogram(scores, indices),
+        path=folder,
+        reused=not fresh,
+    )
+
+
+def _means(scores: np.ndarray, indices: np.ndarray) -> tuple[float, float]:
+    """Mean of the kept and of the dropped; NaN where a group has no valid score."""
+    kept = np.zeros(len(scores), bool)
+    kept[indices] = True
+    groups = [scores[mask & ~np.isnan(scores)] for mask in (kept, ~kept)]
+    kept_mean, dropped_mean = (
+        float(np.mean(group, dtype=np.float64)) if len(group) else float("nan") for group in groups
+    )
+    return kept_mean, dropped_mean
+
+
+def _histogram(
+    scores: np.ndarray, indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bin edges from 0 to the highest entropy, counts of the pool, counts of the kept."""
+    valid = scores[~np.isnan(scores)]
+    highest = max(float(valid.max()), 1e-3) if len(valid) else 1.0
+    edges = np.linspace(0, highest, _BINS + 1)
+    # Rounding may put an entropy a little below zero.
+    pool, kept = (
+        np.histogram(np.clip(group[~np.isnan(group)], 0, None), bins=edges)[0]
+        for group in (scores, scores[indices])
+    )
+    return edges, pool, kept

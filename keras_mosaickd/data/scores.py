@@ -1,0 +1,84 @@
+"""The teacher's entropy of every picture of a pool."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mosaickd import losses
+from keras_mosaickd.data.arrays import PIXEL_SCALE
+from keras_mosaickd.data.plan import positive
+
+
+class _Scorer(keras.Model):
+    """Entropy of a teacher's predictions: uint8 or [0, 1] pictures in, [batch] out."""
+
+    def __init__(self, teacher: Any):
+        super().__init__(dtype="float32", name="entropy_scorer")
+        self.teacher = teacher
+
+    def call(self, images):
+        if keras.backend.standardize_dtype(images.dtype) == "uint8":
+            images = ops.cast(images, "float32") * PIXEL_SCALE
+        scores = losses.entropy(self.teacher(images, training=False))
+        # One score per picture: the mean over the pixels where there are predictions per pixel.
+        return ops.mean(ops.reshape(scores, (ops.shape(scores)[0], -1)), axis=-1)
+
+
+class _PoolBatches(keras.utils.PyDataset):
+    """The pool in order, in batches of one size: the last is filled up with its last picture."""
+
+    def __init__(self, images: Any, batch_size: int):
+        super().__init__()
+        self.images = images
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray]:
+        start = index * self.batch_size
+        batch = np.asarray(self.images[start : start + self.batch_size])
+        # One size means one compiled function.
+        lacking = self.batch_size - len(batch)
+        if lacking:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], lacking, axis=0)])
+        return (batch,)
+
+
+def entropies(teacher: Any, images: Any, batch_size: int = 256, verbose: Any = 0) -> np.ndarray:
+    """Entropy H(p(y | x)) of a teacher's predictions, in inference mode.
+
+    Args:
+        teacher: Keras model or layer from pictures [B, h, w, c] in [0, 1] to logits
+            [B, classes], or [B, h, w, classes] (then the mean over the pixels is taken).
+        images: uint8, or floats in [0, 1]; [n, h, w, c].
+        batch_size: Pictures at a time.
+        verbose: As in `keras.Model.predict`.
+
+    Returns:
+        float32 [n], in nats, from 0 to ln(classes); NaN where the logits are not finite.
+    """
+    size = len(images)
+    batches = _PoolBatches(images, min(positive(batch_size, "batch_size"), max(size, 1)))
+    data: Any = batches
+    if keras.backend.backend() == "tensorflow":
+        from keras_mosaickd.data.pipelines import pool_dataset
+
+        data = pool_dataset(batches)
+    scores = _Scorer(teacher).predict(data, verbose=verbose)
+    return np.asarray(scores, np.float32)[:size]
+
+
+def weights_hash(model: Any) -> str:
+    """SHA-256 of a model's weights: their order, shapes, types and values, not their names."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        value = np.ascontiguousarray(ops.convert_to_numpy(weight))
+        digest.update(f"{value.shape} {weight.dtype}\n".encode())
+        digest.update(value.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

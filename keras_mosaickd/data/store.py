@@ -1,0 +1,238 @@
+"""Results that are kept on disk: written whole or not at all, checked whenever they are read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mosaickd.data.folder import FolderImages
+from keras_mosaickd.data.sources import Pictures
+from keras_mosaickd.errors import InputError
+
+_VERSION = 1
+_CHUNK = 1024
+_ABANDONED_SECONDS = 24 * 3600
+
+
+class _DamagedError(Exception):
+    """An entry that is there and is not what was written."""
+
+
+def cached(
+    folder: str | Path, record_name: str, build: Callable[[Path], dict[str, Any]]
+) -> tuple[dict[str, Any], bool]:
+    """Reads an entry of a cache, or builds it.
+
+    The files are written into a temporary folder beside the entry, flushed to disk and moved into
+    place by one rename. A damaged entry is built again with a warning. Of several processes that
+    want the same entry one builds it and the others wait.
+
+    Args:
+        folder: The entry.
+        record_name: Name of its JSON file, which holds what `build` returned and the SHA-256 of
+            every file.
+        build: Writes the files into the folder that it is given and returns a record for JSON.
+
+    Returns:
+        The record, and whether it was built just now.
+
+    Raises:
+        InputError: where the folder cannot be written.
+    """
+    folder = Path(folder)
+    with contextlib.suppress(_DamagedError):
+        record = _read(folder, record_name)
+        if record is not None:
+            return record, False
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder.parent, error) from error
+    with _locked(folder.parent / f".{folder.name}.lock"):
+        try:
+            record = _read(folder, record_name)
+        except _DamagedError as error:
+            warnings.warn(f"{folder} is damaged ({error}) and is built again", stacklevel=2)
+            shutil.rmtree(folder)
+            record = None
+        if record is not None:
+            return record, False
+        _remove_abandoned(folder)
+        return _build(folder, record_name, build), True
+
+
+def write_array(
+    path: Path, shape: tuple[int, ...], dtype: Any, parts: Iterable[np.ndarray]
+) -> None:
+    """Writes a .npy file part by part.
+
+    Written as a stream and not through a memory map: on a full disk that raises an error, where
+    the map would end the process.
+    """
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_2_0(
+            file,
+            {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+                "fortran_order": False,
+                "shape": tuple(int(size) for size in shape),
+            },
+        )
+        for part in parts:
+            file.write(np.ascontiguousarray(part, dtype).data)
+        _flush(file)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Reads a .npy file as a read-only memory map."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def write_images(path: Path, images: Any, indices: np.ndarray | None = None) -> None:
+    """Writes pictures, or those at `indices`, as one uint8 .npy file."""
+    count = len(images) if indices is None else len(indices)
+
+    def parts() -> Iterator[np.ndarray]:
+        for start in range(0, count, _CHUNK):
+            chosen = slice(start, start + _CHUNK)
+            yield images[chosen] if indices is None else images[indices[chosen]]
+
+    write_array(path, (count, *images.shape[1:]), np.uint8, parts())
+
+
+def stored(pictures: Pictures, cache_dir: str | Path) -> Pictures:
+    """Decodes the pictures of a folder once and keeps them as one file of uint8.
+
+    Every picture is read to its end, so a broken one is found here and not in mid-training.
+
+    Args:
+        pictures: Any pictures; those that are in memory already are returned as they are.
+        cache_dir: Where to keep them; the file is made again when the folder has changed.
+
+    Returns:
+        The same pictures with `images` a read-only memory map.
+
+    Raises:
+        InputError: for a picture that cannot be read, or where the folder cannot be written.
+    """
+    if not isinstance(pictures.images, FolderImages):
+        return pictures
+    parts = [str(_VERSION), pictures.fingerprint(), str(pictures.images.shape)]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    folder = Path(cache_dir) / "pictures" / key
+
+    def build(directory: Path) -> dict[str, Any]:
+        write_images(directory / "images.npy", pictures.images)
+        return {"name": pictures.name, "split": pictures.split}
+
+    cached(folder, "pictures.json", build)
+    return dataclasses.replace(pictures, images=read_array(folder / "images.npy"))
+
+
+def _read(folder: Path, record_name: str) -> dict[str, Any] | None:
+    """The record of an entry whose files are as they were written; None where there is none."""
+    if not folder.exists():
+        return None
+    try:
+        record = json.loads((folder / record_name).read_text(encoding="utf-8"))
+        checksum = record.pop("sha256")
+        if checksum != _record_hash(record):
+            raise _DamagedError(f"{record_name} was changed")
+        for name, expected in record["files"].items():
+            if _file_hash(folder / name) != expected:
+                raise _DamagedError(f"{name} was changed")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _DamagedError(f"{record_name}: {error!r}") from error
+    return record
+
+
+def _build(
+    folder: Path, record_name: str, build: Callable[[Path], dict[str, Any]]
+) -> dict[str, Any]:
+    directory = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        record = build(directory)
+        record["files"] = {path.name: _file_hash(path) for path in sorted(directory.iterdir())}
+        content = json.dumps(
+            record | {"sha256": _record_hash(record)}, indent=2, sort_keys=True, allow_nan=False
+        )
+        with open(directory / record_name, "w", encoding="utf-8") as file:
+            file.write(content + "\n")
+            _flush(file)
+        # Readable by whom the user's umask lets read, not by the owner alone as mkdtemp has it.
+        umask = os.umask(0)
+        os.umask(umask)
+        directory.chmod(0o777 & ~umask)
+        _flush_folder(directory)
+        directory.rename(folder)
+        _flush_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return record
+
+
+def _record_hash(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    # Not every system can open a folder (Windows), nor every file system flush one.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what a process that was killed left of this entry."""
+    for path in folder.parent.glob(f".{folder.name}.*"):
+        if path.is_dir() and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock between processes; the system frees it when its holder ends in any way."""
+    try:
+        import fcntl
+    except ImportError:  # Without it two processes may both build; the rename stays atomic.
+        yield
+        return
+    try:
+        file = open(path, "w")  # noqa: SIM115
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"expected a folder for the cache that can be written. Received: {path} ({error})"
+    )

@@ -1,0 +1,469 @@
+"""One experiment from plain settings: teacher, selection, distillation, evaluation, export."""
+
+import functools
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_mosaickd import callbacks, networks, pictures, teachers
+from keras_mosaickd.baselines import KnowledgeDistillation
+from keras_mosaickd.checkpoints import Checkpoint
+from keras_mosaickd.config import ExperimentConfig
+from keras_mosaickd.data import (
+    evaluation_arrays,
+    load,
+    mosaic_stream,
+    select,
+    stored,
+    supervised_stream,
+)
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.export import export_saved_model
+from keras_mosaickd.mosaic_kd import MosaicKD
+from keras_mosaickd.optimizers import recipe, student_recipe
+from keras_mosaickd.run_directory import (
+    CHECKPOINT,
+    ENVIRONMENT,
+    HISTORY,
+    METRICS,
+    SAMPLES,
+    SAVED_MODEL,
+    STUDENT,
+    TENSORBOARD,
+    RunDirectory,
+    environment,
+)
+from keras_mosaickd.training import distribution
+
+METHODS = ("mosaickd", "kd")
+EVALUATION_BATCH = 256
+
+
+class Experiment:
+    """What `bin/train` and its sister commands do.
+
+    Args:
+        config: `ExperimentConfig`.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        keras.config.set_dtype_policy(config.precision)
+
+    # ---- what is given -------------------------------------------------------------------
+
+    @property
+    def cache_dir(self):
+        """Directory of cached teachers and selections."""
+        return Path(self.config.cache_dir or ".cache")
+
+    @functools.cached_property
+    def domain(self):
+        """Training pictures of the domain, with labels."""
+        return self._load(self.config.dataset, "train", "--dataset")
+
+    @functools.cached_property
+    def domain_test(self):
+        """Test pictures of the domain: only ever used to report."""
+        return self._load(self.config.dataset, "test", "--dataset")
+
+    @functools.cached_property
+    def pool(self):
+        """Out-of-domain pictures to select from, in the domain's size and channels."""
+        height, _, channels = self.input_shape
+        return self._load(self.config.ood, "train", "--ood", height, channels)
+
+    @property
+    def input_shape(self):
+        """`(height, width, channels)`."""
+        return tuple(self.domain.images.shape[1:])
+
+    @property
+    def classes(self):
+        """Number of classes of the domain."""
+        return len(self.domain.class_names)
+
+    @functools.cached_property
+    def given_teacher(self):
+        """The teacher of `--teacher=PATH.keras`, or None where it is named by its network."""
+        if not teachers.is_file(self.config.teacher):
+            return None
+        with self.scope():
+            return teachers.load(self.config.teacher, self.input_shape, self.classes)
+
+    @functools.cached_property
+    def _scope(self):
+        return distribution(self.config.strategy)
+
+    def scope(self):
+        """The distribution context in which every network is built and compiled."""
+        return self._scope
+
+    def _load(self, name, split, flag, image_size=None, channels=None):
+        config = self.config
+        pictures = load(
+            name,
+            split,
+            image_size=image_size or config.image_size or None,
+            channels=channels,
+            data_dir=config.data_dir or None,
+            flag=flag,
+        )
+        return stored(pictures, self.cache_dir)
+
+    # ---- checks --------------------------------------------------------------------------
+
+    def check(self):
+        """Raises InputError for everything that would make the run fail later."""
+        config = self.config
+        if config.method not in METHODS:
+            raise InputError(
+                f"--method must be one of {', '.join(METHODS)}. Received: {config.method}"
+            )
+        RunDirectory(config.run_dir or "runs").check(vars(config))
+        self.check_domain()
+        self.check_pool()
+        with self.scope():
+            self._student(None, None)
+            if config.method == "mosaickd":
+                self._adversaries(None, None)
+        needed = config.student_batch_size if config.method == "kd" else config.batch_size
+        available = config.ood_size or len(self.pool)
+        if needed > available:
+            raise InputError(
+                f"--batch_size {config.batch_size} takes {needed} out-of-domain pictures in an "
+                f"update of --method={config.method}. Received: a pool of {available}"
+            )
+
+    def check_domain(self):
+        """Checks data set and teacher."""
+        config = self.config
+        if self.domain.labels is None:
+            raise InputError(f"--dataset must have labels. Received: {self.domain.name}")
+        if self.classes < 2:
+            raise InputError(f"--dataset must have two classes or more. Received: {self.domain.name}")
+        if len(self.domain_test) == 0:
+            raise InputError(f"--dataset must have test pictures. Received: {self.domain.name}")
+        if self.given_teacher is None:
+            with self.scope():
+                networks.build(config.teacher, self.input_shape, self.classes)
+            if config.teacher_batch_size > len(self.domain):
+                raise InputError(
+                    "--teacher_batch_size must be at most the number of training pictures, "
+                    f"{len(self.domain)}. Received: {config.teacher_batch_size}"
+                )
+
+    def check_pool(self):
+        """Checks the out-of-domain pictures."""
+        if self.config.ood_size > len(self.pool):
+            raise InputError(
+                f"--ood_size must be at most the number of pictures of --ood, {len(self.pool)}. "
+                f"Received: {self.config.ood_size}"
+            )
+
+    # ---- networks ------------------------------------------------------------------------
+
+    def teacher(self):
+        """The teacher: given, cached or trained. A model that gives logits."""
+        if self.given_teacher is not None:
+            return self.given_teacher
+        return teachers.trained(self.config, self.domain, self.cache_dir, self.scope)
+
+    def _student(self, mean, std):
+        config = self.config
+        return networks.build(
+            config.student, self.input_shape, self.classes, mean=mean, std=std,
+            synchronized_batch_norm=self._is_mirrored(),
+        )
+
+    def _adversaries(self, mean, std):
+        """Generator, and discriminator or None."""
+        config = self.config
+        synchronized = self._is_mirrored()
+        generator = networks.generator(
+            self.input_shape, latent_dim=config.latent_dim, preset=config.preset,
+            synchronized_batch_norm=synchronized,
+        )
+        if config.regularizer == "none":
+            return generator, None
+        return generator, networks.discriminator(
+            self.input_shape,
+            preset=config.preset,
+            regularizer=config.regularizer,
+            overlap_stride=config.overlap_stride,
+            mean=mean,
+            std=std,
+            synchronized_batch_norm=synchronized,
+        )
+
+    def _is_mirrored(self):
+        return hasattr(self.scope(), "_strategy") or "Strategy" in type(self.scope()).__name__
+
+    def trainer(self, teacher, schedule):
+        """The compiled method on fresh networks: `MosaicKD` or a baseline."""
+        config = self.config
+        mean, std = teachers.normalization(teacher)
+        keras.utils.set_random_seed(config.seed)
+        with self.scope():
+            student = self._student(mean, std)
+            if config.method == "kd":
+                trainer = KnowledgeDistillation(
+                    teacher, student, temperature=config.temperature, seed=config.seed
+                )
+                trainer.compile(
+                    student_recipe(
+                        schedule.student_updates, config.student_learning_rate, config.weight_decay
+                    )
+                )
+                return trainer
+            generator, discriminator = self._adversaries(mean, std)
+            trainer = MosaicKD(
+                teacher,
+                student,
+                generator,
+                discriminator,
+                latent_dim=config.latent_dim,
+                student_steps=config.student_steps,
+                regularization_weight=config.regularization_weight,
+                local_weight=config.local_weight,
+                align_weight=config.align_weight,
+                adversarial_weight=config.adversarial_weight,
+                balance_weight=config.balance_weight,
+                temperature=config.temperature,
+                local_reduction=config.local_reduction,
+                synthetic_only=config.synthetic_only,
+                batch_norm_policy="official" if config.preset == "official" else "inference",
+                seed=config.seed,
+            )
+            trainer.compile(
+                **recipe(
+                    schedule.steps,
+                    config.student_steps,
+                    config.student_learning_rate,
+                    config.generator_learning_rate,
+                    config.weight_decay,
+                )
+            )
+        return trainer
+
+    def _stream(self, images, schedule, first_step):
+        config = self.config
+        common = {
+            "seed": config.seed,
+            "first_step": first_step,
+            "steps_per_epoch": schedule.steps_per_round,
+            "flip": self.pool.flip,
+        }
+        if config.method == "kd":
+            return supervised_stream(images, None, config.student_batch_size, **common)
+        return mosaic_stream(
+            images, config.batch_size, student_steps=config.student_steps, **common
+        )
+
+    # ---- the commands --------------------------------------------------------------------
+
+    def select(self, teacher):
+        """Selects the out-of-domain pictures and says what was kept."""
+        selection = select(
+            teacher,
+            self.pool,
+            count=self.config.ood_size,
+            batch_size=EVALUATION_BATCH,
+            cache_dir=self.cache_dir,
+        )
+        print(selection.describe())
+        return selection
+
+    def train_teacher(self):
+        """Trains the teacher or finds it in the cache.
+
+        Returns:
+            Dict with its accuracy on the test pictures and its number of parameters.
+        """
+        self.check_domain()
+        teacher = self.teacher()
+        return {
+            "teacher_accuracy": accuracy(teacher, self.domain_test),
+            "teacher_parameters": teacher.count_params(),
+        }
+
+    def train(self):
+        """The whole job: teacher, selection, distillation, evaluation, export.
+
+        An interrupted run of the same settings in the same directory is continued.
+
+        Returns:
+            The metrics that stand in `metrics.json`.
+        """
+        config = self.config
+        run = RunDirectory(config.run_dir)
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.write_json(ENVIRONMENT, environment(config.seed))
+        teacher = self.teacher()
+        teacher_accuracy = accuracy(teacher, self.domain_test)
+        print(f"Teacher accuracy: {teacher_accuracy:.4f}")
+        images = self.select(teacher).images
+        schedule = config.schedule(len(images))
+        trainer, first_round = self._start_or_resume(run, teacher, schedule)
+        test_pictures, test_labels = evaluation_arrays(self.domain_test)
+        trainer.fit(
+            self._stream(images, schedule, first_round * schedule.steps_per_round),
+            epochs=schedule.rounds,
+            initial_epoch=first_round,
+            steps_per_epoch=schedule.steps_per_round,
+            validation_data=(test_pictures, test_labels),
+            validation_batch_size=EVALUATION_BATCH,
+            verbose=teachers.progress(),
+            shuffle=False,
+            callbacks=self._callbacks(run),
+        )
+        return self._finish(run, trainer, schedule, teacher_accuracy)
+
+    def _start_or_resume(self, run, teacher, schedule):
+        if not run.has_checkpoint:
+            return self.trainer(teacher, schedule), 0
+        with self.scope():
+            trainer = keras.saving.load_model(run / CHECKPOINT, safe_mode=True)
+        steps = int(keras.ops.convert_to_numpy(trainer.optimizer.iterations))
+        first_round = steps // schedule.steps_per_round
+        print(f"Continuing the run in {run.path} after round {first_round} of {schedule.rounds}")
+        return trainer, first_round
+
+    def _callbacks(self, run):
+        chosen = [
+            keras.callbacks.TerminateOnNaN(),
+            callbacks.HistoryCsv(run / HISTORY),
+            callbacks.TensorBoardScalars(run / TENSORBOARD),
+        ]
+        if self.config.method == "mosaickd":
+            latents = np.random.default_rng(self.config.seed).standard_normal(
+                (64, self.config.latent_dim), dtype="float32"
+            )
+            chosen.append(
+                callbacks.SampleGrid(run / TENSORBOARD, latents, path=run / SAMPLES)
+            )
+        # Last, so that a checkpoint stands for a round whose other traces are on the disk.
+        return [*chosen, Checkpoint(run / CHECKPOINT)]
+
+    def _finish(self, run, trainer, schedule, teacher_accuracy):
+        config = self.config
+        history = callbacks.read_history(run / HISTORY)
+        if len(history) < schedule.rounds or not all(
+            np.isfinite(weight).all() for weight in trainer.student.get_weights()
+        ):
+            raise RuntimeError(
+                f"the run diverged in round {len(history)} of {schedule.rounds} (a loss or weight "
+                "is NaN or infinite): lower --student_learning_rate or --generator_learning_rate"
+            )
+        trainer.student.save(run / STUDENT)
+        export_saved_model(trainer.student, run / SAVED_MODEL, keras_path=run / STUDENT)
+        seconds = sum(row["seconds"] for row in history)
+        is_game = config.method == "mosaickd"
+        synthetic = schedule.student_updates * config.batch_size if is_game else 0
+        last = history[-1]
+        metrics = {
+            "method": config.method,
+            "dataset": self.domain.name,
+            "ood": self.pool.name,
+            "backend": keras.backend.backend(),
+            "seed": config.seed,
+            "teacher": config.teacher,
+            "student": config.student,
+            "teacher_accuracy": teacher_accuracy,
+            "student_accuracy": last["val_accuracy"],
+            "student_accuracy_best": max(row["val_accuracy"] for row in history),
+            "student_agreement": last["val_agreement"],
+            "teacher_parameters": trainer.teacher.count_params(),
+            "student_parameters": trainer.student.count_params(),
+            "student_updates": schedule.student_updates,
+            "train_seconds": seconds,
+            "synthetic_images_per_second": synthetic / seconds,
+        }
+        run.write_json(METRICS, metrics)
+        return metrics
+
+
+def accuracy(model, pictures):
+    """Share of pictures that a model of logits puts into the right class."""
+    x, y = evaluation_arrays(pictures)
+    logits = model.predict(x, batch_size=EVALUATION_BATCH, verbose=0)
+    return float(np.mean(np.argmax(logits, axis=-1) == y))
+
+
+def load_run(run_dir):
+    """The trainer of a run, with all its networks, as it was at the last checkpoint.
+
+    Raises:
+        InputError: if there is none or it cannot be loaded.
+    """
+    run = RunDirectory(run_dir)
+    if not run.has_checkpoint:
+        raise InputError(f"--run_dir must hold a run with a checkpoint. Received: {run_dir}")
+    try:
+        return keras.saving.load_model(run / CHECKPOINT, compile=False, safe_mode=True)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise InputError(f"the checkpoint {run / CHECKPOINT} cannot be loaded: {error}") from error
+
+
+def evaluate(run_dir, dataset="", data_dir=""):
+    """Evaluates a finished run's student beside its teacher.
+
+    Args:
+        run_dir: directory of the run.
+        dataset: data set whose test pictures are used; by default the run's.
+        data_dir: directory of data files.
+
+    Returns:
+        Dict with accuracies and agreement, as fractions of 1.
+    """
+    trainer = load_run(run_dir)
+    metrics = RunDirectory(run_dir).read_json(METRICS)
+    height, _, channels = trainer.student.input_shape[1:]
+    tested = load(
+        dataset or metrics["dataset"],
+        "test",
+        image_size=height,
+        channels=channels,
+        data_dir=data_dir or None,
+    )
+    if tested.labels is None or len(tested.class_names) != trainer.student.output_shape[-1]:
+        raise InputError(
+            f"--dataset must have the {trainer.student.output_shape[-1]} classes of the run. "
+            f"Received: {tested.name} with {len(tested.class_names)}"
+        )
+    x, y = evaluation_arrays(tested)
+    teacher, student = (
+        np.argmax(network.predict(x, batch_size=EVALUATION_BATCH, verbose=0), axis=-1)
+        for network in (trainer.teacher, trainer.student)
+    )
+    return {
+        "dataset": tested.name,
+        "pictures": len(y),
+        "teacher_accuracy": float(np.mean(teacher == y)),
+        "student_accuracy": float(np.mean(student == y)),
+        "student_agreement": float(np.mean(student == teacher)),
+    }
+
+
+def sample(run_dir, count, out, seed=0):
+    """Draws a grid of a run's synthetic pictures, sorted by the teacher's class.
+
+    Args:
+        run_dir: directory of a mosaickd run.
+        count: number of pictures.
+        out: PNG file to write.
+        seed: seed of z.
+
+    Returns:
+        The file's path.
+    """
+    trainer = load_run(run_dir)
+    if not isinstance(trainer, MosaicKD):
+        raise InputError(f"--run_dir must hold a run of --method=mosaickd. Received: {run_dir}")
+    latents = np.random.default_rng(seed).standard_normal((count, trainer.latent_dim), "float32")
+    grid = callbacks.draw_samples(trainer.generator, trainer.teacher, latents)
+    return pictures.write_png(out, grid)
+
+
+__all__ = ["Experiment", "ExperimentConfig", "accuracy", "evaluate", "load_run", "sample"]

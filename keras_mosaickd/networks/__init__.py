@@ -1,0 +1,32 @@
+"""Networks by name: classifiers, segmenters, the generator and the discriminators.
+
+All are functional Keras models of stock Keras layers, so that a saved one loads without this
+package. They take pictures in [0, 1] and return logits in float32 whatever the dtype policy.
+"""
+
+from __future__ import annotations
+
+from keras_mosaickd.networks.deeplab import deeplabv3
+from keras_mosaickd.networks.discriminator import discriminator
+from keras_mosaickd.networks.flops import flops
+from keras_mosaickd.networks.generator import generator
+from keras_mosaickd.networks.layers import batch_normalization
+from keras_mosaickd.networks.mobilenet import mobilenetv2
+from keras_mosaickd.networks.registry import build, names
+from keras_mosaickd.networks.resnet import resnet
+from keras_mosaickd.networks.vgg import vgg11
+from keras_mosaickd.networks.wide_resnet import wide_resnet
+
+__all__ = [
+    "batch_normalization",
+    "build",
+    "deeplabv3",
+    "discriminator",
+    "flops",
+    "generator",
+    "mobilenetv2",
+    "names",
+    "resnet",
+    "vgg11",
+    "wide_resnet",
+]

@@ -1,0 +1,87 @@
+"""Pictures on disk: a grid of many as one PNG."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+# Grey of the lines between pictures: visible beside black and beside white.
+_SEPARATOR = 128
+
+
+def grid(images: Any, columns: int | None = None, least_size: int = 48) -> numpy.ndarray:
+    """Lays pictures out in rows, with a line of one pixel between them.
+
+    Args:
+        images: [n, h, w, c], c 1 or 3; floats in [0, 1] or uint8. Values outside are clipped.
+        columns: Pictures per row; by default as many as make the grid square.
+        least_size: Pictures with a side shorter than this (pixels) are enlarged by the least whole
+            factor that reaches it, without smoothing, so that 16x16 pictures can be seen.
+
+    Returns:
+        uint8 [H, W, c]. Places that are left over in the last row have the separator's grey.
+
+    Raises:
+        ValueError: No pictures, another shape, or ``columns`` below 1.
+    """
+    pixels = _as_bytes(images)
+    count, height, width, channels = pixels.shape
+    columns = math.ceil(math.sqrt(count)) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"expected columns of at least 1. Received: {columns}")
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    factor = max(1, math.ceil(least_size / min(height, width)))
+    pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
+    height, width = height * factor, width * factor
+    sheet = numpy.full(
+        (rows * (height + 1) - 1, columns * (width + 1) - 1, channels), _SEPARATOR, numpy.uint8
+    )
+    for index in range(count):
+        top, left = index // columns * (height + 1), index % columns * (width + 1)
+        sheet[top : top + height, left : left + width] = pixels[index]
+    return sheet
+
+
+def encode_png(picture: numpy.ndarray) -> bytes:
+    """Returns a uint8 [h, w, c] picture, c 1 or 3, as the bytes of a PNG file."""
+    from PIL import Image
+
+    picture = numpy.asarray(picture)
+    if picture.dtype != numpy.uint8 or picture.ndim != 3 or picture.shape[-1] not in (1, 3):
+        raise ValueError(
+            "expected a uint8 picture [h, w, c] with c 1 or 3. "
+            f"Received: {picture.dtype} {list(picture.shape)}"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_png(path: str | os.PathLike[str], picture: numpy.ndarray) -> Path:
+    """Writes a uint8 [h, w, c] picture as PNG; the file appears whole or not at all."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_bytes(encode_png(picture))
+    os.replace(temporary, target)
+    return target
+
+
+def _as_bytes(images: Any) -> numpy.ndarray:
+    pixels = numpy.asarray(images)
+    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
+        raise ValueError(
+            "expected pictures [n, h, w, c] with n at least 1 and c 1 or 3. "
+            f"Received: {list(pixels.shape)}"
+        )
+    if pixels.dtype == numpy.uint8:
+        return pixels
+    # bfloat16 generators give arrays that numpy's rounding does not know; NaN becomes black.
+    scaled = numpy.nan_to_num(pixels.astype(numpy.float32)) * 255.0
+    return numpy.clip(numpy.rint(scaled), 0, 255).astype(numpy.uint8)

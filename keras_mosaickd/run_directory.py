@@ -1,0 +1,171 @@
+"""The directory of one run: whose it is, what it holds, and where it came from."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+from keras_mosaickd.errors import InputError
+
+FLAGS, METRICS, HISTORY, ENVIRONMENT = "flags.txt", "metrics.json", "history.csv", "environment.json"
+STUDENT, SAVED_MODEL, SAMPLES = "student.keras", "saved_model", "samples.png"
+CHECKPOINT, TENSORBOARD = Path("checkpoints") / "last.keras", "tensorboard"
+
+# Where a run lies and where it finds things do not make it another run.
+_PLACES = ("run_dir", "data_dir", "cache_dir")
+
+
+class RunDirectory:
+    """One run's directory.
+
+    Args:
+        path: the directory; it need not exist.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def __truediv__(self, name):
+        return self.path / name
+
+    @property
+    def is_finished(self):
+        """Whether the run in it came to its end."""
+        return (self / METRICS).is_file()
+
+    @property
+    def has_checkpoint(self):
+        """Whether an interrupted run can be continued."""
+        return (self / CHECKPOINT).is_file()
+
+    def check(self, settings):
+        """Raises unless the run of `settings` may be written here, or continued.
+
+        Args:
+            settings: dict of the run's flags.
+
+        Raises:
+            InputError: if the directory cannot be written to, holds a finished run, another
+                run, or something that is no run.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--run_dir must be a directory. Received: the file {self.path}")
+        parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise InputError(f"--run_dir must be writable. Received: {self.path}")
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return
+        if not (self / FLAGS).is_file():
+            raise InputError(
+                "--run_dir must be new, empty, or hold an interrupted run with the same flags. "
+                f"Received: {self.path}, which holds other files"
+            )
+        written = self._written_settings()
+        mine = {name: flag_value(value) for name, value in settings.items()}
+        different = sorted(
+            name
+            for name in set(written) | set(mine)
+            if name not in _PLACES and written.get(name) != mine.get(name)
+        )
+        if different:
+            name = different[0]
+            raise InputError(
+                f"--run_dir {self.path} holds another run. Expected: the same flags, or another "
+                f"directory. Received: --{name}={mine.get(name)}, there {written.get(name)}"
+            )
+        if self.is_finished:
+            raise InputError(
+                f"--run_dir {self.path} holds this run, finished already: its results are in "
+                f"{self / METRICS}"
+            )
+
+    def _written_settings(self):
+        lines = (self / FLAGS).read_text(encoding="utf-8").splitlines()
+        pairs = (line.removeprefix("--").partition("=") for line in lines if line.startswith("--"))
+        return {name: value for name, _, value in pairs}
+
+    def write_json(self, name, values):
+        """Writes a dict as JSON, whole or not at all."""
+        temporary = self / f".{name}.{os.getpid()}"
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(values, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self / name)
+
+    def read_json(self, name):
+        """Reads what `write_json` wrote.
+
+        Raises:
+            InputError: if it is missing or no JSON.
+        """
+        try:
+            return json.loads((self / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"--run_dir must hold a finished run with a readable {name}. "
+                f"Received: {self.path} ({error})"
+            ) from error
+
+
+def flag_value(value):
+    """A setting as a flagfile writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def environment(seed):
+    """Where a run came from: versions, backend, devices, commit, seed and command line."""
+    import keras
+
+    from keras_mosaickd.training import devices
+
+    backend = keras.backend.backend()
+    packages = ("keras-mosaickd", "keras", backend, "numpy", "scikit-learn", "pillow")
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": sys.argv,
+        "seed": seed,
+        "backend": backend,
+        "devices": devices(),
+        "commit": commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in packages},
+        },
+        "platform": platform.platform(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+
+
+def commit():
+    """The commit of this package's source, with `+changes` if it was edited; None outside git."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=20, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+changes" if changes else "")
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

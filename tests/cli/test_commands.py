@@ -1,0 +1,148 @@
+"""What each command asks of the library, with a stand-in for keras_mosaickd.experiment."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import keras_mosaickd
+from keras_mosaickd.cli import comparison, flags, runner
+from keras_mosaickd.errors import InputError
+
+
+class Config(types.SimpleNamespace):
+    """Takes the fields of any flag, as ExperimentConfig does, and remembers them."""
+
+
+@pytest.fixture
+def experiment(monkeypatch, tmp_path):
+    """A stand-in that records its calls; the working directory is a new one."""
+    calls: list[tuple] = []
+    module = types.ModuleType("keras_mosaickd.experiment")
+
+    def record(name, result):
+        def function(*arguments, **keywords):
+            calls.append((name, *arguments, keywords))
+            return result
+
+        return function
+
+    module.ExperimentConfig = Config
+    module.calls = calls
+    module.check = record("check", None)
+    module.dry_run = record("dry_run", "student 1,234 parameters")
+    module.train = record("train", {"student_accuracy": 0.5})
+    module.train_teacher = record("train_teacher", {"teacher_accuracy": 0.75})
+    module.select_ood = record("select_ood", "kept 10 of 20")
+    module.evaluate = record("evaluate", {"student_accuracy": 0.25})
+    module.sample = record("sample", Path("samples.png"))
+    monkeypatch.setitem(sys.modules, "keras_mosaickd.experiment", module)
+    monkeypatch.setattr(keras_mosaickd, "experiment", module, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return module
+
+
+def command(name, *arguments):
+    module = importlib.import_module(f"keras_mosaickd.cli.{name}")
+    return runner.run(module.main, name, list(arguments))
+
+
+@pytest.mark.parametrize("name", flags.COMMANDS)
+def test_every_command_has_a_module_a_wrapper_and_a_console_script(name):
+    root = Path(keras_mosaickd.cli.__file__).resolve().parents[2]
+    assert callable(importlib.import_module(f"keras_mosaickd.cli.{name}").console)
+    assert f"keras_mosaickd.cli.{name}" in (root / "bin" / name).read_text()
+    project = (root / "pyproject.toml").read_text()
+    assert f'keras-mosaickd-{name} = "keras_mosaickd.cli.{name}:console"' in project
+
+
+def test_train_checks_saves_the_flags_and_trains(experiment, capsys):
+    assert command("train", "--seed=4", "--run_dir=r/one") == 0
+    assert [call[0] for call in experiment.calls] == ["check", "train"]
+    config = experiment.calls[1][1]
+    assert config.seed == 4 and config.run_dir == "r/one"
+    assert not {"help", "traceback", "dry_run", "out", "count"} & set(vars(config))
+    saved = flags.parse("train", ["--flagfile=r/one/flags.txt"])
+    assert saved.settings() == vars(config)
+    assert "student_accuracy  0.5" in capsys.readouterr().out
+
+
+def test_train_names_the_run_after_the_flagfile_or_the_method(experiment, tmp_path):
+    (tmp_path / "table4.flags").write_text("--seed=1\n")
+    assert command("train", "--flagfile=table4.flags") == 0
+    assert command("train", "--method=kd") == 0
+    assert [call[1].run_dir for call in experiment.calls[::2]] == ["runs/table4", "runs/kd"]
+
+
+def test_train_writes_nothing_when_the_check_fails_or_on_a_dry_run(experiment, tmp_path, capsys):
+    assert command("train", "--dry_run", "--run_dir=r") == 0
+    assert "1,234" in capsys.readouterr().out
+
+    def refuse(config):
+        raise InputError("no")
+
+    experiment.check = refuse
+    assert command("train", "--run_dir=r") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_teacher_and_ood_pass_their_flags_on(experiment, capsys):
+    assert command("teacher", "--teacher=wrn40_2", "--cache_dir=c") == 0
+    assert command("ood", "--ood_size=10", "--ood=cifar10") == 0
+    assert [call[0] for call in experiment.calls] == ["train_teacher", "select_ood"]
+    assert experiment.calls[0][1].teacher == "wrn40_2"
+    assert experiment.calls[1][1].ood_size == 10
+    out = capsys.readouterr().out
+    assert "teacher_accuracy  0.75" in out and "kept 10 of 20" in out
+
+
+def test_evaluate_and_sample_need_a_run(experiment, capsys):
+    assert command("evaluate") == 2
+    assert command("sample") == 2
+    assert command("evaluate", "--run_dir=r", "--dataset=digits") == 0
+    assert command("sample", "--run_dir=r", "--count=9") == 0
+    assert experiment.calls == [
+        ("evaluate", "r", {"dataset": "digits", "data_dir": ""}),
+        ("sample", "r", 9, "r/samples.png", {}),
+    ]
+
+
+def test_export_says_what_is_missing(tmp_path, capsys):
+    assert command("export") == 2
+    assert command("export", f"--student={tmp_path}/no.keras") == 2
+    assert command("export", f"--student={tmp_path}/no.keras", "--out=x") == 2
+    assert command("export", f"--run_dir={tmp_path}") == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 4
+    assert "exactly one of --run_dir or --student" in errors[0]
+    assert "--out with --student" in errors[1]
+    assert "no.keras" in errors[2] and "student.keras" in errors[3]
+
+
+def test_comparison_table(tmp_path):
+    for method, accuracy, seconds in (("kd", 0.9, 120.4), ("mosaickd", 0.98764, None)):
+        metrics = {
+            "method": method,
+            "teacher_accuracy": 0.99,
+            "teacher_parameters": 175066,
+            "teacher_seconds": seconds,
+            "student_accuracy": accuracy,
+            "student_agreement": accuracy + 0.01,
+            "student_parameters": 77850,
+            "train_seconds": 61.7,
+        }
+        (tmp_path / method).mkdir()
+        (tmp_path / method / "metrics.json").write_text(json.dumps(metrics))
+    assert comparison.table([tmp_path / "kd", tmp_path / "mosaickd"]).splitlines() == [
+        "          accuracy  agreement  parameters  seconds",
+        "teacher     0.9900     1.0000     175,066      120",
+        "kd          0.9000     0.9100      77,850       62",
+        "mosaickd    0.9876     0.9976      77,850       62",
+        "",
+        f"Synthetic pictures: {tmp_path / 'mosaickd' / 'samples.png'}",
+    ]

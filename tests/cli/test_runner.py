@@ -1,0 +1,116 @@
+"""Exit status and error lines: keras_mosaickd/cli/runner.py."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from keras_mosaickd.cli import runner
+from keras_mosaickd.errors import InputError
+
+
+def run(main, *arguments, command="train"):
+    return runner.run(main, command, list(arguments))
+
+
+def fail_with(error):
+    def main(parsed):
+        raise error
+
+    return main
+
+
+def never(parsed):
+    raise AssertionError("must not be called")
+
+
+def test_done_is_zero(capfd):
+    seen = []
+    assert run(seen.append, "--seed=3") == 0
+    assert seen[0].values["seed"] == 3
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("argument", ["--help", "-h", "--help=true"])
+def test_help_is_zero_and_on_stdout(argument, capsys):
+    assert run(never, argument) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("bin/train: ") and "--balance_weight=10.0" in out and err == ""
+
+
+def test_wrong_flag_is_two_and_one_line(capsys):
+    assert run(never, "--batch_size=0") == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("bin/train: ") and len(err.splitlines()) == 1
+
+
+def test_input_error_is_two_and_one_line(capsys):
+    assert run(fail_with(InputError("expected a folder.\n Received: 'x'"))) == 2
+    assert capsys.readouterr().err == "bin/train: expected a folder. Received: 'x'\n"
+
+
+def test_any_other_error_is_one_with_its_type_and_first_line(capsys):
+    assert run(fail_with(RuntimeError("no space\nmore\nmore"))) == 1
+    assert capsys.readouterr().err == (
+        "bin/train: failed: RuntimeError: no space (rerun with --traceback for the whole story)\n"
+    )
+
+
+def test_an_error_without_a_message(capsys):
+    assert run(fail_with(MemoryError())) == 1
+    assert "failed: MemoryError: (rerun" in capsys.readouterr().err.replace("  ", " ")
+
+
+def test_traceback_tells_the_whole_story(capsys):
+    assert run(fail_with(RuntimeError("no space")), "--traceback") == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err and "raise error" in err
+    assert err.splitlines()[-1] == "bin/train: failed: RuntimeError: no space"
+
+
+def test_interrupt_is_130(capsys):
+    assert run(fail_with(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "bin/train: interrupted\n"
+
+
+def test_unknown_backend_is_two(monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "theano")
+    assert run(never) == 2
+    assert "KERAS_BACKEND" in capsys.readouterr().err
+
+
+def test_arguments_default_to_the_processs(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", "--seed=5"])
+    seen = []
+    assert runner.run(seen.append, "train") == 0
+    assert seen[0].values["seed"] == 5
+
+
+def test_noise_is_held_back_and_news_passed_on(capfd):
+    with runner._without_noise():
+        import os
+
+        os.write(2, b"I0000 00:00:1.5 4170 port.cc:153] oneDNN custom operations are on.\n")
+        os.write(2, b"E0000 00:00:1.5 1 cuda_platform.cc:52] failed call to cuInit: ERROR (303)\n")
+        os.write(2, b"E0000 00:00:1.5 4170 something.cc:1] your disk is on fire\n")
+    err = capfd.readouterr().err
+    assert err.splitlines() == ["E0000 00:00:1.5 4170 something.cc:1] your disk is on fire"]
+
+
+def test_required_takes_exactly_one():
+    parsed = runner.flags.parse("export", ["--run_dir=a", "--student=b"])
+    with pytest.raises(InputError, match="--run_dir=a, --student=b"):
+        runner.required(parsed, "run_dir", "student")
+    assert runner.required(parsed, "run_dir") == "a"
+    with pytest.raises(InputError, match="--run_dir. Received: none"):
+        runner.required(runner.flags.parse("evaluate", []), "run_dir")
+
+
+def test_values_are_printed_one_per_line(capsys):
+    runner.print_values({"method": "kd", "student_accuracy": 0.98765432, "parameters": 12345678})
+    assert capsys.readouterr().out.splitlines() == [
+        "method            kd",
+        "student_accuracy  0.987654",
+        "parameters        12345678",
+    ]

@@ -1,0 +1,251 @@
+"""Pictures in folders: kinds of files, splits, labels, what cannot be used."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_mosaickd.data import load, stored
+from keras_mosaickd.data.folder import decode
+from keras_mosaickd.errors import InputError
+
+
+def save(path, value=100, size=(8, 8), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode in ("L", "P") else (value,) * len(mode)).save(
+        path, **options
+    )
+    return path
+
+
+def noise(path, size=(40, 30), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channels = {"L": (), "RGB": (3,), "CMYK": (4,)}[mode]
+    array = np.random.default_rng(0).integers(0, 256, (size[1], size[0], *channels), dtype=np.uint8)
+    Image.fromarray(array, mode if mode == "CMYK" else None).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG", "bmp", "gif", "webp"])
+def test_every_kind_of_file_is_read(tmp_path, suffix):
+    save(tmp_path / f"a.{suffix}")
+    pictures = load(f"folder:{tmp_path}", "train", image_size=4)
+    assert pictures.images.shape == (1, 4, 4, 3)
+    assert pictures.labels is None
+    assert np.all(np.abs(pictures.images[:].astype(int) - 100) <= 3)
+
+
+def test_sixteen_bits(tmp_path):
+    values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    for channels in (1, 3):
+        picture = decode(tmp_path / "a.png", 8, channels)
+        np.testing.assert_array_equal(picture[..., 0], values // 257)
+        assert picture.shape == (8, 8, channels)
+
+
+def test_transparent_parts_are_white(tmp_path):
+    array = np.zeros((8, 8, 4), np.uint8)
+    array[:, 4:] = (200, 0, 0, 255)
+    Image.fromarray(array).save(tmp_path / "a.png")
+    picture = decode(tmp_path / "a.png", 8, 3)
+    assert np.all(picture[:, :4] == 255)
+    assert np.all(picture[:, 4:] == (200, 0, 0))
+    Image.new("LA", (8, 8), (10, 0)).save(tmp_path / "b.png")
+    assert np.all(decode(tmp_path / "b.png", 8, 1) == 255)
+
+
+def test_palettes_with_and_without_transparency(tmp_path):
+    picture = Image.new("P", (8, 8), 1)
+    picture.putpalette([0, 0, 0, 10, 20, 30])
+    picture.save(tmp_path / "a.png")
+    assert np.all(decode(tmp_path / "a.png", 8, 3) == (10, 20, 30))
+    picture.save(tmp_path / "b.png", transparency=b"\xff\x00")
+    assert np.all(decode(tmp_path / "b.png", 8, 3) == 255)
+    picture.save(tmp_path / "c.gif", transparency=1)
+    assert np.all(decode(tmp_path / "c.gif", 8, 3) == 255)
+
+
+def test_other_modes(tmp_path):
+    save(tmp_path / "a.jpg", mode="CMYK", value=0)
+    assert np.all(decode(tmp_path / "a.jpg", 8, 3) >= 250)
+    Image.new("1", (8, 8), 1).save(tmp_path / "b.png")
+    assert np.all(decode(tmp_path / "b.png", 8, 3) == 255)
+
+
+def test_the_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (40, 90, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert np.all(np.abs(decode(tmp_path / "a.gif", 8, 3)[..., 0].astype(int) - 40) <= 1)
+
+
+def test_the_orientation_is_applied(tmp_path):
+    array = np.zeros((8, 8, 3), np.uint8)
+    array[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # half a turn
+    Image.fromarray(array).save(tmp_path / "a.png", exif=exif)
+    assert decode(tmp_path / "a.png", 8, 3)[7, 7, 0] == 255
+
+
+def test_the_centre_square_is_kept(tmp_path):
+    array = np.zeros((10, 30, 3), np.uint8)
+    array[:, 10:20] = 150
+    Image.fromarray(array).save(tmp_path / "wide.png")
+    Image.fromarray(array.transpose(1, 0, 2)).save(tmp_path / "tall.png")
+    Image.fromarray(array[:1, :1] + 150).save(tmp_path / "dot.png")
+    pictures = load(f"folder:{tmp_path}", "train", image_size=5)
+    # As resized whole and then cropped: the edge of the square sees a little beyond it.
+    assert np.all(pictures.images[:][:, 1:-1, 1:-1] == 150)
+    assert np.all(pictures.images[:] >= 120)
+
+
+def test_large_jpegs_are_as_resized_from_the_whole(tmp_path):
+    x, y = np.meshgrid(np.linspace(0, 255, 900), np.linspace(0, 255, 700))
+    array = np.stack([x, y, 255 - x], -1).astype(np.uint8)
+    Image.fromarray(array).save(tmp_path / "a.jpg", quality=95)
+    whole = Image.fromarray(array[:, 100:800]).resize((16, 16), Image.Resampling.BILINEAR)
+    difference = decode(tmp_path / "a.jpg", 16, 3).astype(int) - np.asarray(whole)
+    assert np.abs(difference).max() <= 4
+
+
+def test_indexing(tmp_path):
+    for value in range(9):
+        save(tmp_path / f"{value}.png", value * 20, mode="L")
+    images = load(f"folder:{tmp_path}", "train", image_size=4, channels=1).images
+    assert images.shape == (9, 4, 4, 1) and len(images) == 9 and images.dtype == np.uint8
+    values = np.arange(9) * 20
+    np.testing.assert_array_equal(images[2:5][:, 0, 0, 0], values[2:5])
+    np.testing.assert_array_equal(images[np.array([8, 0, 8])][:, 0, 0, 0], values[[8, 0, 8]])
+    np.testing.assert_array_equal(images[3], np.full((4, 4, 1), 60))
+    np.testing.assert_array_equal(images[-1], images[8])
+    assert images[5:5].shape == (0, 4, 4, 1)
+    assert np.asarray(images).shape == (9, 4, 4, 1)
+
+
+def test_sub_folders_are_classes_with_every_fifth_picture_for_the_test(tmp_path):
+    for name in ("dog", "cat", "eel"):
+        for index in range(11):
+            save(tmp_path / name / f"{index:02}.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "readme.txt").write_text("not a picture")
+    train = load(f"folder:{tmp_path}", "train")
+    test = load(f"folder:{tmp_path}", "test")
+    assert train.class_names == ("cat", "dog", "eel")
+    assert test.images.files == [f"{name}/{i}.png" for name in train.class_names for i in ("04", "09")]
+    np.testing.assert_array_equal(test.labels, [0, 0, 1, 1, 2, 2])
+    assert len(train) == 27
+    assert not set(train.images.files) & set(test.images.files)
+    assert len(load(f"folder:{tmp_path}", "all")) == 33
+    some = load(f"folder:{tmp_path}[eel,cat]", "train")
+    assert some.name == f"folder:{tmp_path}[eel,cat]"
+    assert some.class_names == ("eel", "cat")
+    np.testing.assert_array_equal(some.labels, [1] * 9 + [0] * 9)
+    with pytest.raises(InputError, match="--ood: expected labels in 0-2 or class names .*'cat'"):
+        load(f"folder:{tmp_path}[cow]", "train", flag="--ood")
+
+
+def test_given_splits_are_used(tmp_path):
+    for split, count in (("train", 3), ("test", 2)):
+        for name in ("a", "b"):
+            for index in range(count):
+                save(tmp_path / split / name / "deep" / f"{index}.png")
+    train, test = (load(f"folder:{tmp_path}", split) for split in ("train", "test"))
+    assert (len(train), len(test), len(load(f"folder:{tmp_path}", "all"))) == (6, 4, 10)
+    np.testing.assert_array_equal(test.labels, [0, 0, 1, 1])
+    save(tmp_path / "test" / "c" / "0.png")
+    with pytest.raises(InputError, match="same classes in train and test.*'c'"):
+        load(f"folder:{tmp_path}", "test")
+
+
+def test_pictures_without_classes_are_all_for_training(tmp_path):
+    save(tmp_path / "a.png")
+    save(tmp_path / "x" / "b.png")
+    save(tmp_path / "y" / "z" / "c.png")
+    save(tmp_path / ".hidden" / "d.png")
+    save(tmp_path / ".e.png")
+    pictures = load(f"folder:{tmp_path}", "train")
+    assert pictures.images.files == ["a.png", "x/b.png", "y/z/c.png"]
+    assert pictures.labels is None and pictures.class_names == ()
+    assert len(load(f"folder:{tmp_path}", "all")) == 3
+    with pytest.raises(InputError, match="expected a test split"):
+        load(f"folder:{tmp_path}", "test")
+    with pytest.raises(InputError, match="have no labels"):
+        load(f"folder:{tmp_path}[x]", "train")
+
+
+def test_links_are_followed_once(tmp_path):
+    save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "in" / "self").symlink_to("self")
+    (tmp_path / "elsewhere").mkdir()
+    save(tmp_path / "elsewhere" / "b.png")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    pictures = load(f"folder:{tmp_path / 'in'}", "all")
+    assert len({os.path.basename(file) for file in pictures.images.files}) == 2
+    assert pictures.images[:].shape[0] == len(pictures)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"no picture at all",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:20],
+    ],
+)
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_broken_picture_is_named(tmp_path, damage, suffix):
+    save(tmp_path / "good.png")
+    broken = noise(tmp_path / f"broken.{suffix}")
+    broken.write_bytes(damage(broken.read_bytes()))
+    pictures = load(f"folder:{tmp_path}", "train")
+    with pytest.raises(InputError) as caught:
+        stored(pictures, tmp_path / "cache")
+    assert str(broken) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache" / "pictures").glob("*/*"))
+
+
+def test_a_link_to_nowhere_is_a_broken_picture(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+    images = load(f"folder:{tmp_path}", "train").images
+    with pytest.raises(InputError, match="a.png"):
+        images[:]
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--dataset: expected an existing folder"):
+        load(f"folder:{tmp_path / 'missing'}", "train")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match=r"expected a folder with pictures \(.png"):
+        load(f"folder:{tmp_path}", "train")
+    with pytest.raises(InputError, match="expected an existing folder"):
+        load(f"folder:{tmp_path / 'notes.txt'}", "train")
+
+
+def test_names_that_are_no_text(tmp_path):
+    name = os.fsdecode(b"\xff\n.png")
+    save(tmp_path / "a.png").rename(tmp_path / name)
+    pictures = load(f"folder:{tmp_path}", "train", image_size=8)
+    assert pictures.images[:].shape == (1, 8, 8, 3)
+    assert pictures.fingerprint()
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        pictures.images[:]
+    assert str(caught.value).isascii() and "\n" not in str(caught.value)
+
+
+def test_the_fingerprint_follows_the_files(tmp_path):
+    save(tmp_path / "a.png")
+    path = save(tmp_path / "b.png")
+    before = load(f"folder:{tmp_path}", "train").fingerprint()
+    assert before == load(f"folder:{tmp_path}", "train").fingerprint()
+    os.utime(path, ns=(1, 1))
+    changed = load(f"folder:{tmp_path}", "train").fingerprint()
+    assert changed != before
+    path.rename(tmp_path / "c.png")
+    assert load(f"folder:{tmp_path}", "train").fingerprint() != changed

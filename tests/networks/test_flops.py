@@ -1,0 +1,64 @@
+"""Arithmetic, counted by hand."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+from keras import layers
+
+from keras_mosaickd import networks
+
+
+def test_every_counted_layer_by_hand():
+    inputs = keras.Input((9, 9, 3))
+    x = layers.Conv2D(4, 3, strides=2)(inputs)
+    x = layers.BatchNormalization()(x)
+    x = layers.DepthwiseConv2D(3, padding="same")(x)
+    x = layers.Conv2D(8, 3, padding="same", groups=2)(x)
+    x = layers.SeparableConv2D(6, 3, padding="same")(x)
+    x = layers.Conv2DTranspose(2, 3, strides=2)(x)
+    x = layers.Dense(5)(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(10)(x))
+    multiply_adds = [
+        16 * (9 * 3) * 4,
+        16 * 9 * 4,
+        16 * (9 * 2) * 8,
+        16 * (9 * 8 + 8 * 6),
+        16 * (9 * 6) * 2,
+        81 * 2 * 5,
+        5 * 10,
+    ]
+    assert networks.flops(model) == 2 * sum(multiply_adds)
+    assert networks.flops(model, batch=7) == 7 * networks.flops(model)
+
+
+def test_nested_models_are_followed_and_sequential_ones_counted():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2)(inner(inputs)))
+    assert networks.flops(inner) == 2 * 4 * 3
+    assert networks.flops(model) == 2 * (4 * 3 + 3 * 2)
+
+
+def test_generator_by_hand():
+    stem = 100 * 8 * 8 * 128
+    body = 16 * 16 * 9 * 128 * 128 + 32 * 32 * 9 * 128 * 64
+    picture = 32 * 32 * 9 * 64 * 3
+    assert networks.flops(networks.generator((32, 32, 3))) == 2 * (stem + body + picture)
+
+
+def test_models_without_shapes_are_refused():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    with pytest.raises(ValueError, match="no symbolic output"):
+        networks.flops(Subclassed())
+    inputs = keras.Input((None, None, 3))
+    with pytest.raises(ValueError, match="fixed picture size"):
+        networks.flops(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))

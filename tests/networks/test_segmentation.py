@@ -1,0 +1,104 @@
+"""DeepLabv3: shapes, counts, and that dilation stands exactly where the stride was."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_mosaickd import networks
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.networks.applications import adapt_application
+
+CLASSES = 21
+LAST_FEATURES = {
+    "deeplabv3_mobilenetv2": "block_16_project_BN",
+    "deeplabv3_resnet50": "conv5_block3_out",
+}
+
+
+@cache
+def build(name: str) -> keras.Model:
+    return networks.build(name, (64, 64, 3), CLASSES, 0.5, 0.25, task="segmentation")
+
+
+def test_names():
+    assert networks.names("segmentation") == tuple(LAST_FEATURES)
+
+
+@pytest.mark.parametrize("name", LAST_FEATURES)
+def test_logits_per_pixel_at_output_stride_16(name):
+    model = build(name)
+    assert model.name == name
+    assert model.output.shape == (None, 64, 64, CLASSES)
+    assert model.get_layer("pixel_logits").output.shape == (None, 4, 4, CLASSES)
+    assert [layer.name for layer in model.layers[:2]] == ["picture", "normalization"]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    # ResNet-50's is torchvision's deeplabv3_resnet50 without its auxiliary head.
+    [("deeplabv3_resnet50", 39_638_869), ("deeplabv3_mobilenetv2", 5_113_877)],
+)
+def test_parameter_count(name, count):
+    assert sum(np.prod(weight.shape) for weight in build(name).trainable_weights) == count
+
+
+@pytest.mark.parametrize("name", LAST_FEATURES)
+def test_batch_norm_constants_and_no_bias_before_batch_norm(name):
+    norms = [x for x in build(name).layers if isinstance(x, layers.BatchNormalization)]
+    assert len(norms) > 50
+    for norm in norms:
+        assert (norm.momentum, norm.epsilon) == (0.9, 1e-5), norm.name
+        producer = norm.input._keras_history.operation
+        assert not getattr(producer, "use_bias", False), producer.name
+
+
+# Keras's MobileNetV2 pads strided convolutions below and right only: it samples the odd positions.
+@pytest.mark.parametrize(
+    ("name", "application", "first"),
+    [
+        ("deeplabv3_mobilenetv2", keras.applications.MobileNetV2, 1),
+        ("deeplabv3_resnet50", keras.applications.ResNet50, 0),
+    ],
+    ids=["mobilenetv2", "resnet50"],
+)
+def test_dilated_features_are_the_strided_ones_and_more(name, application, first):
+    dilated = build(name)
+    backbone = application(input_shape=(64, 64, 3), include_top=False, weights=None)
+    features = backbone.get_layer(LAST_FEATURES[name]).output
+    strided = adapt_application(keras.Model(backbone.input, features), backbone)
+    for layer in strided.layers:
+        if layer.weights:
+            layer.set_weights(dilated.get_layer(layer.name).get_weights())
+    after = dilated.get_layer("normalization").output
+    dense = keras.Model(after, dilated.get_layer(LAST_FEATURES[name]).output)
+    x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
+    expected = keras.ops.convert_to_numpy(strided(x, training=False))
+    found = keras.ops.convert_to_numpy(dense(x, training=False))[:, first::2, first::2]
+    assert expected.shape == found.shape == (1, 2, 2, expected.shape[-1])
+    scale = abs(expected).max()
+    assert scale > 1e-3
+    np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5)
+
+
+def test_logits_are_finite_float32_and_smooth_for_shapes_that_16_does_not_divide():
+    model = networks.build("deeplabv3_mobilenetv2", (40, 56, 1), 3, 0.5, 0.25, task="segmentation")
+    x = np.random.default_rng(0).random((2, 40, 56, 1)).astype("float32")
+    logits = keras.ops.convert_to_numpy(model(x, training=False))
+    assert logits.shape == (2, 40, 56, 3)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+    assert logits.std() > 1e-3
+
+
+def test_what_cannot_be_built():
+    with pytest.raises(InputError, match="at least 32"):
+        networks.build("deeplabv3_resnet50", (16, 64, 3), 3, task="segmentation")
+    with pytest.raises(InputError, match="resnet50, mobilenetv2"):
+        networks.deeplabv3((64, 64, 3), 3, backbone="vgg16")
+    with pytest.raises(InputError, match="one of deeplabv3_mobilenetv2, deeplabv3_resnet50. R"):
+        networks.build("deeplabv3", (64, 64, 3), 3, task="segmentation")

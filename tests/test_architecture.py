@@ -1,0 +1,160 @@
+"""The package's imports point one way (README, architecture): parsed, not executed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).resolve().parents[1] / "keras_mosaickd"
+
+# What a module, or any module of a sub-package, may import from this package besides its own
+# sub-package. `errors` knows nothing and may be imported by all.
+LAYERS: dict[str, set[str]] = {
+    "errors": set(),
+    "losses": set(),
+    "pictures": set(),
+    "optimizers": set(),
+    "networks": set(),
+    "training": set(),
+    "data": {"losses"},
+    "teacher_outputs": {"losses"},
+    "student_trainer": {"losses", "optimizers", "teacher_outputs", "training"},
+    "mosaic_kd": {
+        "data",
+        "losses",
+        "networks",
+        "optimizers",
+        "student_trainer",
+        "teacher_outputs",
+        "training",
+    },
+    "baselines": {"data", "losses", "optimizers", "student_trainer", "teacher_outputs", "training"},
+    "callbacks": {"pictures"},
+    "export": {"networks"},
+    "experiment": {
+        "baselines",
+        "callbacks",
+        "data",
+        "export",
+        "losses",
+        "mosaic_kd",
+        "networks",
+        "optimizers",
+        "pictures",
+        "student_trainer",
+        "teacher_outputs",
+        "training",
+    },
+    "cli": {"experiment", "export"},
+}
+
+# The only places that may import TensorFlow. The command line's process loads it quietly, where it
+# is the backend, before Keras does it loudly.
+TENSORFLOW = ("data/", "training/tensorflow.py", "export.py", "cli/runner.py")
+
+# The package must work without TensorFlow and without the backends that were not chosen, so each is
+# imported by a module of its own or inside a function.
+BACKEND_MODULES = {
+    "tensorflow": {"training/tensorflow.py", "data/pipelines.py"},
+    "tensorflow_datasets": set(),
+    "jax": {"training/jax.py"},
+    "torch": {"training/torch.py"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def imports(path: Path, top_level_only: bool = False) -> Iterator[str]:
+    """Yields the dotted names that a file imports; of this package down to the module."""
+    tree = ast.parse(path.read_text())
+    nodes = _outside_functions(tree) if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from _outside_functions(child)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def layer_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_point_one_way(path):
+    layer = layer_of(path)
+    if layer == "__init__":
+        pytest.skip("the package's own names are exported lazily")
+    assert layer in LAYERS, f"{layer} is new: say in LAYERS what it may import"
+    used = {
+        name.split(".")[1]
+        for name in imports(path)
+        if name.startswith("keras_mosaickd.")
+    }
+    allowed = LAYERS[layer] | {layer, "errors"}
+    assert used <= allowed, f"{name_of(path)} imports {sorted(used - allowed)}"
+
+
+def test_the_layers_have_no_circle():
+    done: set[str] = set()
+    while len(done) < len(LAYERS):
+        ready = {layer for layer, below in LAYERS.items() if layer not in done and below <= done}
+        assert ready, f"a circle among {sorted(set(LAYERS) - done)}"
+        done |= ready
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_tensorflow_has_its_places(path):
+    uses = any(name.split(".")[0] == "tensorflow" for name in imports(path))
+    assert not uses or name_of(path).startswith(TENSORFLOW)
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_optional_packages_are_imported_inside_functions(path):
+    for name in imports(path, top_level_only=True):
+        homes = BACKEND_MODULES.get(name.split(".")[0])
+        assert homes is None or name_of(path) in homes, f"{name_of(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_no_file_changes_the_environment_of_its_user(path):
+    if name_of(path).startswith("cli/"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        text = ast.unparse(node) if isinstance(node, ast.Assign | ast.Call) else ""
+        assert not text.startswith(("os.environ[", "os.environ.setdefault", "os.putenv")), text
+
+
+@pytest.mark.backend("tensorflow")  # it does not depend on the backend
+def test_the_package_and_its_data_names_import_no_keras():
+    code = (
+        "import sys, keras_mosaickd, keras_mosaickd.errors, keras_mosaickd.data.specs\n"
+        "print(sorted({'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)))"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent
+    )
+    assert finished.stdout.strip() == "[]", finished.stdout + finished.stderr

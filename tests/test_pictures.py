@@ -1,0 +1,66 @@
+"""Grids and PNG files: keras_mosaickd/pictures.py."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy
+import pytest
+from PIL import Image
+
+from keras_mosaickd import pictures
+
+
+def test_grid_places_pictures_row_by_row_with_lines_between():
+    images = numpy.arange(3, dtype="uint8")[:, None, None, None].repeat(2, 1).repeat(2, 2) * 100
+    sheet = pictures.grid(images, columns=2, least_size=1)
+    assert sheet.shape == (5, 5, 1) and sheet.dtype == numpy.uint8
+    expected = [
+        [0, 0, 128, 100, 100],
+        [0, 0, 128, 100, 100],
+        [128, 128, 128, 128, 128],
+        [200, 200, 128, 128, 128],
+        [200, 200, 128, 128, 128],
+    ]
+    assert sheet[..., 0].tolist() == expected
+
+
+def test_grid_enlarges_by_a_whole_factor_only_what_is_small():
+    assert pictures.grid(numpy.zeros((1, 16, 16, 3))).shape == (48, 48, 3)
+    assert pictures.grid(numpy.zeros((1, 20, 30, 3))).shape == (60, 90, 3)
+    assert pictures.grid(numpy.zeros((1, 64, 64, 3))).shape == (64, 64, 3)
+    assert pictures.grid(numpy.zeros((64, 64, 64, 3))).shape == (519, 519, 3)
+    assert pictures.grid(numpy.zeros((2, 64, 64, 3)), columns=9).shape == (64, 129, 3)
+
+
+def test_floats_are_rounded_and_clipped():
+    values = numpy.array([-1.0, 0.0, 0.5, 1.0, 2.0, numpy.nan], "float32")
+    sheet = pictures.grid(values.reshape(1, 1, 6, 1), least_size=1)
+    assert sheet.ravel().tolist() == [0, 0, 128, 255, 255, 0]
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4, 3), (4, 4, 3), (1, 4, 4, 2), (1, 0, 4, 1)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match="expected pictures"):
+        pictures.grid(numpy.zeros(shape))
+
+
+def test_columns_below_one_are_refused():
+    with pytest.raises(ValueError, match="columns"):
+        pictures.grid(numpy.zeros((1, 4, 4, 1)), columns=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_png_round_trip_makes_directories_and_leaves_no_other_file(tmp_path, channels):
+    picture = numpy.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype="uint8")
+    path = pictures.write_png(tmp_path / "new" / "a.png", picture)
+    pictures.write_png(path, picture)
+    read = numpy.asarray(Image.open(path)).reshape(picture.shape)
+    assert (read == picture).all() and os.listdir(path.parent) == ["a.png"]
+    assert Image.open(io.BytesIO(pictures.encode_png(picture))).format == "PNG"
+
+
+def test_png_wants_bytes():
+    with pytest.raises(ValueError, match="uint8"):
+        pictures.encode_png(numpy.zeros((4, 4, 3)))

@@ -13,6 +13,7 @@ import keras
 import numpy
 
 from keras_mosaickd import pictures
+from keras_mosaickd.event_files import EventFile
 
 # What csv.DictWriter calls a field that a row does not have.
 _MISSING = ""
@@ -67,7 +68,7 @@ class SampleGrid(keras.callbacks.Callback):
         super().__init__()
         if every < 1:
             raise ValueError(f"expected every of at least 1. Received: {every}")
-        self._log = None if log_dir is None else EventLog(Path(log_dir) / "samples")
+        self._log = None if log_dir is None else EventFile(Path(log_dir) / "samples")
         self.latents = numpy.asarray(latents, dtype="float32")
         self.every = every
         self.path = path
@@ -82,61 +83,12 @@ class SampleGrid(keras.callbacks.Callback):
         if self.path is not None:
             pictures.write_png(self.path, picture)
         if self._log is not None:
-            self._log.image("samples", picture, epoch)
+            self._log.picture(epoch, "samples", picture)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Closes the event file."""
         if self._log is not None:
             self._log.close()
-
-
-
-class EventLog:
-    """TensorBoard events of one directory, written by TensorBoard's own writer.
-
-    `tf.summary` would start TensorFlow, and let it take the accelerator's memory, in a process
-    that trains on JAX or PyTorch. Without the package tensorboard nothing is written.
-
-    Args:
-        directory: where the event file goes; made with the first event.
-    """
-
-    def __init__(self, directory: str | os.PathLike[str]):
-        self.directory = directory
-        self._writer: Any = None
-
-    def scalar(self, tag: str, value: float, step: int) -> None:
-        """Adds a number."""
-        self._add(step, tag=tag, simple_value=value)
-
-    def image(self, tag: str, picture: numpy.ndarray, step: int) -> None:
-        """Adds a uint8 picture [h, w, c]."""
-        height, width, channels = picture.shape
-        image = {
-            "height": height,
-            "width": width,
-            "colorspace": channels,
-            "encoded_image_string": pictures.encode_png(picture),
-        }
-        self._add(step, tag=tag, image=image)
-
-    def close(self) -> None:
-        """Closes the event file; a later event opens another."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _add(self, step: int, **value: Any) -> None:
-        try:
-            from tensorboard.compat.proto import event_pb2, summary_pb2
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        except ImportError:
-            return
-        if self._writer is None:
-            self._writer = EventFileWriter(str(self.directory))
-        summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(**value)])
-        self._writer.add_event(event_pb2.Event(summary=summary, step=step, wall_time=time.time()))
-        self._writer.flush()
 
 
 class HistoryCsv(keras.callbacks.Callback):
@@ -184,20 +136,8 @@ class HistoryCsv(keras.callbacks.Callback):
             _to_disk(file)
 
     def _take_over(self, first_epoch: int) -> None:
-        self._columns, self._rows = [], []
-        if self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                # A row that a crash cut short has no number, or None in its last fields.
-                rows = [row for row in reader if None not in row.values()]
-            columns = list(reader.fieldnames or [])
-            if "epoch" in columns:
-                self._columns = columns
-                self._rows = [
-                    row
-                    for row in rows
-                    if row["epoch"].isdecimal() and int(row["epoch"]) < first_epoch
-                ]
+        self._columns, rows = _read(self.path)
+        self._rows = [row for row in rows if int(row["epoch"]) < first_epoch]
         self._rewrite()
 
     def _rewrite(self) -> None:
@@ -218,19 +158,36 @@ def _to_disk(file: Any) -> None:
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """Reads the rows of a `HistoryCsv` file: one dict of numbers per epoch, without empty fields."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return [
-            {name: float(value) for name, value in row.items() if value not in (None, _MISSING)}
-            for row in csv.DictReader(file)
-        ]
+    """Reads a `HistoryCsv` file: one dict of numbers per epoch, without empty fields.
+
+    A row that a crash cut short is left out, and a missing file has no rows.
+    """
+    _, rows = _read(Path(path))
+    return [
+        {name: float(value) for name, value in row.items() if value != _MISSING} for row in rows
+    ]
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Returns columns and whole rows of a history file; nothing where it is no history file."""
+    if not path.is_file():
+        return [], []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        columns = list(reader.fieldnames or [])
+        # DictReader gives None to the fields that a row lacks, and as the name of those too many.
+        rows = [row for row in reader if None not in row and None not in row.values()]
+    if "epoch" not in columns:
+        return [], []
+    return columns, [row for row in rows if row["epoch"].isdecimal()]
 
 
 class TensorBoardScalars(keras.callbacks.Callback):
     """Writes every epoch's logs to TensorBoard, in the folders and under the names of Keras's own.
 
     `keras.callbacks.TensorBoard` starts TensorFlow, which on JAX and PyTorch need not be installed
-    and would take the accelerator's memory.
+    and would take the accelerator's memory. Where the package tensorboard is not installed, nothing
+    is written.
 
     Args:
         log_dir: TensorBoard's directory; its sub-directories are ``train`` and ``validation``.
@@ -238,14 +195,18 @@ class TensorBoardScalars(keras.callbacks.Callback):
 
     def __init__(self, log_dir: str | os.PathLike[str]):
         super().__init__()
-        self._train = EventLog(Path(log_dir) / "train")
-        self._validation = EventLog(Path(log_dir) / "validation")
+        self._train = EventFile(Path(log_dir) / "train")
+        self._validation = EventFile(Path(log_dir) / "validation")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes the epoch's logs."""
+        parts: tuple[dict[str, float], dict[str, float]] = {}, {}
         for name, value in (logs or {}).items():
-            log = self._validation if name.startswith("val_") else self._train
-            log.scalar(f"epoch_{name.removeprefix('val_')}", float(value), epoch)
+            is_validation = name.startswith("val_")
+            parts[is_validation][f"epoch_{name.removeprefix('val_')}"] = float(value)
+        for file, values in zip((self._train, self._validation), parts, strict=True):
+            if values:
+                file.scalars(epoch, values)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Closes the event files."""

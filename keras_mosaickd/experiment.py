@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_mosaickd import callbacks, networks, pictures, teachers
+from keras_mosaickd import callbacks, cost, networks, pictures, teachers
 from keras_mosaickd.baselines import KnowledgeDistillation
 from keras_mosaickd.checkpoints import Checkpoint
 from keras_mosaickd.config import ExperimentConfig
@@ -33,6 +33,7 @@ from keras_mosaickd.run_directory import (
     TENSORBOARD,
     RunDirectory,
     environment,
+    flag_value,
 )
 from keras_mosaickd.training import distribution
 
@@ -142,7 +143,9 @@ class Experiment:
         if self.domain.labels is None:
             raise InputError(f"--dataset must have labels. Received: {self.domain.name}")
         if self.classes < 2:
-            raise InputError(f"--dataset must have two classes or more. Received: {self.domain.name}")
+            raise InputError(
+                f"--dataset must have two classes or more. Received: {self.domain.name}"
+            )
         if len(self.domain_test) == 0:
             raise InputError(f"--dataset must have test pictures. Received: {self.domain.name}")
         if self.given_teacher is None:
@@ -173,7 +176,11 @@ class Experiment:
     def _student(self, mean, std):
         config = self.config
         return networks.build(
-            config.student, self.input_shape, self.classes, mean=mean, std=std,
+            config.student,
+            self.input_shape,
+            self.classes,
+            mean=mean,
+            std=std,
             synchronized_batch_norm=self._is_mirrored(),
         )
 
@@ -182,7 +189,9 @@ class Experiment:
         config = self.config
         synchronized = self._is_mirrored()
         generator = networks.generator(
-            self.input_shape, latent_dim=config.latent_dim, preset=config.preset,
+            self.input_shape,
+            latent_dim=config.latent_dim,
+            preset=config.preset,
             synchronized_batch_norm=synchronized,
         )
         if config.regularizer == "none":
@@ -264,16 +273,37 @@ class Experiment:
     # ---- the commands --------------------------------------------------------------------
 
     def select(self, teacher):
-        """Selects the out-of-domain pictures and says what was kept."""
-        selection = select(
+        """Selects the out-of-domain pictures: a `Selection`."""
+        return select(
             teacher,
             self.pool,
             count=self.config.ood_size,
             batch_size=EVALUATION_BATCH,
             cache_dir=self.cache_dir,
         )
-        print(selection.describe())
-        return selection
+
+    def dry_run(self):
+        """What `train` would do, as text: flags, shapes, parameters, operations, time.
+
+        A teacher that is not there yet is stood in for by an untrained one.
+        """
+        self.check()
+        schedule = self.config.schedule(self.config.ood_size or len(self.pool))
+        with self.scope():
+            teacher = self.given_teacher or networks.build(
+                self.config.teacher, self.input_shape, self.classes, mean=0.5, std=0.5
+            )
+        flags = "\n".join(
+            f"--{name}={flag_value(value)}" for name, value in sorted(vars(self.config).items())
+        )
+        pictures = (
+            f"domain             {len(self.domain)} training and {len(self.domain_test)} test "
+            f"pictures of {self.domain.name}, {self.classes} classes\n"
+            f"out-of-domain      {self.config.ood_size or len(self.pool)} of {len(self.pool)} "
+            f"pictures of {self.pool.name}"
+        )
+        trainer = self.trainer(teacher, schedule)
+        return "\n\n".join([flags, pictures, cost.describe(trainer, self.config, schedule)])
 
     def train_teacher(self):
         """Trains the teacher or finds it in the cache.
@@ -303,7 +333,9 @@ class Experiment:
         teacher = self.teacher()
         teacher_accuracy = accuracy(teacher, self.domain_test)
         print(f"Teacher accuracy: {teacher_accuracy:.4f}")
-        images = self.select(teacher).images
+        selection = self.select(teacher)
+        print(selection.describe())
+        images = selection.images
         schedule = config.schedule(len(images))
         trainer, first_round = self._start_or_resume(run, teacher, schedule)
         test_pictures, test_labels = evaluation_arrays(self.domain_test)
@@ -340,9 +372,7 @@ class Experiment:
             latents = np.random.default_rng(self.config.seed).standard_normal(
                 (64, self.config.latent_dim), dtype="float32"
             )
-            chosen.append(
-                callbacks.SampleGrid(run / TENSORBOARD, latents, path=run / SAMPLES)
-            )
+            chosen.append(callbacks.SampleGrid(run / TENSORBOARD, latents, path=run / SAMPLES))
         # Last, so that a checkpoint stands for a round whose other traces are on the disk.
         return [*chosen, Checkpoint(run / CHECKPOINT)]
 
@@ -382,6 +412,38 @@ class Experiment:
         }
         run.write_json(METRICS, metrics)
         return metrics
+
+
+# check() and then train() of the same settings share what was loaded and built.
+_experiment = functools.lru_cache(maxsize=1)(Experiment)
+
+
+def check(config):
+    """See `Experiment.check`."""
+    _experiment(config).check()
+
+
+def dry_run(config):
+    """See `Experiment.dry_run`."""
+    return _experiment(config).dry_run()
+
+
+def train(config):
+    """See `Experiment.train`."""
+    return _experiment(config).train()
+
+
+def train_teacher(config):
+    """See `Experiment.train_teacher`."""
+    return _experiment(config).train_teacher()
+
+
+def select_ood(config):
+    """Checks, then selects the out-of-domain pictures; returns what was kept as text."""
+    experiment = _experiment(config)
+    experiment.check_domain()
+    experiment.check_pool()
+    return experiment.select(experiment.teacher()).describe()
 
 
 def accuracy(model, pictures):
@@ -466,4 +528,16 @@ def sample(run_dir, count, out, seed=0):
     return pictures.write_png(out, grid)
 
 
-__all__ = ["Experiment", "ExperimentConfig", "accuracy", "evaluate", "load_run", "sample"]
+__all__ = [
+    "Experiment",
+    "ExperimentConfig",
+    "accuracy",
+    "check",
+    "dry_run",
+    "evaluate",
+    "load_run",
+    "sample",
+    "select_ood",
+    "train",
+    "train_teacher",
+]

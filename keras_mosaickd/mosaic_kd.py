@@ -177,7 +177,7 @@ class MosaicKD(StudentTrainer):
                 x, batch_size or 32, student_steps=self.student_steps, seed=self.seed or 0
             )
             batch_size = None
-        # A stream has its own order, drawn by seed: Keras would shuffle a PyDataset's batches again.
+        # A stream has its own order, drawn by seed; Keras would shuffle a PyDataset again.
         return super().fit(x, batch_size=batch_size, **{"shuffle": False, **kwargs})
 
     # ---- the algorithm -------------------------------------------------------------------

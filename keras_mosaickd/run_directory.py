@@ -11,7 +11,12 @@ from pathlib import Path
 
 from keras_mosaickd.errors import InputError
 
-FLAGS, METRICS, HISTORY, ENVIRONMENT = "flags.txt", "metrics.json", "history.csv", "environment.json"
+FLAGS, METRICS, HISTORY, ENVIRONMENT = (
+    "flags.txt",
+    "metrics.json",
+    "history.csv",
+    "environment.json",
+)
 STUDENT, SAVED_MODEL, SAMPLES = "student.keras", "saved_model", "samples.png"
 CHECKPOINT, TENSORBOARD = Path("checkpoints") / "last.keras", "tensorboard"
 
@@ -138,7 +143,9 @@ def environment(seed):
             **{name: _version(name) for name in packages},
         },
         "platform": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
     }
 
 

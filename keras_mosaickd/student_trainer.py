@@ -72,7 +72,9 @@ class StudentTrainer(PhaseTrainer):
                 f"compile() takes {', '.join(phases)}; losses and metrics are the method's own. "
                 f"Received: {', '.join(sorted(unexpected))}"
             )
-        optimizers = {key: keras.optimizers.get(optimizer) for key, (optimizer, _) in phases.items()}
+        optimizers = {
+            key: keras.optimizers.get(optimizer) for key, (optimizer, _) in phases.items()
+        }
         if len({id(optimizer) for optimizer in optimizers.values()}) < len(optimizers):
             raise InputError("compile() needs a separate optimizer for each phase")
         self._phase_compile_config = {**optimizers, **kwargs}
@@ -110,9 +112,7 @@ class StudentTrainer(PhaseTrainer):
 
         def objective():
             student_logits = self.student(pictures, training=True)
-            loss = ops.mean(
-                losses.kl_divergence(teacher_logits, student_logits, self.temperature)
-            )
+            loss = ops.mean(losses.kl_divergence(teacher_logits, student_logits, self.temperature))
             return loss, {"student_loss": loss}
 
         optimizer = self.phase_optimizers["student_optimizer"]

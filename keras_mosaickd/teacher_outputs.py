@@ -96,14 +96,15 @@ def _without_softmax(model):
         linear.set_weights(last.get_weights())
     if logits is None:
         return None
-    return keras.Model(model.inputs, logits, name=f"{model.name}_logits")
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    return keras.Model(inputs, logits, name=f"{model.name}_logits")
 
 
 def _gives_probabilities(teacher, pictures=4):
     """Whether every prediction on random pictures is a distribution."""
     if any(size is None for size in teacher.input_shape[1:]):
         raise InputError(
-            f"the teacher {teacher.name!r} has no fixed input shape, so it cannot be tried: declare "
+            f"the teacher {teacher.name!r} has no fixed input shape and cannot be tried: declare "
             f"teacher_outputs='logits' or 'probabilities'. Received: {teacher.input_shape}"
         )
     shape = (pictures, *teacher.input_shape[1:])

@@ -1,4 +1,4 @@
-"""What every test shares. The backend is the process's: ``bin/test`` runs pytest once per backend."""
+"""What every test shares. ``bin/test`` runs pytest once per backend, which is the process's."""
 
 from __future__ import annotations
 

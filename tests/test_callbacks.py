@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 
 import keras
 import numpy
@@ -27,6 +28,7 @@ class Trained(keras.Model):
                 keras.layers.Reshape((4, 4, 1)),
             ]
         )
+        self.generator.trainable = False  # fit trains the teacher alone
         self.teacher = keras.Sequential(
             [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
         )
@@ -58,6 +60,9 @@ def fit(model, *used, epochs=3, initial_epoch=0):
 
 
 def test_pictures_are_sorted_by_the_teachers_class_and_nothing_moves(model):
+    # A linear teacher that sees grey as the border between its classes.
+    kernel = numpy.random.default_rng(1).standard_normal((16, 3))
+    model.teacher.set_weights([kernel, -0.5 * kernel.sum(axis=0)])
     before = [numpy.array(value) for value in model.generator.get_weights()]
     sheet = callbacks.draw_samples(model.generator, model.teacher, LATENTS, columns=1)
     images = keras.ops.convert_to_numpy(model.generator(LATENTS, training=False))
@@ -77,12 +82,16 @@ def test_a_teacher_of_dense_logits_counts_by_its_mean():
     assert callbacks.draw_samples(generator, teacher, LATENTS).shape[-1] == 1
 
 
-def events(directory):
+def reload(directory):
     from tensorboard.backend.event_processing import event_accumulator
 
     accumulator = event_accumulator.EventAccumulator(str(directory))
     accumulator.Reload()
-    return accumulator.Images("samples")
+    return accumulator
+
+
+def events(directory):
+    return reload(directory).Images("samples")
 
 
 def test_grid_goes_to_png_and_tensorboard(model, tmp_path):
@@ -91,7 +100,8 @@ def test_grid_goes_to_png_and_tensorboard(model, tmp_path):
     written = events(tmp_path / "logs" / "samples")
     assert [event.step for event in written] == [0, 1, 2]
     assert written[-1].encoded_image_string == png.read_bytes()
-    assert Image.open(png).size == (written[-1].width, written[-1].height)
+    with Image.open(png) as picture:
+        assert picture.size == (written[-1].width, written[-1].height)
 
 
 def test_every_and_the_last_epoch(model, tmp_path):
@@ -103,6 +113,33 @@ def test_every_and_the_last_epoch(model, tmp_path):
 
 def test_png_alone(model, tmp_path):
     fit(model, callbacks.SampleGrid(None, LATENTS, path=tmp_path / "samples.png"), epochs=1)
+    assert os.listdir(tmp_path) == ["samples.png"]
+
+
+def test_scalars_have_the_tags_of_keras_and_a_resumed_run_replaces_its_own(model, tmp_path):
+    data = (numpy.ones((4, 4, 4, 1)), numpy.zeros((4, 3)))
+    for epochs, initial_epoch in ((3, 0), (4, 2)):
+        model.fit(
+            *data,
+            validation_data=data,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            verbose=0,
+            callbacks=[callbacks.TensorBoardScalars(tmp_path)],
+        )
+    for part, key in (("train", "loss"), ("validation", "val_loss")):
+        written = reload(tmp_path / part).Scalars("epoch_loss")
+        assert [event.step for event in written] == [0, 1, 2, 3]
+        last = [event.value for event in written[2:]]
+        assert last == pytest.approx(model.history.history[key])
+
+
+def test_without_tensorboard_nothing_is_written(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
+    png = tmp_path / "samples.png"
+    logs = tmp_path / "logs"
+    used = callbacks.SampleGrid(logs, LATENTS, path=png), callbacks.TensorBoardScalars(logs)
+    fit(model, *used, epochs=1)
     assert os.listdir(tmp_path) == ["samples.png"]
 
 
@@ -118,7 +155,10 @@ def test_history_has_a_row_per_epoch_with_exact_logs(model, tmp_path):
     written = rows(path)
     assert [row["epoch"] for row in written] == ["0", "1", "2"]
     assert all(float(row["seconds"]) >= 0 for row in written)
-    assert [float(row["loss"]) for row in written] == model.history.history["loss"]
+    losses = model.history.history["loss"]
+    assert [float(row["loss"]) for row in written] == losses
+    read = callbacks.read_history(path)
+    assert [(row["epoch"], row["loss"]) for row in read] == list(enumerate(losses))
     assert os.listdir(path.parent) == ["history.csv"]
 
 
@@ -126,9 +166,9 @@ def test_a_resumed_run_replaces_the_epochs_that_it_runs_again(model, tmp_path):
     path = tmp_path / "history.csv"
     fit(model, callbacks.HistoryCsv(path), epochs=4)
     first = rows(path)
-    # A crash in the middle of a line.
     with path.open("a") as file:
-        file.write("4,0.1")
+        file.write("4,0.1")  # a crash in the middle of a line
+    assert len(callbacks.read_history(path)) == 4
     fit(model, callbacks.HistoryCsv(path), epochs=5, initial_epoch=2)
     written = rows(path)
     assert [row["epoch"] for row in written] == ["0", "1", "2", "3", "4"]
@@ -150,12 +190,19 @@ def test_a_log_that_comes_late_gets_its_column(tmp_path):
     written = rows(path)
     assert [row["val_accuracy"] for row in written] == ["", "0.5", ""]
     assert float(written[1]["loss"]) == 0.1 + 0.2
+    read = callbacks.read_history(path)
+    assert "val_accuracy" not in read[0] and read[1]["val_accuracy"] == 0.5
 
 
 def test_a_file_of_something_else_is_not_kept(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("name,age\nx,1\n")
+    assert callbacks.read_history(path) == []
     history = callbacks.HistoryCsv(path)
     history.on_epoch_begin(0)
     history.on_epoch_end(0, {"loss": 1.0})
     assert list(rows(path)[0]) == ["epoch", "seconds", "loss"]
+
+
+def test_no_history_yet(tmp_path):
+    assert callbacks.read_history(tmp_path / "history.csv") == []

@@ -56,7 +56,8 @@ def test_png_round_trip_makes_directories_and_leaves_no_other_file(tmp_path, cha
     picture = numpy.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype="uint8")
     path = pictures.write_png(tmp_path / "new" / "a.png", picture)
     pictures.write_png(path, picture)
-    read = numpy.asarray(Image.open(path)).reshape(picture.shape)
+    with Image.open(path) as opened:
+        read = numpy.asarray(opened).reshape(picture.shape)
     assert (read == picture).all() and os.listdir(path.parent) == ["a.png"]
     assert Image.open(io.BytesIO(pictures.encode_png(picture))).format == "PNG"
 

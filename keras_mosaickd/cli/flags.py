@@ -19,6 +19,7 @@ from absl import flags as absl_flags
 from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.run_directory import flag_value
 
 __all__ = ["COMMANDS", "FLAGS", "Parsed", "expand_flagfiles", "parse", "save", "text"]
 
@@ -109,11 +110,7 @@ def text(settings: Mapping[str, Any]) -> str:
 
     Floats are written with their shortest exact form, so that reading gives the same number.
     """
-    lines = []
-    for name in sorted(settings):
-        value = settings[name]
-        lines.append(f"--{name}={str(value).lower() if isinstance(value, bool) else value}")
-    return "".join(line + "\n" for line in lines)
+    return "".join(f"--{name}={flag_value(settings[name])}\n" for name in sorted(settings))
 
 
 def parse(command: str, arguments: Sequence[str]) -> Parsed:

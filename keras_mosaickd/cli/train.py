@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from keras_mosaickd.cli import flags, runner
+from keras_mosaickd.run_directory import FLAGS
 
 
 def main(parsed: flags.Parsed) -> None:
@@ -21,7 +22,7 @@ def main(parsed: flags.Parsed) -> None:
         return
     run_dir = Path(config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    flags.save(settings, run_dir / "flags.txt")
+    flags.save(settings, run_dir / FLAGS)
     runner.print_values(experiment.train(config))
     print(f"The run is in {run_dir}")
 

@@ -23,7 +23,10 @@ class PhaseTrainer(SingleProgramTrainer):
         others = [v for v in self._state_variables() if id(v) not in chosen]
 
         def loss_of(values, other_values):
-            mapping = [*zip(variables, values, strict=True), *zip(others, other_values, strict=True)]
+            mapping = [
+                *zip(variables, values, strict=True),
+                *zip(others, other_values, strict=True),
+            ]
             with keras.StatelessScope(state_mapping=mapping) as scope:
                 loss, terms = objective()
                 loss = optimizer.scale_loss(loss)

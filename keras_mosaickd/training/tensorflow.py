@@ -37,7 +37,9 @@ class PhaseTrainer(keras.Model):
         context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
             return keras.random.normal((batch, size), seed=seed_generator)
-        rows = keras.random.normal((batch * context.num_replicas_in_sync, size), seed=seed_generator)
+        rows = keras.random.normal(
+            (batch * context.num_replicas_in_sync, size), seed=seed_generator
+        )
         first = context.replica_id_in_sync_group * batch
         return tf.reshape(tf.slice(rows, [first, 0], [batch, size]), (batch, size))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import keras_mosaickd
 from keras_mosaickd.cli import comparison, flags, runner
+from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.errors import InputError
 
 
@@ -59,6 +61,12 @@ def test_every_command_has_a_module_a_wrapper_and_a_console_script(name):
     assert f"keras_mosaickd.cli.{name}" in (root / "bin" / name).read_text()
     project = (root / "pyproject.toml").read_text()
     assert f'keras-mosaickd-{name} = "keras_mosaickd.cli.{name}:console"' in project
+
+
+def test_flags_are_the_fields_of_the_configuration_with_its_defaults():
+    assert flags.parse("train", []).settings() == dataclasses.asdict(ExperimentConfig())
+    for name in ("teacher", "ood"):
+        ExperimentConfig(**flags.parse(name, []).settings())
 
 
 def test_train_checks_saves_the_flags_and_trains(experiment, capsys):

@@ -133,7 +133,9 @@ def test_sub_folders_are_classes_with_every_fifth_picture_for_the_test(tmp_path)
     train = load(f"folder:{tmp_path}", "train")
     test = load(f"folder:{tmp_path}", "test")
     assert train.class_names == ("cat", "dog", "eel")
-    assert test.images.files == [f"{name}/{i}.png" for name in train.class_names for i in ("04", "09")]
+    assert test.images.files == [
+        f"{name}/{i}.png" for name in train.class_names for i in ("04", "09")
+    ]
     np.testing.assert_array_equal(test.labels, [0, 0, 1, 1, 2, 2])
     assert len(train) == 27
     assert not set(train.images.files) & set(test.images.files)

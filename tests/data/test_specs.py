@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -116,4 +117,4 @@ def test_the_table_is_whole():
 def test_the_table_is_read_without_keras():
     code = "import sys; from keras_mosaickd.data import parse; parse('digits'); "
     code += "assert not {'keras', 'tensorflow'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -14,10 +14,6 @@ SHAPES = [(16, 16, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (128, 128, 3), (32
 PRESETS = ["paper", "official"]
 
 
-def numpy_of(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    return keras.ops.convert_to_numpy(model(x.astype("float32"), training=False))
-
-
 def convolutions(model: keras.Model) -> list[layers.Conv2D]:
     return [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
 
@@ -51,9 +47,9 @@ def test_generator_parameters_by_hand():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_generated_pictures_lie_between_0_and_1_and_follow_z(preset):
+def test_generated_pictures_lie_between_0_and_1_and_follow_z(preset, outputs_of):
     model = networks.generator((16, 16, 1), preset=preset)
-    x = numpy_of(model, 100 * np.random.default_rng(0).normal(size=(4, 100)))
+    x = outputs_of(model, 100 * np.random.default_rng(0).normal(size=(4, 100)))
     assert x.dtype == np.float32
     assert 0 <= x.min() < x.max() <= 1
     assert not np.allclose(x[0], x[1])
@@ -71,7 +67,7 @@ def test_generator_presets_differ_as_the_table_says():
         assert slopes == pytest.approx([0.2] * len(slopes))
 
 
-def test_initialisers_are_named_by_the_preset():
+def test_initialisers_are_named_by_the_preset(real_initializers):
     def kernel(layer):
         return keras.ops.convert_to_numpy(layer.kernel)
 
@@ -99,10 +95,10 @@ def test_discriminator_judges_a_map_of_patches_or_the_whole_picture(preset, shap
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_overlap_stride_thins_out_the_same_map(preset):
+def test_overlap_stride_thins_out_the_same_map(preset, outputs_of):
     dense = networks.discriminator((32, 32, 3), preset=preset, mean=0.5, std=0.2)
     x = np.random.default_rng(0).random((2, 32, 32, 3))
-    logits = numpy_of(dense, x)
+    logits = outputs_of(dense, x)
     assert logits.shape == (2, 8, 8, 1)
     for stride, side in ((2, 4), (3, 3), (4, 2)):
         thin = networks.discriminator(
@@ -110,11 +106,11 @@ def test_overlap_stride_thins_out_the_same_map(preset):
         )
         thin.set_weights(dense.get_weights())
         assert thin.output.shape == (None, side, side, 1)
-        np.testing.assert_allclose(numpy_of(thin, x), logits[:, ::stride, ::stride], atol=1e-5)
+        np.testing.assert_allclose(outputs_of(thin, x), logits[:, ::stride, ::stride], atol=1e-5)
 
 
 @pytest.mark.parametrize(("preset", "field"), [("paper", 15), ("official", 10)])
-def test_receptive_field(preset, field):
+def test_receptive_field(preset, field, outputs_of):
     """Lights one row or column at a time and looks which of them move a logit in the middle."""
     model = networks.discriminator((32, 32, 3), preset=preset)
     base = np.full((1, 32, 32, 3), 0.5, "float32")
@@ -123,20 +119,20 @@ def test_receptive_field(preset, field):
     for index in range(32):
         rows[index, index] = 1
         columns[index, :, index] = 1
-    still = numpy_of(model, base)[0, 4, 4, 0]
+    still = outputs_of(model, base)[0, 4, 4, 0]
     for pictures in (rows, columns):
-        moved = np.flatnonzero(abs(numpy_of(model, pictures)[:, 4, 4, 0] - still) > 1e-7)
+        moved = np.flatnonzero(abs(outputs_of(model, pictures)[:, 4, 4, 0] - still) > 1e-7)
         assert moved[-1] - moved[0] + 1 == field
         assert len(moved) == field
 
 
-def test_a_whole_picture_judge_sees_every_pixel():
+def test_a_whole_picture_judge_sees_every_pixel(outputs_of):
     model = networks.discriminator((32, 32, 1), regularizer="image")
     base = np.full((1, 32, 32, 1), 0.5, "float32")
     corners = np.repeat(base, 4, axis=0)
     for index, (row, column) in enumerate([(0, 0), (0, 31), (31, 0), (31, 31)]):
         corners[index, row, column] = 100
-    assert (abs(numpy_of(model, corners) - numpy_of(model, base)) > 1e-7).all()
+    assert (abs(outputs_of(model, corners) - outputs_of(model, base)) > 1e-7).all()
 
 
 def test_discriminator_channels_biases_and_batch_norms_are_those_of_the_table():

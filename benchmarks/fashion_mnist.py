@@ -1,0 +1,85 @@
+"""MosaicKD against plain distillation on Fashion-MNIST: the README's table, from one command.
+
+    python benchmarks/fashion_mnist.py [--updates 2000 6000] [--seeds 0 1 2]
+
+Every run is an ordinary `bin/train` into runs/fashion_mnist/; runs that are finished are not made
+again and interrupted ones are continued, so the command can be stopped and repeated. All seeds of
+a method share one teacher per seed. The table goes to standard output and to
+runs/fashion_mnist/table.md.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs" / "fashion_mnist"
+METHODS = {
+    "kd": ("kd", []),
+    "kd, temperature 1": ("kd", ["--temperature=1"]),
+    "kd, temperature 20": ("kd", ["--temperature=20"]),
+    "mosaickd": ("mosaickd", []),
+}
+
+
+def run(method, seed, updates, flags=()):
+    """Makes one run, unless it is there; returns its metrics."""
+    config, settings = METHODS[method]
+    name = "".join(c if c.isalnum() else "_" for c in method)
+    run_dir = RUNS / f"{name}-{updates}-seed{seed}"
+    metrics = run_dir / "metrics.json"
+    if not metrics.is_file():
+        command = [
+            str(ROOT / "bin" / "train"),
+            f"--flagfile={ROOT / 'configs' / f'fashion_mnist_{config}.flags'}",
+            f"--student_updates={updates}",
+            f"--seed={seed}",
+            f"--run_dir={run_dir}",
+            f"--cache_dir={ROOT / '.cache'}",
+            *settings,
+            *flags,
+        ]
+        subprocess.run(command, check=True)
+    return json.loads(metrics.read_text())
+
+
+def spread(values):
+    """Mean and standard deviation as text."""
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{deviation}"
+
+
+def main():
+    """Runs the grid and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--updates", type=int, nargs="+", default=[2000, 6000])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--flags", nargs="*", default=[], help="further flags of bin/train")
+    arguments = parser.parse_args()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    rows = [
+        "| student updates | method | accuracy | by seed | agreement | seconds | teacher |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for updates in arguments.updates:
+        for method in arguments.methods:
+            results = [run(method, seed, updates, arguments.flags) for seed in arguments.seeds]
+            accuracies = [result["student_accuracy"] for result in results]
+            rows.append(
+                f"| {updates} | {method} | {spread(accuracies)} "
+                f"| {', '.join(f'{accuracy:.3f}' for accuracy in accuracies)} "
+                f"| {spread([result['student_agreement'] for result in results])} "
+                f"| {statistics.mean(result['train_seconds'] for result in results):.0f} "
+                f"| {spread([result['teacher_accuracy'] for result in results])} |"
+            )
+    table = "\n".join(rows) + "\n"
+    (RUNS / "table.md").write_text(table)
+    sys.stdout.write(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""TensorBoard's event files without TensorFlow.
+
+``tf.summary`` would start TensorFlow, which takes an accelerator's memory, in a process that trains
+on JAX or PyTorch; TensorBoard's own writer needs neither.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+
+from keras_mosaickd import pictures
+
+
+class EventFile:
+    """One event file in a directory, opened by the first entry.
+
+    Where the package tensorboard is not installed, nothing is written.
+
+    Args:
+        directory: TensorBoard's run directory; made if it is not there.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]):
+        self.directory = os.fspath(directory)
+        self._writer: Any = None
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes one number per tag."""
+        self._write(step, [{"tag": tag, "simple_value": value} for tag, value in values.items()])
+
+    def picture(self, step: int, tag: str, picture: numpy.ndarray) -> None:
+        """Writes a uint8 picture [h, w, c], c 1 or 3."""
+        height, width, channels = picture.shape
+        image = {
+            "height": height,
+            "width": width,
+            "colorspace": channels,
+            "encoded_image_string": pictures.encode_png(picture),
+        }
+        self._write(step, [{"tag": tag, "image": image}])
+
+    def close(self) -> None:
+        """Closes the file; a later entry opens another one."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write(self, step: int, values: list[dict[str, Any]]) -> None:
+        try:
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError:
+            return
+        if self._writer is None:
+            self._writer = EventFileWriter(self.directory)
+            # Tells TensorBoard to forget what an interrupted run wrote for this step and later.
+            restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._writer.add_event(
+                event_pb2.Event(session_log=restart, step=step, wall_time=time.time())
+            )
+        summary = summary_pb2.Summary(
+            value=[summary_pb2.Summary.Value(**value) for value in values]
+        )
+        self._writer.add_event(event_pb2.Event(summary=summary, step=step, wall_time=time.time()))
+        self._writer.flush()

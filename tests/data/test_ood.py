@@ -1,0 +1,252 @@
+"""Selection by entropy: ranking, scores, cache."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import ops
+
+from keras_mosaickd.data import Selection, entropies, select, top_entropy, weights_hash
+from keras_mosaickd.data.sources import Pictures
+from keras_mosaickd.errors import InputError
+
+NAN = float("nan")
+
+
+def teacher(seed=0, classes=4, dropout=0.0):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            keras.layers.Normalization(mean=0.5, variance=0.1),
+            keras.layers.Flatten(),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(dropout),
+            keras.layers.Dense(classes, kernel_initializer=keras.initializers.RandomNormal(0, 1.0)),
+        ]
+    )
+
+
+@pytest.fixture
+def pool():
+    images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)
+    return Pictures(images, None, (), "noise", "train", True)
+
+
+def expected_entropies(model, images):
+    logits = ops.convert_to_numpy(model(images.astype(np.float32) / 255, training=False))
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return -(np.exp(log_p) * log_p).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "count", "kept"),
+    [
+        ([0.1, 0.9, 0.5], 1, [1]),
+        ([0.1, 0.9, 0.5], 2, [1, 2]),
+        ([0.1, 0.9, 0.5], 3, [0, 1, 2]),
+        ([0.1, 0.9, 0.5], 0, [0, 1, 2]),
+        ([0.5, 0.9, 0.5, 0.5], 2, [0, 1]),  # ties: the earlier one
+        ([0.5, 0.5, 0.5, 0.5], 3, [0, 1, 2]),
+        ([NAN, 0.1, NAN, 0.2], 1, [3]),
+        ([NAN, 0.1, NAN, 0.2], 2, [1, 3]),
+        ([NAN, 0.1, NAN, 0.2], 0, [0, 1, 2, 3]),
+        ([0.0, 0.0, NAN], 2, [0, 1]),
+    ],
+)
+def test_ranking_by_hand(scores, count, kept):
+    result = top_entropy(np.array(scores, np.float32), count)
+    assert result.tolist() == kept
+    assert result.dtype == np.int64
+
+
+@pytest.mark.parametrize("count", [4, -1, 1.5])
+def test_counts_that_the_pool_cannot_give(count):
+    with pytest.raises(InputError, match="--ood_size: expected 0 .* at most the pool's 3"):
+        top_entropy(np.zeros(3), count)
+
+
+def test_not_enough_numbers():
+    with pytest.raises(InputError, match="--ood_size: expected at most the 2 pictures"):
+        top_entropy(np.array([NAN, 1, 2]), 3)
+
+
+@given(st.lists(st.one_of(st.floats(0, 3, width=16), st.just(NAN)), min_size=1), st.data())
+def test_nothing_dropped_is_above_what_is_kept(scores, data):
+    scores = np.array(scores, np.float32)
+    valid = int((~np.isnan(scores)).sum())
+    if not valid:
+        return
+    count = data.draw(st.integers(1, valid))
+    kept = top_entropy(scores, count)
+    assert len(np.unique(kept)) == count
+    dropped = np.delete(scores, kept)
+    dropped = dropped[~np.isnan(dropped)]
+    assert not np.isnan(scores[kept]).any()
+    assert not len(dropped) or dropped.max() <= scores[kept].min()
+
+
+@pytest.mark.parametrize("batch_size", [7, 50, 256])
+def test_entropies_are_those_of_the_teacher_in_inference_mode(pool, batch_size):
+    model = teacher(dropout=0.5)
+    statistics = [ops.convert_to_numpy(weight) for weight in model.non_trainable_weights]
+    scores = entropies(model, pool.images, batch_size)
+    assert scores.dtype == np.float32 and scores.shape == (50,)
+    np.testing.assert_allclose(scores, expected_entropies(model, pool.images), atol=1e-5)
+    floats = pool.images.astype(np.float32) / 255
+    np.testing.assert_allclose(entropies(model, floats, batch_size), scores, atol=1e-5)
+    for before, after in zip(statistics, model.non_trainable_weights, strict=True):
+        np.testing.assert_array_equal(before, ops.convert_to_numpy(after))
+
+
+def test_predictions_per_pixel_give_one_score_per_picture(pool):
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(3, 1)])
+    expected = expected_entropies(model, pool.images).mean(axis=(1, 2))
+    np.testing.assert_allclose(entropies(model, pool.images), expected, atol=1e-5)
+
+
+def test_a_mixed_precision_policy_is_harmless(pool):
+    model = teacher()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        scores = entropies(model, pool.images)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(scores, expected_entropies(model, pool.images), atol=1e-5)
+
+
+def test_logits_that_are_no_numbers_give_nan(pool):
+    model = teacher()
+    model.layers[-1].bias.assign([np.inf, 0, 0, 0])
+    assert np.isnan(entropies(model, pool.images)).all()
+
+
+def test_a_selection(pool, tmp_path):
+    model = teacher()
+    selection = select(model, pool, 20, cache_dir=tmp_path)
+    expected = expected_entropies(model, pool.images)
+    kept = np.sort(np.argsort(-expected)[:20])
+    np.testing.assert_array_equal(selection.indices, kept)
+    np.testing.assert_array_equal(selection.images, pool.images[kept])
+    assert isinstance(selection.images, np.memmap) and selection.images.dtype == np.uint8
+    assert selection.kept_mean == pytest.approx(expected[kept].mean(), abs=1e-5)
+    assert selection.dropped_mean == pytest.approx(np.delete(expected, kept).mean(), abs=1e-5)
+    assert not selection.reused and len(selection) == 20
+    assert selection.path.parent == tmp_path / "ood"
+    text = selection.describe()
+    assert "20 of 50 kept from noise (train)" in text
+    assert f"kept {selection.kept_mean:.4f}, dropped {selection.dropped_mean:.4f}" in text
+    edges, counts, kept_counts = selection.histogram
+    assert counts.sum() == 50 and kept_counts.sum() == 20
+    assert len(text.splitlines()) == 3 + len(counts)
+
+
+def test_the_whole_pool(pool, tmp_path):
+    selection = select(teacher(), pool, cache_dir=tmp_path)
+    np.testing.assert_array_equal(selection.images, pool.images)
+    assert np.isnan(selection.dropped_mean)
+    assert "dropped none" in selection.describe()
+
+
+def test_pictures_without_a_valid_entropy_are_reported(pool, tmp_path):
+    model = teacher()
+    model.layers[-1].bias.assign([np.inf, 0, 0, 0])
+    assert "not a number: 50" in select(model, pool, cache_dir=tmp_path).describe()
+    with pytest.raises(InputError, match="--ood_size: expected at most the 0 pictures"):
+        select(model, pool, 3, cache_dir=tmp_path)
+
+
+def test_the_same_is_read_and_anything_else_selected_anew(pool, tmp_path):
+    model = teacher()
+    first = select(model, pool, 20, cache_dir=tmp_path)
+    again = select(model, pool, 20, cache_dir=tmp_path)
+    assert again.reused and "as selected before" in again.describe()
+    for field in dataclasses.fields(Selection):
+        one, two = getattr(first, field.name), getattr(again, field.name)
+        if isinstance(one, np.ndarray):
+            np.testing.assert_array_equal(one, two)
+        elif field.name not in ("reused", "histogram"):
+            assert one == two
+    # The same weights under other names are the same teacher.
+    renamed = keras.models.clone_model(model)
+    renamed.set_weights(model.get_weights())
+    assert select(renamed, pool, 20, cache_dir=tmp_path).reused
+
+    assert not select(model, pool, 21, cache_dir=tmp_path).reused
+    assert not select(model, pool, 20, cache_dir=tmp_path, teacher_outputs="softmax").reused
+    other_images = pool.images.copy()
+    other_images[0, 0, 0, 0] ^= 1
+    for changed in (
+        {"images": other_images},
+        {"name": "other"},
+        {"split": "test"},
+        {"images": pool.images.reshape(50, 4, 4, 1)[:40]},
+    ):
+        other = dataclasses.replace(pool, **changed)
+        assert not select(model, other, 20, cache_dir=tmp_path).reused
+    # One weight by the smallest step, then a statistic of BatchNormalization.
+    for layer, name in ((model.layers[-1], "kernel"), (model.layers[2], "moving_mean")):
+        weight = getattr(layer, name)
+        value = ops.convert_to_numpy(weight).copy()
+        value.flat[0] = np.nextafter(value.flat[0], np.float32(9))
+        weight.assign(value)
+        assert not select(model, pool, 20, cache_dir=tmp_path).reused
+
+
+@pytest.mark.parametrize("name", ["images.npy", "indices.npy", "entropies.npy"])
+def test_one_flipped_byte_is_noticed(pool, tmp_path, name):
+    model = teacher()
+    first = select(model, pool, 20, cache_dir=tmp_path)
+    content = bytearray((first.path / name).read_bytes())
+    content[-1] ^= 1
+    (first.path / name).write_bytes(content)
+    with pytest.warns(UserWarning, match=f"{name} was changed"):
+        again = select(model, pool, 20, cache_dir=tmp_path)
+    assert not again.reused
+    np.testing.assert_array_equal(again.images, pool.images[again.indices])
+
+
+def test_what_the_pool_cannot_give_is_refused_before_any_work(pool, tmp_path):
+    with pytest.raises(InputError, match="--ood_size: .* 50 pictures. Received: 51"):
+        select(None, pool, 51, cache_dir=tmp_path)
+    floats = dataclasses.replace(pool, images=pool.images / 255)
+    with pytest.raises(InputError, match="as uint8"):
+        select(None, floats, 5, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_broken_picture_is_found_and_named(tmp_path, count):
+    from PIL import Image
+
+    from keras_mosaickd.data import load
+
+    for index in range(5):
+        Image.new("L", (4, 4), index * 50).save(tmp_path / f"{index}.png")
+    pictures = load(f"folder:{tmp_path}", "train", image_size=4, channels=1)
+    selection = select(teacher(), pictures, count, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(
+        selection.images[:, 0, 0, 0], np.arange(5)[selection.indices] * 50
+    )
+    (tmp_path / "3.png").write_bytes(b"")
+    pictures = load(f"folder:{tmp_path}", "train", image_size=4, channels=1)
+    with pytest.raises(InputError, match="readable picture. Received: .*3.png"):
+        select(teacher(), pictures, count, cache_dir=tmp_path / "cache")
+
+
+def test_the_hash_follows_order_shape_type_and_value():
+    def hashed(*arrays):
+        model = keras.Sequential([keras.Input((2,))])
+        layer = keras.layers.Dense(2)
+        model.add(layer)
+        layer.set_weights(arrays)
+        return weights_hash(model)
+
+    one, two = np.array([[1.0, 2], [3, 4]]), np.array([5.0, 6])
+    assert hashed(one, two) == hashed(one, two)
+    assert hashed(one, two) != hashed(one.T, two)
+    assert hashed(one, two) != hashed(one, two[::-1])

@@ -11,8 +11,13 @@ if importlib.util.find_spec("torch") is not None:
     # In this order only: a process that loads TensorFlow first crashes when it loads PyTorch.
     import torch  # noqa: F401
 
+import hypothesis
 import keras
 import pytest
+
+# The same examples in every run, however busy the machine is.
+hypothesis.settings.register_profile("project", derandomize=True, deadline=None, max_examples=50)
+hypothesis.settings.load_profile("project")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -12,6 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "keras_mosaickd"
 
+# Once is enough: nothing here depends on the backend.
+pytestmark = pytest.mark.backend("tensorflow")
+
 # What a module, or any module of a sub-package, may import from this package besides its own
 # sub-package. `errors` knows nothing and may be imported by all.
 _METHOD = {"data", "losses", "networks", "optimizers", "student_trainer", "training"}
@@ -145,7 +148,6 @@ def test_no_file_changes_the_environment_of_its_user(path):
         assert not text.startswith(("os.environ[", "os.environ.setdefault", "os.putenv")), text
 
 
-@pytest.mark.backend("tensorflow")  # it does not depend on the backend
 def test_the_package_and_its_data_names_import_no_keras():
     code = (
         "import sys, keras_mosaickd, keras_mosaickd.errors, keras_mosaickd.data.specs\n"

@@ -11,6 +11,9 @@ from PIL import Image
 
 from keras_mosaickd import pictures
 
+# Once is enough: nothing here depends on the backend.
+pytestmark = pytest.mark.backend("tensorflow")
+
 
 def test_grid_places_pictures_row_by_row_with_lines_between():
     images = numpy.arange(3, dtype="uint8")[:, None, None, None].repeat(2, 1).repeat(2, 2) * 100

@@ -13,6 +13,9 @@ from keras_mosaickd.cli import flags
 from keras_mosaickd.cli.help import help_text
 from keras_mosaickd.errors import InputError
 
+# Once is enough: nothing here depends on the backend.
+pytestmark = pytest.mark.backend("tensorflow")
+
 FIXED_NAMES = (
     "dataset ood ood_size teacher student image_size batch_size epochs student_steps "
     "student_updates teacher_epochs method preset regularizer synthetic_only temperature strategy "

@@ -113,26 +113,25 @@ def test_overlap_stride_thins_out_the_same_map(preset, outputs_of):
 def test_receptive_field(preset, field, outputs_of):
     """Lights one row or column at a time and looks which of them move a logit in the middle."""
     model = networks.discriminator((32, 32, 3), preset=preset)
-    base = np.full((1, 32, 32, 3), 0.5, "float32")
-    rows = np.repeat(base, 32, axis=0)
-    columns = rows.copy()
+    # In one batch with the dark picture: rounding may differ between batch sizes.
+    rows = np.zeros((33, 32, 32, 3))
     for index in range(32):
-        rows[index, index] = 1
-        columns[index, :, index] = 1
-    still = outputs_of(model, base)[0, 4, 4, 0]
-    for pictures in (rows, columns):
-        moved = np.flatnonzero(abs(outputs_of(model, pictures)[:, 4, 4, 0] - still) > 1e-7)
-        assert moved[-1] - moved[0] + 1 == field
-        assert len(moved) == field
+        rows[index, index] = 100
+    for pictures in (rows, rows.swapaxes(1, 2)):
+        logits = outputs_of(model, pictures)[:, 4, 4, 0]
+        moves = abs(logits[:32] - logits[32])
+        moved = np.flatnonzero(moves > 1e-5 * moves.max())
+        assert len(moved) == moved[-1] - moved[0] + 1 == field
 
 
-def test_a_whole_picture_judge_sees_every_pixel(outputs_of):
+def test_a_whole_picture_judge_sees_every_corner(outputs_of):
     model = networks.discriminator((32, 32, 1), regularizer="image")
-    base = np.full((1, 32, 32, 1), 0.5, "float32")
-    corners = np.repeat(base, 4, axis=0)
+    pictures = np.zeros((5, 32, 32, 1))
     for index, (row, column) in enumerate([(0, 0), (0, 31), (31, 0), (31, 31)]):
-        corners[index, row, column] = 100
-    assert (abs(outputs_of(model, corners) - outputs_of(model, base)) > 1e-7).all()
+        pictures[index, row, column] = 100
+    logits = outputs_of(model, pictures)[:, 0, 0, 0]
+    moves = abs(logits[:4] - logits[4])
+    assert (moves > 1e-5 * moves.max()).all()
 
 
 def test_discriminator_channels_biases_and_batch_norms_are_those_of_the_table():

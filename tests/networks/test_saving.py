@@ -18,6 +18,11 @@ import keras
 import numpy as np
 inputs = np.load("inputs.npz")
 outputs = {}
+
+def zeros(self, shape, dtype=None):  # JAX would compile a random draw for every shape
+    return keras.ops.convert_to_tensor(np.zeros(shape, "float32"), dtype)
+
+keras.initializers.VarianceScaling.__call__ = zeros
 for name, x in inputs.items():
     model = keras.saving.load_model(f"{name}.keras", safe_mode=True)
     outputs[name] = model.predict(x, verbose=0)

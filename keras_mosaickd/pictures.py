@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy
 
-# Grey of the lines between pictures: visible beside black and beside white.
-_SEPARATOR = 128
+# White lines between the pictures: early synthetic pictures are grey, and digits are on black.
+_SEPARATOR = 255
 
 
 def grid(images: Any, columns: int | None = None, least_size: int = 48) -> numpy.ndarray:
@@ -24,7 +24,7 @@ def grid(images: Any, columns: int | None = None, least_size: int = 48) -> numpy
             factor that reaches it, without smoothing, so that 16x16 pictures can be seen.
 
     Returns:
-        uint8 [H, W, c]. Places that are left over in the last row have the separator's grey.
+        uint8 [H, W, c]. Places that are left over in the last row are white.
 
     Raises:
         ValueError: No pictures, another shape, or ``columns`` below 1.

@@ -20,11 +20,11 @@ def test_grid_places_pictures_row_by_row_with_lines_between():
     sheet = pictures.grid(images, columns=2, least_size=1)
     assert sheet.shape == (5, 5, 1) and sheet.dtype == numpy.uint8
     expected = [
-        [0, 0, 128, 100, 100],
-        [0, 0, 128, 100, 100],
-        [128, 128, 128, 128, 128],
-        [200, 200, 128, 128, 128],
-        [200, 200, 128, 128, 128],
+        [0, 0, 255, 100, 100],
+        [0, 0, 255, 100, 100],
+        [255, 255, 255, 255, 255],
+        [200, 200, 255, 255, 255],
+        [200, 200, 255, 255, 255],
     ]
     assert sheet[..., 0].tolist() == expected
 

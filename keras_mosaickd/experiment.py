@@ -1,6 +1,7 @@
 """One experiment from plain settings: teacher, selection, distillation, evaluation, export."""
 
 import functools
+import importlib.util
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ from keras_mosaickd.data import (
     evaluation_arrays,
     load,
     mosaic_stream,
+    parse,
     select,
     stored,
     supervised_stream,
@@ -73,7 +75,9 @@ class Experiment:
     def pool(self):
         """Out-of-domain pictures to select from, in the domain's size and channels."""
         height, _, channels = self.input_shape
-        return self._load(self.config.ood, "train", "--ood", height, channels)
+        # Test pictures stay out of training; a folder has none to keep apart.
+        split = "all" if parse(self.config.ood, "--ood").path else "train"
+        return self._load(self.config.ood, split, "--ood", height, channels)
 
     @property
     def input_shape(self):
@@ -87,19 +91,16 @@ class Experiment:
 
     @functools.cached_property
     def given_teacher(self):
-        """The teacher of `--teacher=PATH.keras`, or None where it is named by its network."""
+        """The `Teacher` of `--teacher=PATH.keras`, or None where it is named by its network."""
         if not teachers.is_file(self.config.teacher):
             return None
-        with self.scope():
+        with self.distribution.scope():
             return teachers.load(self.config.teacher, self.input_shape, self.classes)
 
     @functools.cached_property
-    def _scope(self):
+    def distribution(self):
+        """The `Distribution` in whose scope every network is built and compiled."""
         return distribution(self.config.strategy)
-
-    def scope(self):
-        """The distribution context in which every network is built and compiled."""
-        return self._scope
 
     def _load(self, name, split, flag, image_size=None, channels=None):
         config = self.config
@@ -125,7 +126,7 @@ class Experiment:
         RunDirectory(config.run_dir or "runs").check(vars(config))
         self.check_domain()
         self.check_pool()
-        with self.scope():
+        with self.distribution.scope():
             self._student(None, None)
             if config.method == "mosaickd":
                 self._adversaries(None, None)
@@ -135,6 +136,11 @@ class Experiment:
             raise InputError(
                 f"--batch_size {config.batch_size} takes {needed} out-of-domain pictures in an "
                 f"update of --method={config.method}. Received: a pool of {available}"
+            )
+        if config.batch_size % self.distribution.replicas:
+            raise InputError(
+                f"--batch_size must be divisible by the {self.distribution.replicas} devices of "
+                f"--strategy={config.strategy}. Received: {config.batch_size}"
             )
 
     def check_domain(self):
@@ -149,7 +155,7 @@ class Experiment:
         if len(self.domain_test) == 0:
             raise InputError(f"--dataset must have test pictures. Received: {self.domain.name}")
         if self.given_teacher is None:
-            with self.scope():
+            with self.distribution.scope():
                 networks.build(config.teacher, self.input_shape, self.classes)
             if config.teacher_batch_size > len(self.domain):
                 raise InputError(
@@ -168,10 +174,10 @@ class Experiment:
     # ---- networks ------------------------------------------------------------------------
 
     def teacher(self):
-        """The teacher: given, cached or trained. A model that gives logits."""
+        """The `Teacher`: given, cached or trained."""
         if self.given_teacher is not None:
             return self.given_teacher
-        return teachers.trained(self.config, self.domain, self.cache_dir, self.scope)
+        return teachers.trained(self.config, self.domain, self.cache_dir, self.distribution.scope)
 
     def _student(self, mean, std):
         config = self.config
@@ -181,13 +187,13 @@ class Experiment:
             self.classes,
             mean=mean,
             std=std,
-            synchronized_batch_norm=self._is_mirrored(),
+            synchronized_batch_norm=self.distribution.replicas > 1,
         )
 
     def _adversaries(self, mean, std):
         """Generator, and discriminator or None."""
         config = self.config
-        synchronized = self._is_mirrored()
+        synchronized = self.distribution.replicas > 1
         generator = networks.generator(
             self.input_shape,
             latent_dim=config.latent_dim,
@@ -206,15 +212,12 @@ class Experiment:
             synchronized_batch_norm=synchronized,
         )
 
-    def _is_mirrored(self):
-        return hasattr(self.scope(), "_strategy") or "Strategy" in type(self.scope()).__name__
-
     def trainer(self, teacher, schedule):
         """The compiled method on fresh networks: `MosaicKD` or a baseline."""
         config = self.config
         mean, std = teachers.normalization(teacher)
         keras.utils.set_random_seed(config.seed)
-        with self.scope():
+        with self.distribution.scope():
             student = self._student(mean, std)
             if config.method == "kd":
                 trainer = KnowledgeDistillation(
@@ -289,10 +292,13 @@ class Experiment:
         """
         self.check()
         schedule = self.config.schedule(self.config.ood_size or len(self.pool))
-        with self.scope():
-            teacher = self.given_teacher or networks.build(
-                self.config.teacher, self.input_shape, self.classes, mean=0.5, std=0.5
-            )
+        with self.distribution.scope():
+            if self.given_teacher is not None:
+                teacher = self.given_teacher.model
+            else:
+                teacher = networks.build(
+                    self.config.teacher, self.input_shape, self.classes, mean=0.5, std=0.5
+                )
         flags = "\n".join(
             f"--{name}={flag_value(value)}" for name, value in sorted(vars(self.config).items())
         )
@@ -309,13 +315,14 @@ class Experiment:
         """Trains the teacher or finds it in the cache.
 
         Returns:
-            Dict with its accuracy on the test pictures and its number of parameters.
+            Dict with its accuracy on the test pictures, its number of parameters and its file.
         """
         self.check_domain()
         teacher = self.teacher()
         return {
-            "teacher_accuracy": accuracy(teacher, self.domain_test),
-            "teacher_parameters": teacher.count_params(),
+            "teacher_accuracy": accuracy(teacher.model, self.domain_test),
+            "teacher_parameters": teacher.model.count_params(),
+            "teacher_file": teacher.file,
         }
 
     def train(self):
@@ -331,13 +338,13 @@ class Experiment:
         run.path.mkdir(parents=True, exist_ok=True)
         run.write_json(ENVIRONMENT, environment(config.seed))
         teacher = self.teacher()
-        teacher_accuracy = accuracy(teacher, self.domain_test)
+        teacher_accuracy = accuracy(teacher.model, self.domain_test)
         print(f"Teacher accuracy: {teacher_accuracy:.4f}")
-        selection = self.select(teacher)
+        selection = self.select(teacher.model)
         print(selection.describe())
         images = selection.images
         schedule = config.schedule(len(images))
-        trainer, first_round = self._start_or_resume(run, teacher, schedule)
+        trainer, first_round = self._start_or_resume(run, teacher.model, schedule)
         test_pictures, test_labels = evaluation_arrays(self.domain_test)
         trainer.fit(
             self._stream(images, schedule, first_round * schedule.steps_per_round),
@@ -350,12 +357,13 @@ class Experiment:
             shuffle=False,
             callbacks=self._callbacks(run),
         )
-        return self._finish(run, trainer, schedule, teacher_accuracy)
+        about_teacher = {"teacher_accuracy": teacher_accuracy, "teacher_seconds": teacher.seconds}
+        return self._finish(run, trainer, schedule, about_teacher)
 
     def _start_or_resume(self, run, teacher, schedule):
         if not run.has_checkpoint:
             return self.trainer(teacher, schedule), 0
-        with self.scope():
+        with self.distribution.scope():
             trainer = keras.saving.load_model(run / CHECKPOINT, safe_mode=True)
         steps = int(keras.ops.convert_to_numpy(trainer.optimizer.iterations))
         first_round = steps // schedule.steps_per_round
@@ -376,7 +384,7 @@ class Experiment:
         # Last, so that a checkpoint stands for a round whose other traces are on the disk.
         return [*chosen, Checkpoint(run / CHECKPOINT)]
 
-    def _finish(self, run, trainer, schedule, teacher_accuracy):
+    def _finish(self, run, trainer, schedule, about_teacher):
         config = self.config
         history = callbacks.read_history(run / HISTORY)
         if len(history) < schedule.rounds or not all(
@@ -387,7 +395,10 @@ class Experiment:
                 "is NaN or infinite): lower --student_learning_rate or --generator_learning_rate"
             )
         trainer.student.save(run / STUDENT)
-        export_saved_model(trainer.student, run / SAVED_MODEL, keras_path=run / STUDENT)
+        if importlib.util.find_spec("tensorflow") is None:
+            print(f"No SavedModel: it needs TensorFlow. The student is in {run / STUDENT}")
+        else:
+            export_saved_model(trainer.student, run / SAVED_MODEL, keras_path=run / STUDENT)
         seconds = sum(row["seconds"] for row in history)
         is_game = config.method == "mosaickd"
         synthetic = schedule.student_updates * config.batch_size if is_game else 0
@@ -400,7 +411,7 @@ class Experiment:
             "seed": config.seed,
             "teacher": config.teacher,
             "student": config.student,
-            "teacher_accuracy": teacher_accuracy,
+            **about_teacher,
             "student_accuracy": last["val_accuracy"],
             "student_accuracy_best": max(row["val_accuracy"] for row in history),
             "student_agreement": last["val_agreement"],
@@ -443,7 +454,7 @@ def select_ood(config):
     experiment = _experiment(config)
     experiment.check_domain()
     experiment.check_pool()
-    return experiment.select(experiment.teacher()).describe()
+    return experiment.select(experiment.teacher().model).describe()
 
 
 def accuracy(model, pictures):
@@ -489,7 +500,7 @@ def evaluate(run_dir, dataset="", data_dir=""):
         channels=channels,
         data_dir=data_dir or None,
     )
-    if tested.labels is None or len(tested.class_names) != trainer.student.output_shape[-1]:
+    if len(tested.class_names) != trainer.student.output_shape[-1]:
         raise InputError(
             f"--dataset must have the {trainer.student.output_shape[-1]} classes of the run. "
             f"Received: {tested.name} with {len(tested.class_names)}"
@@ -501,7 +512,7 @@ def evaluate(run_dir, dataset="", data_dir=""):
     )
     return {
         "dataset": tested.name,
-        "pictures": len(y),
+        "pictures": len(tested),
         "teacher_accuracy": float(np.mean(teacher == y)),
         "student_accuracy": float(np.mean(student == y)),
         "student_agreement": float(np.mean(student == teacher)),

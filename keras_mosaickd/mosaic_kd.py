@@ -1,5 +1,7 @@
 """MosaicKD: the game between teacher, student, generator and patch discriminator."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -213,8 +215,8 @@ class MosaicKD(StudentTrainer):
         move once.
         """
         pictures = self.generator(self.latents(ops.shape(patches)[0]), training=True)
-        terms = {}
-        regularization = 0.0
+        terms: dict[str, Any] = {}
+        regularization: Any = 0.0
         if self.discriminator is not None:
             terms |= self.minimize(
                 lambda: self.discriminator_objective(patches, ops.stop_gradient(pictures)),

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -30,6 +32,20 @@ _RECIPE = (
 )
 
 
+class Teacher(NamedTuple):
+    """A teacher that is ready.
+
+    Attributes:
+        model: Keras model from pictures to logits.
+        file: its `.keras` file.
+        seconds: how long its training took; None where somebody else trained it.
+    """
+
+    model: keras.Model
+    file: str
+    seconds: float | None
+
+
 def is_file(teacher):
     """Whether `--teacher` names a file rather than a network."""
     return teacher.endswith(".keras") or os.sep in teacher
@@ -44,7 +60,7 @@ def load(path, input_shape, classes):
         classes: number of classes of the data.
 
     Returns:
-        A model that gives logits.
+        `Teacher`.
 
     Raises:
         InputError: if it cannot be loaded or does not fit.
@@ -70,7 +86,7 @@ def load(path, input_shape, classes):
             f"--teacher must have {classes} outputs, the number of classes of --dataset. "
             f"Received: {path} with {teacher.output_shape[-1]}"
         )
-    return as_logits(teacher)
+    return Teacher(as_logits(teacher), str(path), None)
 
 
 def normalization(teacher):
@@ -98,7 +114,8 @@ def statistics(images):
     Returns:
         `(mean, std)`, two lists of c numbers.
     """
-    total, squares, pixels = 0.0, 0.0, 0
+    total = squares = np.zeros(images.shape[-1])
+    pixels = 0
     for start in range(0, len(images), 4096):
         chunk = np.asarray(images[start : start + 4096], "float64") / 255.0
         total = total + chunk.sum(axis=(0, 1, 2))
@@ -120,7 +137,7 @@ def trained(config, domain, cache_dir, scope):
         scope: function that gives the context in which to build and compile.
 
     Returns:
-        A model that gives logits.
+        `Teacher`.
     """
     description = _description(config, domain)
     key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:24]
@@ -129,16 +146,19 @@ def trained(config, domain, cache_dir, scope):
     def build(directory):
         print(f"Teacher {config.teacher}: training on {len(domain)} pictures of {domain.name}")
         keras.utils.set_random_seed(config.seed)
+        start = time.perf_counter()
         with scope():
             _train(config, domain).save(directory / "teacher.keras")
-        return description
+        return {**description, "seconds": time.perf_counter() - start}
 
-    _, fresh = cached(folder, "teacher.json", build)
+    record, fresh = cached(folder, "teacher.json", build)
     if not fresh:
         print(f"Teacher {config.teacher}: found in {folder}")
     # A fresh one is read back too, so that a run does not depend on who trained its teacher.
+    file = folder / "teacher.keras"
     with scope():
-        return keras.saving.load_model(folder / "teacher.keras", compile=False, safe_mode=True)
+        model = keras.saving.load_model(file, compile=False, safe_mode=True)
+    return Teacher(model, str(file), record["seconds"])
 
 
 def _train(config, domain):
@@ -187,7 +207,7 @@ def _description(config, domain):
         "format": _CACHE_FORMAT,
         "dataset": domain.name,
         "pictures": domain.fingerprint(),
-        "labels": hashlib.sha256(np.ascontiguousarray(domain.labels)).hexdigest(),
+        "labels": hashlib.sha256(np.asarray(domain.labels).tobytes()).hexdigest(),
         "shape": list(domain.images.shape),
         "backend": keras.backend.backend(),
         **{name: getattr(config, name) for name in _RECIPE},

@@ -32,7 +32,7 @@ def classifier(seed=0, shape=SHAPE, classes=CLASSES):
 
 
 def generator(shape=SHAPE, latent_dim=LATENT):
-    """z to pictures in [0, 1]."""
+    """Latent vectors to pictures in [0, 1]."""
     z = keras.Input((latent_dim,))
     x = layers.Dense(shape[0] * shape[1] // 4 * 3, use_bias=False)(z)
     x = layers.Reshape((shape[0] // 2, shape[1] // 2, 3))(x)

@@ -1,9 +1,11 @@
 """Ten iterations of the game from given weights, on the backend of this process.
 
-    python tests/parity_program.py OUT.npz PRESET
+    python tests/parity_program.py OUT.npz BATCH_NORM_POLICY
 
 z comes from a table, the pictures from `mosaic_stream`, the weights from numpy: what is left is the
-backend's own arithmetic. Writes every variable of S, G, D, T, and of the optimizers.
+backend's own arithmetic. The networks are small and the student's learning rate is a tenth of the
+recipe's, because a larger game is chaotic: it turns the last bit of a sum into digits that can be
+seen within ten iterations. Writes every variable of S, G, D and T.
 """
 
 import sys
@@ -11,9 +13,10 @@ import sys
 import keras
 import numpy as np
 
-from keras_mosaickd import MosaicKD, mosaic_stream, networks, recipe
+from keras_mosaickd import MosaicKD, mosaic_stream, recipe
+from tests import game
 
-SHAPE, CLASSES, LATENT, BATCH, STEPS, ITERATIONS = (8, 8, 1), 3, 6, 4, 2, 10
+ITERATIONS = 10
 
 
 class TabledLatents(MosaicKD):
@@ -26,51 +29,47 @@ class TabledLatents(MosaicKD):
 
     def latents(self, batch):
         """The next z of the table."""
-        row = self.phase_optimizers["generator_optimizer"].iterations * (STEPS + 1) + self.drawn
+        row = (
+            self.phase_optimizers["generator_optimizer"].iterations * (game.STEPS + 1) + self.drawn
+        )
         if self.drawn:  # G's own update has been counted by then
-            row = row - (STEPS + 1)
+            row = row - (game.STEPS + 1)
         self.drawn += 1
         return keras.ops.take(self.table, row, axis=0)
 
 
-def networks_with_known_weights(preset):
+def networks_with_known_weights():
     """Teacher, student, generator and discriminator with weights drawn by numpy."""
-    generator = np.random.default_rng(0)
-    built = (
-        networks.build("wrn10_1", SHAPE, CLASSES, mean=0.5, std=0.3),
-        networks.build("wrn10_1", SHAPE, CLASSES, mean=0.5, std=0.3),
-        networks.generator(SHAPE, latent_dim=LATENT, preset=preset),
-        networks.discriminator(SHAPE, preset=preset, mean=0.5, std=0.3),
-    )
-    for network in built:
+    drawn = np.random.default_rng(0)
+    networks = game.classifier(), game.classifier(), game.generator(), game.discriminator()
+    for network in networks:
         for variable in network.trainable_variables:
-            name = variable.path.rpartition("/")[2]
-            if name in ("kernel", "bias"):
-                # He's initialisation, and biases as PyTorch's default has them.
-                scale = np.sqrt(2 / np.prod(variable.shape[:-1])) if name == "kernel" else 0.1
-                drawn = generator.normal(size=variable.shape) * scale
-                variable.assign(drawn.astype("float32"))
-    return built
+            if variable.path.endswith("kernel"):
+                scale = np.sqrt(2 / np.prod(variable.shape[:-1]))
+                variable.assign((drawn.normal(size=variable.shape) * scale).astype("float32"))
+    return networks
 
 
-def main(out, preset):
+def main(out, policy):
     """Runs and writes."""
     model = TabledLatents(
-        *networks_with_known_weights(preset),
-        latent_dim=LATENT,
-        student_steps=STEPS,
-        batch_norm_policy="official" if preset == "official" else "inference",
+        *networks_with_known_weights(),
+        latent_dim=game.LATENT,
+        student_steps=game.STEPS,
+        batch_norm_policy=policy,
     )
-    draws = np.random.default_rng(1).standard_normal((ITERATIONS * (STEPS + 1), BATCH, LATENT))
+    draws = np.random.default_rng(1).standard_normal(
+        (ITERATIONS * (game.STEPS + 1), game.BATCH, game.LATENT)
+    )
     model.table = keras.ops.convert_to_tensor(draws.astype("float32"))
-    model.compile(**recipe(ITERATIONS, STEPS))
-    pictures = np.random.default_rng(2).random((BATCH * ITERATIONS, *SHAPE), dtype="float32")
-    model.fit(mosaic_stream(pictures, BATCH, student_steps=STEPS), verbose=0)
+    model.compile(**recipe(ITERATIONS, game.STEPS, student_learning_rate=0.01))
+    pictures = game.pictures(game.BATCH * ITERATIONS)
+    model.fit(mosaic_stream(pictures, game.BATCH, student_steps=game.STEPS), verbose=0)
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == ITERATIONS
     values = {}
     for name in ("student", "generator", "discriminator", "teacher"):
         for index, variable in enumerate(getattr(model, name).weights):
-            values[f"{name}/{index}/{variable.path}"] = keras.ops.convert_to_numpy(variable)
+            values[f"{name}/{index}"] = keras.ops.convert_to_numpy(variable)
     np.savez(out, **values)
 
 

@@ -57,7 +57,9 @@ def test_kl_divergence_of_equals_is_zero_and_never_negative(logits):
 
 def test_entropy_by_hand():
     logits = np.log([[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]]).astype("float32")
-    np.testing.assert_allclose(values(losses.entropy(logits)), [1.5 * math.log(2), math.log(3)], 1e-6)
+    np.testing.assert_allclose(
+        values(losses.entropy(logits)), [1.5 * math.log(2), math.log(3)], 1e-6
+    )
 
 
 @given(LOGITS)
@@ -71,7 +73,9 @@ def test_class_balance_by_hand():
     # Two confident pictures of different classes: the mean is (1/2, 1/2, 0), one bit.
     logits = np.array([[100.0, 0.0, 0.0], [0.0, 100.0, 0.0]], "float32")
     np.testing.assert_allclose(values(losses.class_balance(logits)), -1.0, 1e-6)
-    np.testing.assert_allclose(values(losses.class_balance(logits, base=math.e)), -math.log(2), 1e-6)
+    np.testing.assert_allclose(
+        values(losses.class_balance(logits, base=math.e)), -math.log(2), 1e-6
+    )
 
 
 def test_class_balance_is_of_the_mean_prediction():

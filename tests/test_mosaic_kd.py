@@ -99,7 +99,9 @@ def changes(model, update):
     The update runs as the training step of `fit`, which is how it runs on every backend.
     """
     model.alternate = lambda data: update(data) or model.training_logs()
-    before = {n: (getattr(model, n).trainable_variables, statistics(getattr(model, n))) for n in NETWORKS}
+    before = {
+        n: (getattr(model, n).trainable_variables, statistics(getattr(model, n))) for n in NETWORKS
+    }
     snapshot = {n: (values(w), values(s)) for n, (w, s) in before.items()}
     model.fit(stream(count=BATCH), verbose=0)
     weights = {n for n, (w, _) in before.items() if moved(snapshot[n][0], values(w))}
@@ -204,9 +206,11 @@ def test_regularizers(regularizer):
 
 
 def test_regularization_weight_scales_local_and_align():
-    logs = game(
-        regularization_weight=3.0, local_weight=2.0, align_weight=0.5, balance_weight=4.0
-    ).fit(stream(count=BATCH), verbose=0).history
+    logs = (
+        game(regularization_weight=3.0, local_weight=2.0, align_weight=0.5, balance_weight=4.0)
+        .fit(stream(count=BATCH), verbose=0)
+        .history
+    )
     expected = (
         logs["adversarial_loss"][0]
         + 3.0 * (2.0 * logs["local_loss"][0] + 0.5 * logs["align_loss"][0])
@@ -247,7 +251,9 @@ def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path, kind):
             return pictures()
 
     def go_on(trainer):
-        trainer.fit(data(), batch_size=None if kind == "mosaickd" else BATCH, verbose=0, shuffle=False)
+        trainer.fit(
+            data(), batch_size=None if kind == "mosaickd" else BATCH, verbose=0, shuffle=False
+        )
         state = [*trainer.weights, *trainer.optimizer.variables]
         return values(state + ([trainer.seed_generator.state] if kind == "mosaickd" else []))
 

@@ -97,7 +97,9 @@ def test_stripped_logits_are_the_exact_ones():
     teacher = head("dense")
     kernel, bias = teacher.layers[-1].get_weights()
     expected = pictures().reshape(5, -1) @ kernel + bias
-    np.testing.assert_allclose(numpy(as_logits(teacher)(pictures())), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        numpy(as_logits(teacher)(pictures())), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_declarations():

@@ -11,8 +11,8 @@
 - `check_scope(variables)`: raises if the variables live under another distribution strategy.
 
 and calls `alternate(data)`, which a subclass writes once for all backends, from `train_step`.
-`devices()` names what the backend computes on, and `distribution(name)` gives the context in which
-networks are built and compiled to train on several of them.
+`devices()` names what the backend computes on, and `distribution(name)` gives the `Distribution` in
+whose scope networks are built and compiled to train on several of them.
 Nothing in this package knows a loss or a phase.
 """
 

@@ -1,10 +1,27 @@
 """What JAX and PyTorch share: every leading axis is the global batch already."""
 
 import contextlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 
 from keras_mosaickd.errors import InputError
+
+
+class Distribution(NamedTuple):
+    """Where networks are built and trained.
+
+    Attributes:
+        scope: gives the context in which to build networks, optimizers and trainer, and compile.
+        replicas: number of parts into which a global batch is split.
+    """
+
+    scope: Callable[[], Any]
+    replicas: int
+
+
+ONE_DEVICE = Distribution(contextlib.nullcontext, 1)
 
 
 class SingleProgramTrainer(keras.Model):
@@ -23,7 +40,7 @@ class SingleProgramTrainer(keras.Model):
 
 
 def distribution(name):
-    """The context for networks on one device.
+    """The `Distribution` over one device.
 
     Args:
         name: "auto" or "none".
@@ -36,4 +53,4 @@ def distribution(name):
             "--strategy=mirrored needs the TensorFlow backend. "
             f"Received: KERAS_BACKEND={keras.backend.backend()}"
         )
-    return contextlib.nullcontext()
+    return ONE_DEVICE

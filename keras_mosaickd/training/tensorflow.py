@@ -5,6 +5,8 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from keras_mosaickd.training.single_device import ONE_DEVICE, Distribution
+
 
 class PhaseTrainer(keras.Model):
     """See `keras_mosaickd.training`."""
@@ -79,7 +81,7 @@ def devices():
 
 
 def distribution(name):
-    """The context in which networks are built and compiled.
+    """The `Distribution` over the local devices.
 
     Args:
         name: "mirrored" for all local devices (GPUs, or logical CPUs where there are none),
@@ -87,6 +89,7 @@ def distribution(name):
     """
     gpus = tf.config.list_logical_devices("GPU")
     if name == "none" or (name == "auto" and len(gpus) < 2):
-        return contextlib.nullcontext()
+        return ONE_DEVICE
     local = gpus or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in local]).scope()
+    strategy = tf.distribute.MirroredStrategy([device.name for device in local])
+    return Distribution(strategy.scope, strategy.num_replicas_in_sync)

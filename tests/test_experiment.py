@@ -1,0 +1,285 @@
+"""Whole runs at toy size, through the commands, on this process's backend."""
+
+import csv
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_mosaickd import checkpoints
+from keras_mosaickd.cli import evaluate, flags, runner, sample, teacher, train
+from keras_mosaickd.config import ExperimentConfig
+
+TINY = {
+    "dataset": "digits[0-2]",
+    "ood": "digits[5-9]",
+    "ood_size": 40,
+    "image_size": 8,
+    "teacher": "wrn10_1",
+    "student": "wrn10_1",
+    "teacher_epochs": 1,
+    "teacher_batch_size": 128,
+    "batch_size": 16,
+    "student_steps": 2,
+    "student_updates": 8,
+    "evaluations": 2,
+}
+RUN_FILES = (
+    "flags.txt",
+    "metrics.json",
+    "history.csv",
+    "student.keras",
+    "saved_model/saved_model.pb",
+    "samples.png",
+    "environment.json",
+    "checkpoints/last.keras",
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One cache for the module: its teacher is trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def command(module, name, **settings):
+    """Runs a command in this process; returns its exit status."""
+    arguments = [f"--{key}={flags_value(value)}" for key, value in settings.items()]
+    return runner.run(module.main, name, arguments)
+
+
+def flags_value(value):
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def student_weights(run):
+    return keras.models.load_model(run / "student.keras").get_weights()
+
+
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory):
+    """A finished run of mosaickd."""
+    run = tmp_path_factory.mktemp("runs") / "mosaickd"
+    assert command(train, "train", **TINY, run_dir=run, cache_dir=cache) == 0
+    return run
+
+
+def test_a_run_directory_holds_everything(finished):
+    for name in RUN_FILES:
+        assert (finished / name).stat().st_size > 0, name
+    assert {path.name for path in (finished / "tensorboard").iterdir()} == {
+        "train",
+        "validation",
+        "samples",
+    }
+    with Image.open(finished / "samples.png") as picture:
+        assert min(picture.size) >= 8 * 8
+
+
+def test_metrics(finished, backend):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["method"] == "mosaickd"
+    assert metrics["dataset"] == "digits[0-2]"
+    assert metrics["ood"] == "digits[5-9]"
+    assert metrics["backend"] == backend
+    assert metrics["seed"] == 0
+    assert metrics["student_updates"] == 8
+    for name in ("teacher_accuracy", "student_accuracy", "student_accuracy_best"):
+        assert 0 <= metrics[name] <= 1
+    assert 0 <= metrics["student_agreement"] <= 1
+    assert metrics["student_accuracy"] <= metrics["student_accuracy_best"]
+    assert metrics["teacher_parameters"] == metrics["student_parameters"] > 70_000
+    assert metrics["synthetic_images_per_second"] * metrics["train_seconds"] == pytest.approx(8 * 16)
+
+
+def test_history_and_last_accuracy(finished):
+    with (finished / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert float(rows[-1]["val_accuracy"]) == metrics["student_accuracy"]
+    assert max(float(row["val_accuracy"]) for row in rows) == metrics["student_accuracy_best"]
+
+
+def test_environment_says_where_it_came_from(finished, backend):
+    environment = json.loads((finished / "environment.json").read_text())
+    assert environment["backend"] == backend
+    assert environment["seed"] == 0
+    assert environment["devices"]
+    assert environment["versions"]["keras"] == keras.__version__
+    assert environment["versions"][backend]
+
+
+def test_exported_student_is_the_last_one(finished):
+    trainer = keras.models.load_model(finished / "checkpoints" / "last.keras")
+    for a, b in zip(trainer.student.get_weights(), student_weights(finished), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_evaluate_agrees_with_the_run(finished, capsys):
+    assert command(evaluate, "evaluate", run_dir=finished) == 0
+    printed = dict(line.split() for line in capsys.readouterr().out.strip().splitlines())
+    metrics = json.loads((finished / "metrics.json").read_text())
+    for name in ("teacher_accuracy", "student_accuracy", "student_agreement"):
+        assert float(printed[name]) == pytest.approx(metrics[name], abs=1e-5)
+
+
+def test_sample_draws_a_grid(finished, tmp_path):
+    out = tmp_path / "grid.png"
+    assert command(sample, "sample", run_dir=finished, count=9, out=out) == 0
+    with Image.open(out) as picture:
+        assert picture.size[0] == picture.size[1]
+
+
+def test_flags_file_reruns_the_run(finished, cache, tmp_path):
+    again = tmp_path / "again"
+    arguments = [f"--flagfile={finished / 'flags.txt'}", f"--run_dir={again}"]
+    assert runner.run(train.main, "train", arguments) == 0
+    for a, b in zip(student_weights(finished), student_weights(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_finished_run_is_not_touched(finished, cache, capsys):
+    before = (finished / "metrics.json").stat().st_mtime_ns
+    assert command(train, "train", **TINY, run_dir=finished, cache_dir=cache) == 2
+    assert "finished already" in capsys.readouterr().err
+    other = {**TINY, "temperature": 3.0}
+    assert command(train, "train", **other, run_dir=finished, cache_dir=cache) == 2
+    assert "holds another run" in capsys.readouterr().err
+    assert (finished / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mosaickd", "kd"])
+def test_interrupted_run_continues_bit_for_bit(method, cache, tmp_path, monkeypatch, capsys):
+    settings = {**TINY, "method": method, "cache_dir": cache}
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    assert command(train, "train", **settings, run_dir=whole) == 0
+
+    save = checkpoints.Checkpoint.on_epoch_end
+
+    def save_and_stop(self, epoch, logs=None):
+        save(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "on_epoch_end", save_and_stop)
+    assert command(train, "train", **settings, run_dir=halved) == 130
+    assert not (halved / "metrics.json").exists()
+    monkeypatch.undo()
+    assert command(train, "train", **settings, run_dir=halved) == 0
+    assert "Continuing the run" in capsys.readouterr().out
+    for a, b in zip(student_weights(whole), student_weights(halved), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_teacher_is_shared_and_can_be_given_as_a_file(finished, cache, tmp_path, capsys):
+    recipe = {name: TINY[name] for name in TINY if name.startswith("teacher")}
+    status = command(
+        teacher, "teacher", **recipe, dataset=TINY["dataset"], image_size=8, cache_dir=cache
+    )
+    assert status == 0
+    printed = capsys.readouterr().out
+    assert "found in" in printed
+    file = printed.split("teacher_file")[1].split()[0]
+    settings = {**TINY, "teacher": file, "run_dir": tmp_path / "run", "cache_dir": cache}
+    assert command(train, "train", **settings, dry_run=True) == 0
+    assert "estimated time" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    wrong_classes = {**settings, "dataset": "digits[0-3]"}
+    assert command(train, "train", **wrong_classes) == 2
+    assert "--teacher must have 4 outputs" in capsys.readouterr().err
+    wrong_size = {**settings, "image_size": 16}
+    assert command(train, "train", **wrong_size) == 2
+    assert "--teacher must take pictures of (16, 16, 1)" in capsys.readouterr().err
+
+
+def broken_folder(path):
+    path.mkdir()
+    Image.new("L", (9, 9)).save(path / "good.png")
+    (path / "broken.png").write_bytes(b"no picture")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "mnist"}, "--dataset: expected one of digits"),
+        ({"ood": "nothing"}, "--ood: expected one of"),
+        ({"student": "resnet9000"}, "resnet9000"),
+        ({"teacher": "wrn17_1"}, "6n+4"),
+        ({"method": "magic"}, "expected one of mosaickd, kd"),
+        ({"dataset": "digits[3-12]"}, "--dataset: expected classes"),
+        ({"ood": "folder:{tmp}/missing"}, "missing"),
+        ({"ood": "folder:{tmp}/empty"}, "empty"),
+        ({"ood": "folder:{tmp}/broken", "ood_size": 0, "batch_size": 1}, "broken.png"),
+        ({"image_size": 13}, "--image_size: expected a height and width divisible by 4"),
+        ({"ood_size": 100_000}, "--ood_size"),
+        ({"balance_weight": -1}, "--balance_weight"),
+        ({"batch_size": 41}, "--batch_size"),
+        ({"regularizer": "image", "overlap_stride": 2}, "overlap_stride"),
+        ({"run_dir": "{tmp}/file"}, "--run_dir must be a directory"),
+        ({"run_dir": "{tmp}/broken"}, "--run_dir must be new, empty"),
+        ({"teacher": "{tmp}/none.keras"}, "--teacher must be a network's name or a .keras file"),
+        ({"teacher": "{tmp}/bad.keras"}, "cannot be loaded"),
+        ({"teacher_batch_size": 100_000}, "--teacher_batch_size"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(changes, message, cache, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "bad.keras").write_bytes(b"PK no model")
+    broken_folder(tmp_path / "broken")
+    settings = {**TINY, "run_dir": tmp_path / "run", "cache_dir": cache, **changes}
+    settings = {k: v.format(tmp=tmp_path) if isinstance(v, str) else v for k, v in settings.items()}
+    assert command(train, "train", **settings) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.strip().splitlines()) == 1, captured.err
+    assert message in captured.err
+    assert "Epoch" not in captured.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_unwritable_run_directory(tmp_path, cache, capsys, monkeypatch):
+    # Root may write everywhere, so the answer of the system is what is replaced.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert command(train, "train", **TINY, run_dir=tmp_path / "run", cache_dir=cache) == 2
+    assert "--run_dir must be writable" in capsys.readouterr().err
+
+
+def test_every_method_makes_the_same_number_of_updates():
+    for updates, steps, evaluations in ((2000, 5, 10), (500, 5, 10), (7, 2, 3), (1, 5, 10)):
+        schedules = [
+            ExperimentConfig(
+                method=method,
+                student_updates=updates,
+                student_steps=steps,
+                evaluations=evaluations,
+            ).schedule(10_000)
+            for method in ("mosaickd", "kd")
+        ]
+        assert schedules[0].student_updates == schedules[1].student_updates >= updates
+        assert schedules[0].rounds == schedules[1].rounds
+    by_epochs = ExperimentConfig(epochs=3, batch_size=100, student_steps=5).schedule(1050)
+    assert (by_epochs.rounds, by_epochs.steps_per_round, by_epochs.student_updates) == (3, 10, 150)
+
+
+def test_students_of_both_methods_see_as_many_pictures():
+    assert ExperimentConfig(batch_size=8).student_batch_size == 16
+    assert ExperimentConfig(batch_size=8, method="kd").student_batch_size == 16
+    assert ExperimentConfig(batch_size=8, synthetic_only=True).student_batch_size == 8
+
+
+def test_flag_defaults_are_the_configs():
+    parsed = flags.parse("train", [])
+    config = ExperimentConfig(**parsed.settings())
+    assert config == ExperimentConfig()
+
+
+def test_configs_parse():
+    configs = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.flags"))
+    assert configs
+    for path in configs:
+        ExperimentConfig(**flags.parse("train", [f"--flagfile={path}"]).settings())

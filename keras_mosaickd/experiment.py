@@ -259,7 +259,8 @@ class Experiment:
             )
         return trainer
 
-    def _stream(self, images, schedule, first_step):
+    def stream(self, images, schedule, first_step):
+        """The training data: what `fit` takes, from global step `first_step` on."""
         config = self.config
         common = {
             "seed": config.seed,
@@ -347,18 +348,29 @@ class Experiment:
         trainer, first_round = self._start_or_resume(run, teacher.model, schedule)
         test_pictures, test_labels = evaluation_arrays(self.domain_test)
         trainer.fit(
-            self._stream(images, schedule, first_round * schedule.steps_per_round),
+            self.stream(images, schedule, first_round * schedule.steps_per_round),
             epochs=schedule.rounds,
             initial_epoch=first_round,
             steps_per_epoch=schedule.steps_per_round,
             validation_data=(test_pictures, test_labels),
-            validation_batch_size=EVALUATION_BATCH,
+            validation_batch_size=self._validation_batch_size(),
             verbose=teachers.progress(),
             shuffle=False,
             callbacks=self._callbacks(run),
         )
         about_teacher = {"teacher_accuracy": teacher_accuracy, "teacher_seconds": teacher.seconds}
         return self._finish(run, trainer, schedule, about_teacher)
+
+    def _validation_batch_size(self):
+        """Pictures in a validation batch, such that every device gets some of every batch.
+
+        Keras wants the first batch to split evenly, and BatchNorm fails on no pictures at all.
+        """
+        replicas, size = self.distribution.replicas, len(self.domain_test)
+        batch = max(1, min(EVALUATION_BATCH, size) // replicas) * replicas
+        while batch > replicas and 0 < size % batch < replicas:
+            batch -= replicas
+        return batch
 
     def _start_or_resume(self, run, teacher, schedule):
         if not run.has_checkpoint:

@@ -92,7 +92,9 @@ def test_metrics(finished, backend):
     assert 0 <= metrics["student_agreement"] <= 1
     assert metrics["student_accuracy"] <= metrics["student_accuracy_best"]
     assert metrics["teacher_parameters"] == metrics["student_parameters"] > 70_000
-    assert metrics["synthetic_images_per_second"] * metrics["train_seconds"] == pytest.approx(8 * 16)
+    assert metrics["synthetic_images_per_second"] * metrics["train_seconds"] == pytest.approx(
+        8 * 16
+    )
 
 
 def test_history_and_last_accuracy(finished):

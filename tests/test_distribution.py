@@ -1,0 +1,105 @@
+"""Training under MirroredStrategy, on two logical CPU devices."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = [pytest.mark.backend("tensorflow"), pytest.mark.slow]
+
+DEVICES = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+"""
+
+# Which rows of z each replica draws, and what it does to a mean.
+REPLICAS = (
+    DEVICES
+    + """
+import keras, numpy as np
+from keras_mosaickd.training import distribution
+from tests import game
+place = distribution("mirrored")
+assert place.replicas == 2
+with place.scope():
+    model = game.game()
+strategy = tf.distribute.get_strategy()
+single = keras.random.SeedGenerator(3)
+expected = keras.ops.convert_to_numpy(keras.random.normal((8, game.LATENT), seed=single))
+with place.scope():
+    mirrored = tf.distribute.get_strategy()
+    drawn = mirrored.run(lambda: model.latents(4))
+    rows = np.concatenate([part.numpy() for part in drawn.values])
+    means = mirrored.run(lambda: model.mean_over_replicas(
+        tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, "float32")))
+np.testing.assert_allclose(rows, expected, rtol=1e-6)
+assert [float(value) for value in means.values] == [0.5, 0.5]
+from keras_mosaickd import recipe, mosaic_stream
+before = game.values(model.teacher.variables)
+history = model.fit(mosaic_stream(game.pictures(16), 8, student_steps=game.STEPS), epochs=2,
+                    validation_data=(game.pictures(8),), verbose=0)
+assert np.isfinite(history.history["loss"]).all()
+assert int(model.optimizer.iterations.numpy()) == 4
+assert int(model.phase_optimizers["student_optimizer"].iterations.numpy()) == 8
+assert not game.moved(before, game.values(model.teacher.variables))
+for variable in model.student.trainable_variables:
+    first, second = [part.numpy() for part in variable.value.values]
+    np.testing.assert_array_equal(first, second)
+"""
+)
+
+COMPILED_OUTSIDE = (
+    DEVICES
+    + """
+from keras_mosaickd import recipe
+from tests import game
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = game.game(compiled=False)
+try:
+    model.compile(**recipe(10, game.STEPS))
+except RuntimeError as error:
+    assert "inside the same `with strategy.scope():`" in str(error), error
+else:
+    raise AssertionError("compile outside the scope was accepted")
+"""
+)
+
+COMMAND = (
+    DEVICES
+    + """
+import sys
+from keras_mosaickd.cli import train
+train.console()
+"""
+)
+
+
+def run(program, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program, *arguments]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+
+
+def test_replicas_share_one_draw_and_one_mean_and_stay_equal():
+    run(REPLICAS)
+
+
+def test_compile_outside_the_scope_is_refused():
+    run(COMPILED_OUTSIDE)
+
+
+def test_command_with_two_devices(tmp_path):
+    run(
+        COMMAND,
+        *"--dataset=digits[0-2] --ood=digits[5-9] --image_size=8 --teacher=wrn10_1".split(),
+        *"--teacher_epochs=1 --batch_size=16 --student_updates=4 --student_steps=2".split(),
+        "--strategy=mirrored",
+        f"--run_dir={tmp_path / 'run'}",
+        f"--cache_dir={tmp_path / 'cache'}",
+    )
+    assert (tmp_path / "run" / "saved_model" / "saved_model.pb").is_file()

@@ -1,0 +1,44 @@
+"""The README's example runs as it stands."""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests import game
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+EXAMPLE = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+
+
+def test_example_is_short():
+    assert len([line for line in EXAMPLE.splitlines() if line.strip()]) <= 20
+
+
+@pytest.mark.slow
+def test_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    teacher = game.classifier()
+    inputs = keras.Input(game.SHAPE)
+    keras.Model(inputs, keras.layers.Softmax()(teacher(inputs))).save("teacher.keras")
+    scope = {"pictures": game.pictures(64), "held_out": game.pictures(16, seed=1)}
+    exec(compile(EXAMPLE, "README.md", "exec"), scope)
+    best, last = (keras.models.load_model(name) for name in ("best.keras", "student.keras"))
+    assert best.count_params() == last.count_params()
+    np.testing.assert_array_equal(
+        last.predict(game.pictures(), verbose=0), scope["model"].predict(game.pictures(), verbose=0)
+    )
+    assert Path("saved_model/saved_model.pb").is_file()
+
+
+def test_the_two_commands_are_named():
+    for command in ("bin/quickstart", "bin/test"):
+        assert re.search(rf"^    {command}$", README, re.MULTILINE)
+
+
+def test_files_that_it_names_exist():
+    root = Path(__file__).resolve().parent.parent
+    for name in re.findall(r"\b((?:bin|docs|configs)/[\w./]+\w)", README):
+        assert (root / name).exists(), name

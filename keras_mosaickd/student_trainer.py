@@ -139,6 +139,18 @@ class StudentTrainer(PhaseTrainer):
             logs["accuracy"] = self.accuracy_metric.result()
         return logs
 
+    def evaluate(self, *args, return_dict=False, **kwargs):
+        """As `keras.Model.evaluate`, exact over several devices too.
+
+        Keras reports the mean over the devices of each one's mean, which is another number where
+        they saw unequal numbers of pictures; the metrics' own totals are over all of them.
+        """
+        logs = super().evaluate(*args, return_dict=True, **kwargs)
+        metrics = {"loss": self._loss_tracker, "agreement": self.agreement_metric}
+        metrics["accuracy"] = self.accuracy_metric
+        logs = {name: float(ops.convert_to_numpy(metrics[name].result())) for name in logs}
+        return logs if return_dict else list(logs.values())
+
     # ---- saving --------------------------------------------------------------------------
 
     def get_config(self):

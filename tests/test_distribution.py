@@ -46,6 +46,11 @@ assert np.isfinite(history.history["loss"]).all()
 assert int(model.optimizer.iterations.numpy()) == 4
 assert int(model.phase_optimizers["student_optimizer"].iterations.numpy()) == 8
 assert not game.moved(before, game.values(model.teacher.variables))
+odd = game.pictures(11)
+expected = np.mean(model.student.predict(odd, verbose=0).argmax(-1)
+                   == model.teacher.predict(odd, verbose=0).argmax(-1))
+measured = model.evaluate(odd, batch_size=6, verbose=0, return_dict=True)["agreement"]
+np.testing.assert_allclose(measured, expected, rtol=1e-6)
 for variable in model.student.trainable_variables:
     first, second = [part.numpy() for part in variable.value.values]
     np.testing.assert_array_equal(first, second)

@@ -11,14 +11,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAM = """
 import sys
-from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 
-class NotInstalled(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("tensorflow", "tensorflow_datasets"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+find_spec = PathFinder.find_spec
 
-sys.meta_path.insert(0, NotInstalled())
+def without_tensorflow(name, path=None, target=None):
+    if name.split(".")[0] in ("tensorflow", "tensorflow_datasets"):
+        return None
+    return find_spec(name, path, target)
+
+PathFinder.find_spec = without_tensorflow
 import numpy as np
 import keras_mosaickd as km
 

@@ -58,7 +58,7 @@ def main():
     parser.add_argument("--updates", type=int, nargs="+", default=[2000, 6000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--flags", nargs="*", default=[], help="further flags of bin/train")
+    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="last: flags for bin/train")
     arguments = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     rows = [

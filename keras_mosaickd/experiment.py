@@ -2,28 +2,20 @@
 
 import functools
 import importlib.util
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_mosaickd import callbacks, cost, networks, pictures, teachers
+from keras_mosaickd import callbacks, cost, networks, teachers
 from keras_mosaickd.baselines import KnowledgeDistillation
 from keras_mosaickd.checkpoints import Checkpoint
 from keras_mosaickd.config import ExperimentConfig
-from keras_mosaickd.data import (
-    evaluation_arrays,
-    load,
-    mosaic_stream,
-    parse,
-    select,
-    stored,
-    supervised_stream,
-)
-from keras_mosaickd.errors import InputError
+from keras_mosaickd.data import evaluation_arrays, mosaic_stream, select, supervised_stream
+from keras_mosaickd.evaluation import EVALUATION_BATCH, accuracy
 from keras_mosaickd.export import export_saved_model
 from keras_mosaickd.mosaic_kd import MosaicKD
 from keras_mosaickd.optimizers import recipe, student_recipe
+from keras_mosaickd.preparation import Preparation
 from keras_mosaickd.run_directory import (
     CHECKPOINT,
     ENVIRONMENT,
@@ -37,141 +29,14 @@ from keras_mosaickd.run_directory import (
     environment,
     flag_value,
 )
-from keras_mosaickd.training import distribution
-
-METHODS = ("mosaickd", "kd")
-EVALUATION_BATCH = 256
 
 
-class Experiment:
+class Experiment(Preparation):
     """What `bin/train` and its sister commands do.
 
     Args:
         config: `ExperimentConfig`.
     """
-
-    def __init__(self, config):
-        self.config = config
-        keras.config.set_dtype_policy(config.precision)
-
-    # ---- what is given -------------------------------------------------------------------
-
-    @property
-    def cache_dir(self):
-        """Directory of cached teachers and selections."""
-        return Path(self.config.cache_dir or ".cache")
-
-    @functools.cached_property
-    def domain(self):
-        """Training pictures of the domain, with labels."""
-        return self._load(self.config.dataset, "train", "--dataset")
-
-    @functools.cached_property
-    def domain_test(self):
-        """Test pictures of the domain: only ever used to report."""
-        return self._load(self.config.dataset, "test", "--dataset")
-
-    @functools.cached_property
-    def pool(self):
-        """Out-of-domain pictures to select from, in the domain's size and channels."""
-        height, _, channels = self.input_shape
-        # Test pictures stay out of training; a folder has none to keep apart.
-        split = "all" if parse(self.config.ood, "--ood").path else "train"
-        return self._load(self.config.ood, split, "--ood", height, channels)
-
-    @property
-    def input_shape(self):
-        """`(height, width, channels)`."""
-        return tuple(self.domain.images.shape[1:])
-
-    @property
-    def classes(self):
-        """Number of classes of the domain."""
-        return len(self.domain.class_names)
-
-    @functools.cached_property
-    def given_teacher(self):
-        """The `Teacher` of `--teacher=PATH.keras`, or None where it is named by its network."""
-        if not teachers.is_file(self.config.teacher):
-            return None
-        with self.distribution.scope():
-            return teachers.load(self.config.teacher, self.input_shape, self.classes)
-
-    @functools.cached_property
-    def distribution(self):
-        """The `Distribution` in whose scope every network is built and compiled."""
-        return distribution(self.config.strategy)
-
-    def _load(self, name, split, flag, image_size=None, channels=None):
-        config = self.config
-        pictures = load(
-            name,
-            split,
-            image_size=image_size or config.image_size or None,
-            channels=channels,
-            data_dir=config.data_dir or None,
-            flag=flag,
-        )
-        return stored(pictures, self.cache_dir)
-
-    # ---- checks --------------------------------------------------------------------------
-
-    def check(self):
-        """Raises InputError for everything that would make the run fail later."""
-        config = self.config
-        if config.method not in METHODS:
-            raise InputError(
-                f"--method must be one of {', '.join(METHODS)}. Received: {config.method}"
-            )
-        RunDirectory(config.run_dir or "runs").check(vars(config))
-        self.check_domain()
-        self.check_pool()
-        with self.distribution.scope():
-            self._student(None, None)
-            if config.method == "mosaickd":
-                self._adversaries(None, None)
-        needed = config.student_batch_size if config.method == "kd" else config.batch_size
-        available = config.ood_size or len(self.pool)
-        if needed > available:
-            raise InputError(
-                f"--batch_size {config.batch_size} takes {needed} out-of-domain pictures in an "
-                f"update of --method={config.method}. Received: a pool of {available}"
-            )
-        if config.batch_size % self.distribution.replicas:
-            raise InputError(
-                f"--batch_size must be divisible by the {self.distribution.replicas} devices of "
-                f"--strategy={config.strategy}. Received: {config.batch_size}"
-            )
-
-    def check_domain(self):
-        """Checks data set and teacher."""
-        config = self.config
-        if self.domain.labels is None:
-            raise InputError(f"--dataset must have labels. Received: {self.domain.name}")
-        if self.classes < 2:
-            raise InputError(
-                f"--dataset must have two classes or more. Received: {self.domain.name}"
-            )
-        if len(self.domain_test) == 0:
-            raise InputError(f"--dataset must have test pictures. Received: {self.domain.name}")
-        if self.given_teacher is None:
-            with self.distribution.scope():
-                networks.build(config.teacher, self.input_shape, self.classes)
-            if config.teacher_batch_size > len(self.domain):
-                raise InputError(
-                    "--teacher_batch_size must be at most the number of training pictures, "
-                    f"{len(self.domain)}. Received: {config.teacher_batch_size}"
-                )
-
-    def check_pool(self):
-        """Checks the out-of-domain pictures."""
-        if self.config.ood_size > len(self.pool):
-            raise InputError(
-                f"--ood_size must be at most the number of pictures of --ood, {len(self.pool)}. "
-                f"Received: {self.config.ood_size}"
-            )
-
-    # ---- networks ------------------------------------------------------------------------
 
     def teacher(self):
         """The `Teacher`: given, cached or trained."""
@@ -179,46 +44,13 @@ class Experiment:
             return self.given_teacher
         return teachers.trained(self.config, self.domain, self.cache_dir, self.distribution.scope)
 
-    def _student(self, mean, std):
-        config = self.config
-        return networks.build(
-            config.student,
-            self.input_shape,
-            self.classes,
-            mean=mean,
-            std=std,
-            synchronized_batch_norm=self.distribution.replicas > 1,
-        )
-
-    def _adversaries(self, mean, std):
-        """Generator, and discriminator or None."""
-        config = self.config
-        synchronized = self.distribution.replicas > 1
-        generator = networks.generator(
-            self.input_shape,
-            latent_dim=config.latent_dim,
-            preset=config.preset,
-            synchronized_batch_norm=synchronized,
-        )
-        if config.regularizer == "none":
-            return generator, None
-        return generator, networks.discriminator(
-            self.input_shape,
-            preset=config.preset,
-            regularizer=config.regularizer,
-            overlap_stride=config.overlap_stride,
-            mean=mean,
-            std=std,
-            synchronized_batch_norm=synchronized,
-        )
-
     def trainer(self, teacher, schedule):
         """The compiled method on fresh networks: `MosaicKD` or a baseline."""
         config = self.config
         mean, std = teachers.normalization(teacher)
         keras.utils.set_random_seed(config.seed)
         with self.distribution.scope():
-            student = self._student(mean, std)
+            student = self.student(mean, std)
             if config.method == "kd":
                 trainer = KnowledgeDistillation(
                     teacher, student, temperature=config.temperature, seed=config.seed
@@ -229,7 +61,7 @@ class Experiment:
                     )
                 )
                 return trainer
-            generator, discriminator = self._adversaries(mean, std)
+            generator, discriminator = self.adversaries(mean, std)
             trainer = MosaicKD(
                 teacher,
                 student,
@@ -469,97 +301,11 @@ def select_ood(config):
     return experiment.select(experiment.teacher().model).describe()
 
 
-def accuracy(model, pictures):
-    """Share of pictures that a model of logits puts into the right class."""
-    x, y = evaluation_arrays(pictures)
-    logits = model.predict(x, batch_size=EVALUATION_BATCH, verbose=0)
-    return float(np.mean(np.argmax(logits, axis=-1) == y))
-
-
-def load_run(run_dir):
-    """The trainer of a run, with all its networks, as it was at the last checkpoint.
-
-    Raises:
-        InputError: if there is none or it cannot be loaded.
-    """
-    run = RunDirectory(run_dir)
-    if not run.has_checkpoint:
-        raise InputError(f"--run_dir must hold a run with a checkpoint. Received: {run_dir}")
-    try:
-        return keras.saving.load_model(run / CHECKPOINT, compile=False, safe_mode=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise InputError(f"the checkpoint {run / CHECKPOINT} cannot be loaded: {error}") from error
-
-
-def evaluate(run_dir, dataset="", data_dir=""):
-    """Evaluates a finished run's student beside its teacher.
-
-    Args:
-        run_dir: directory of the run.
-        dataset: data set whose test pictures are used; by default the run's.
-        data_dir: directory of data files.
-
-    Returns:
-        Dict with accuracies and agreement, as fractions of 1.
-    """
-    trainer = load_run(run_dir)
-    metrics = RunDirectory(run_dir).read_json(METRICS)
-    height, _, channels = trainer.student.input_shape[1:]
-    tested = load(
-        dataset or metrics["dataset"],
-        "test",
-        image_size=height,
-        channels=channels,
-        data_dir=data_dir or None,
-    )
-    if len(tested.class_names) != trainer.student.output_shape[-1]:
-        raise InputError(
-            f"--dataset must have the {trainer.student.output_shape[-1]} classes of the run. "
-            f"Received: {tested.name} with {len(tested.class_names)}"
-        )
-    x, y = evaluation_arrays(tested)
-    teacher, student = (
-        np.argmax(network.predict(x, batch_size=EVALUATION_BATCH, verbose=0), axis=-1)
-        for network in (trainer.teacher, trainer.student)
-    )
-    return {
-        "dataset": tested.name,
-        "pictures": len(tested),
-        "teacher_accuracy": float(np.mean(teacher == y)),
-        "student_accuracy": float(np.mean(student == y)),
-        "student_agreement": float(np.mean(student == teacher)),
-    }
-
-
-def sample(run_dir, count, out, seed=0):
-    """Draws a grid of a run's synthetic pictures, sorted by the teacher's class.
-
-    Args:
-        run_dir: directory of a mosaickd run.
-        count: number of pictures.
-        out: PNG file to write.
-        seed: seed of z.
-
-    Returns:
-        The file's path.
-    """
-    trainer = load_run(run_dir)
-    if not isinstance(trainer, MosaicKD):
-        raise InputError(f"--run_dir must hold a run of --method=mosaickd. Received: {run_dir}")
-    latents = np.random.default_rng(seed).standard_normal((count, trainer.latent_dim), "float32")
-    grid = callbacks.draw_samples(trainer.generator, trainer.teacher, latents)
-    return pictures.write_png(out, grid)
-
-
 __all__ = [
     "Experiment",
     "ExperimentConfig",
-    "accuracy",
     "check",
     "dry_run",
-    "evaluate",
-    "load_run",
-    "sample",
     "select_ood",
     "train",
     "train_teacher",

@@ -38,6 +38,8 @@ LAYERS: dict[str, set[str]] = {
     "baselines": _METHOD,
     "cost": {"data", "networks"},
     "teachers": {"data", "networks", "optimizers", "teacher_outputs"},
+    "preparation": {"data", "networks", "run_directory", "teachers", "training"},
+    "evaluation": {"callbacks", "data", "mosaic_kd", "pictures", "run_directory"},
     "experiment": {
         "baselines",
         "callbacks",
@@ -45,16 +47,16 @@ LAYERS: dict[str, set[str]] = {
         "config",
         "cost",
         "data",
+        "evaluation",
         "export",
         "mosaic_kd",
         "networks",
         "optimizers",
-        "pictures",
+        "preparation",
         "run_directory",
         "teachers",
-        "training",
     },
-    "cli": {"experiment", "export", "run_directory"},
+    "cli": {"evaluation", "experiment", "export", "run_directory"},
 }
 
 # The only places that may import TensorFlow. The command line's process loads it quietly, where it

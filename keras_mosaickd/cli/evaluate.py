@@ -10,10 +10,10 @@ from keras_mosaickd.cli import flags, runner
 def main(parsed: flags.Parsed) -> None:
     """Evaluates the run's student and teacher and prints the figures."""
     run_dir = runner.required(parsed, "run_dir")
-    from keras_mosaickd import experiment
+    from keras_mosaickd import evaluation
 
     runner.print_values(
-        experiment.evaluate(
+        evaluation.evaluate(
             run_dir, dataset=parsed.values["dataset"], data_dir=parsed.values["data_dir"]
         )
     )

@@ -12,9 +12,9 @@ def main(parsed: flags.Parsed) -> None:
     """Draws the grid and prints where it is."""
     run_dir = runner.required(parsed, "run_dir")
     out = parsed.values["out"] or str(Path(run_dir) / "samples.png")
-    from keras_mosaickd import experiment
+    from keras_mosaickd import evaluation
 
-    print(experiment.sample(run_dir, parsed.values["count"], out))
+    print(evaluation.sample(run_dir, parsed.values["count"], out))
 
 
 def console() -> None:

@@ -1,4 +1,4 @@
-"""What each command asks of the library, with a stand-in for keras_mosaickd.experiment."""
+"""What each command asks of the library, with a stand-in for its modules."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def experiment(monkeypatch, tmp_path):
     module.select_ood = record("select_ood", "kept 10 of 20")
     module.evaluate = record("evaluate", {"student_accuracy": 0.25})
     module.sample = record("sample", Path("samples.png"))
-    monkeypatch.setitem(sys.modules, "keras_mosaickd.experiment", module)
-    monkeypatch.setattr(keras_mosaickd, "experiment", module, raising=False)
+    for name in ("experiment", "evaluation"):
+        monkeypatch.setitem(sys.modules, f"keras_mosaickd.{name}", module)
+        monkeypatch.setattr(keras_mosaickd, name, module, raising=False)
     monkeypatch.chdir(tmp_path)
     return module
 

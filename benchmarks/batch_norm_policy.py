@@ -1,6 +1,6 @@
-"""BatchNorm policy `inference` against `official`, on the quickstart's digits.
+"""BatchNorm policy `inference` against `training`, by default on the quickstart's digits.
 
-    python benchmarks/batch_norm_policy.py [--seeds 0 1 2] [--updates 250]
+    python benchmarks/batch_norm_policy.py [--seeds 0 1 2] [--updates 250] [--flagfile FILE]
 
 Same teacher, networks (preset `paper`), pictures and seeds; only `batch_norm_policy` differs.
 The measure that decides is taken on the domain's training pictures, so that no test picture takes
@@ -39,11 +39,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--updates", type=int, default=250)
+    parser.add_argument("--policies", nargs="+", default=["inference", "training"])
+    parser.add_argument(
+        "--flagfile", type=Path, default=ROOT / "configs" / "quickstart_mosaickd.flags"
+    )
     arguments = parser.parse_args()
-    recipe = ROOT / "configs" / "quickstart_mosaickd.flags"
-    config = ExperimentConfig(**flags.parse("train", [f"--flagfile={recipe}"]).settings())
+    settings = flags.parse("train", [f"--flagfile={arguments.flagfile}"]).settings()
+    config = ExperimentConfig(**settings)
     print("| policy | agreement | KL(T‖S), nats | agreement by seed |\n|---|---|---|---|")
-    for policy in ("inference", "official"):
+    for policy in arguments.policies:
         results = [
             measure(
                 dataclasses.replace(config, seed=seed, student_updates=arguments.updates), policy

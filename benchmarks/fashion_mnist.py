@@ -2,16 +2,21 @@
 
     python benchmarks/fashion_mnist.py [--updates 2000 6000] [--seeds 0 1 2] [--ood_size 500]
 
-Every run is an ordinary `bin/train` into runs/fashion_mnist/; runs that are finished are not made
-again and interrupted ones are continued, so the command can be stopped and repeated. All runs share
-one teacher, that of seed 0. The table goes to standard output and to runs/fashion_mnist/table.md.
+Every run is an ordinary `bin/train` into runs/fashion_mnist/, on one core, as many at a time as
+there are cores (`--jobs`); runs that are finished are not made again and interrupted ones are
+continued, so the command can be stopped and repeated. All runs share one teacher, that of seed 0.
+The table goes to standard output and to runs/fashion_mnist/table.md; what a run prints goes to its
+directory with `.log` appended.
 """
 
 import argparse
 import json
+import os
+import queue
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from keras_mosaickd.cli import flags
@@ -38,8 +43,8 @@ def train_teacher():
     return printed.split("teacher_file")[1].split()[0]
 
 
-def run(method, seed, updates, ood_size, teacher):
-    """Makes one run, unless it is there; returns its metrics."""
+def run(method, seed, updates, ood_size, teacher, cores):
+    """Makes one run on a core out of a queue of them, unless it is there; returns its metrics."""
     config, settings = METHODS[method]
     name = "".join(c if c.isalnum() else "_" for c in method)
     run_dir = RUNS / f"{name}-{updates}-ood{ood_size}-seed{seed}"
@@ -56,7 +61,12 @@ def run(method, seed, updates, ood_size, teacher):
             f"--cache_dir={ROOT / '.cache'}",
             *settings,
         ]
-        subprocess.run(command, check=True)
+        core = cores.get()
+        try:
+            with open(f"{run_dir}.log", "a") as log:
+                subprocess.run(["taskset", "-c", str(core), *command], check=True, stdout=log)
+        finally:
+            cores.put(core)
     return json.loads(metrics.read_text())
 
 
@@ -73,26 +83,43 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--ood_size", type=int, default=500, help="0 takes the whole pool")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     teacher = train_teacher()
+    cores: queue.Queue[int] = queue.Queue()
+    for core in sorted(os.sched_getaffinity(0))[: arguments.jobs]:
+        cores.put(core)
     rows = [
         "| student updates | method | accuracy | by seed | agreement | seconds | teacher |",
         "|---|---|---|---|---|---|---|",
     ]
-    for updates in arguments.updates:
-        for method in arguments.methods:
-            results = [
-                run(method, seed, updates, arguments.ood_size, teacher) for seed in arguments.seeds
-            ]
-            accuracies = [result["student_accuracy"] for result in results]
-            rows.append(
-                f"| {updates} | {method} | {spread(accuracies)} "
-                f"| {', '.join(f'{accuracy:.3f}' for accuracy in accuracies)} "
-                f"| {spread([result['student_agreement'] for result in results])} "
-                f"| {statistics.mean(result['train_seconds'] for result in results):.0f} "
-                f"| {spread([result['teacher_accuracy'] for result in results])} |"
+    cells = [(updates, method) for updates in arguments.updates for method in arguments.methods]
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        pending = {
+            (cell, seed): pool.submit(
+                run, cell[1], seed, cell[0], arguments.ood_size, teacher, cores
             )
+            for cell in cells
+            for seed in arguments.seeds
+        }
+        results = {key: future.result() for key, future in pending.items()}
+    for updates, method in cells:
+        metrics = [results[(updates, method), seed] for seed in arguments.seeds]
+        accuracies, agreements, seconds, teachers = (
+            [run[key] for run in metrics]
+            for key in (
+                "student_accuracy",
+                "student_agreement",
+                "train_seconds",
+                "teacher_accuracy",
+            )
+        )
+        rows.append(
+            f"| {updates} | {method} | {spread(accuracies)} "
+            f"| {', '.join(f'{accuracy:.3f}' for accuracy in accuracies)} "
+            f"| {spread(agreements)} | {statistics.mean(seconds):.0f} | {spread(teachers)} |"
+        )
     table = "\n".join(rows) + "\n"
     (RUNS / "table.md").write_text(table)
     sys.stdout.write(table)

@@ -26,6 +26,7 @@ class ExperimentConfig:
     method: str = "mosaickd"
     preset: str = "paper"
     regularizer: str = "patch"
+    batch_norm_policy: str = "training"
     synthetic_only: bool = False
     latent_dim: int = 100
     overlap_stride: int = 1

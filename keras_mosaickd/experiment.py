@@ -77,7 +77,7 @@ class Experiment(Preparation):
                 temperature=config.temperature,
                 local_reduction=config.local_reduction,
                 synthetic_only=config.synthetic_only,
-                batch_norm_policy="official" if config.preset == "official" else "inference",
+                batch_norm_policy=config.batch_norm_policy,
                 seed=config.seed,
             )
             trainer.compile(

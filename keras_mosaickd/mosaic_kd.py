@@ -10,7 +10,7 @@ from keras_mosaickd.data.streams import mosaic_stream
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.student_trainer import StudentTrainer
 
-BATCH_NORM_POLICIES = ("inference", "official")
+BATCH_NORM_POLICIES = ("training", "inference")
 
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
@@ -53,9 +53,10 @@ class MosaicKD(StudentTrainer):
         local_reduction: "mean" (64 times the mean over D's map) or "sum" (the authors' code).
         synthetic_only: train S on generated pictures alone.
         teacher_outputs: "auto", "logits" or "probabilities".
-        batch_norm_policy: "inference": S in the generator's step and G when it samples for S run
-            in inference mode; "official": in training mode, as in the authors' code, which moves
-            their BatchNorm statistics in each other's phases.
+        batch_norm_policy: "training": S in the generator's step and G when it samples for S run
+            in training mode, as in the authors' code, and so their BatchNorm statistics move in
+            each other's phases too; "inference": in inference mode (docs/algorithm.md measures
+            them).
         seed: seed of z.
         **kwargs: of `keras.Model`.
 
@@ -86,7 +87,7 @@ class MosaicKD(StudentTrainer):
         local_reduction="mean",
         synthetic_only=False,
         teacher_outputs="auto",
-        batch_norm_policy="inference",
+        batch_norm_policy="training",
         seed=None,
         **kwargs,
     ):
@@ -199,7 +200,7 @@ class MosaicKD(StudentTrainer):
                 synthetic = ops.stop_gradient(
                     self.generator(
                         self.latents(ops.shape(patches)[0]),
-                        training=self.batch_norm_policy == "official",
+                        training=self.batch_norm_policy == "training",
                     )
                 )
             if self.synthetic_only:
@@ -230,7 +231,7 @@ class MosaicKD(StudentTrainer):
             terms["local_loss"] = ops.mean(local)
             regularization += self.local_weight * terms["local_loss"]
         teacher_logits = self.teacher(pictures, training=False)
-        student_logits = self.student(pictures, training=self.batch_norm_policy == "official")
+        student_logits = self.student(pictures, training=self.batch_norm_policy == "training")
         terms["align_loss"] = ops.mean(losses.entropy(teacher_logits))
         regularization += self.align_weight * terms["align_loss"]
         terms["balance_loss"] = losses.negative_entropy(

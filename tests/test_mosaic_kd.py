@@ -123,7 +123,7 @@ def generator_phase(model):
 def student_phase(model):
     def update(data):
         synthetic = model.generator(
-            model.latents(BATCH), training=model.batch_norm_policy == "official"
+            model.latents(BATCH), training=model.batch_norm_policy == "training"
         )
         model.update_student(keras.ops.concatenate([synthetic, data[1][:, 0]], axis=0))
 
@@ -154,12 +154,12 @@ def discriminator_phase(model):
         ),
         (
             generator_phase,
-            "official",
+            "training",
             {"generator", "discriminator"},
             {"generator", "discriminator", "student"},
         ),
         (student_phase, "inference", {"student"}, {"student"}),
-        (student_phase, "official", {"student"}, {"student", "generator"}),
+        (student_phase, "training", {"student"}, {"student", "generator"}),
     ],
 )
 def test_who_moves_what(phase, policy, weights, moved_statistics):
@@ -242,7 +242,7 @@ def test_seed_makes_the_run():
 @pytest.mark.parametrize("kind", ["mosaickd", "kd"])
 def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path, kind):
     if kind == "mosaickd":
-        model, data = game(batch_norm_policy="official"), stream
+        model, data = game(batch_norm_policy="training"), stream
     else:
         model = KnowledgeDistillation(classifier(1), classifier(2), temperature=4.0)
         model.compile(student_recipe(12))
@@ -313,7 +313,7 @@ def test_keras_tensorboard_callback_logs_the_three_rates(tmp_path):
         ({"temperature": 0}, "temperature must be positive. Received: 0"),
         ({"student_steps": 0}, "student_steps must be a positive integer. Received: 0"),
         ({"local_reduction": "max"}, "local_reduction must be one of mean, sum"),
-        ({"batch_norm_policy": "x"}, "batch_norm_policy must be one of inference, official"),
+        ({"batch_norm_policy": "x"}, "batch_norm_policy must be one of training, inference"),
         ({"latent_dim": 7}, "z of size latent_dim=7"),
     ],
 )

@@ -114,8 +114,8 @@ _TABLE = (
         "preset",
         str,
         "paper",
-        "Generator, discriminator and BatchNorm policy: paper (supplement, tables 2 and 3) or "
-        "official (the authors' code).",
+        "Generator and discriminator: paper (supplement, tables 2 and 3) or official (the authors' "
+        "code).",
         _NETWORKS,
         choices=("paper", "official"),
     ),
@@ -215,6 +215,15 @@ _TABLE = (
         "figure 1).",
         _DISTILLATION,
         choices=("patch", "image", "none"),
+    ),
+    Flag(
+        "batch_norm_policy",
+        str,
+        "training",
+        "BatchNorm of the student in the generator's update, and of the generator when it draws "
+        "for the student: training (the authors' code) or inference.",
+        _DISTILLATION,
+        choices=("training", "inference"),
     ),
     Flag(
         "synthetic_only",

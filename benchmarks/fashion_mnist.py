@@ -1,4 +1,4 @@
-"""MosaicKD against plain distillation on Fashion-MNIST: the README's table, from one command.
+"""MosaicKD against the baselines on Fashion-MNIST: the README's tables, from one command.
 
     python benchmarks/fashion_mnist.py [--updates 2000 6000] [--seeds 0 1 2] [--ood_size 500]
 
@@ -24,11 +24,27 @@ from keras_mosaickd.cli.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "fashion_mnist"
+# Row -> flagfile in configs/ and what is added to it.
 METHODS = {
-    "kd": ("kd", []),
-    "kd, temperature 1": ("kd", ["--temperature=1"]),
-    "kd, temperature 20": ("kd", ["--temperature=20"]),
-    "mosaickd": ("mosaickd", []),
+    "supervised": ("fashion_mnist", ["--method=supervised"]),
+    "kd": ("fashion_mnist_kd", []),
+    "balanced": ("fashion_mnist_kd", ["--method=balanced"]),
+    "fitnet": ("fashion_mnist_kd", ["--method=fitnet"]),
+    "data_free": ("fashion_mnist", ["--method=data_free"]),
+    "mosaickd": ("fashion_mnist_mosaickd", []),
+    "mosaickd, image": ("fashion_mnist_mosaickd", ["--regularizer=image"]),
+    "mosaickd, none": ("fashion_mnist_mosaickd", ["--regularizer=none"]),
+    "mosaickd, synthetic only": ("fashion_mnist_mosaickd", ["--synthetic_only"]),
+    "mosaickd, image, synthetic only": (
+        "fashion_mnist_mosaickd",
+        ["--regularizer=image", "--synthetic_only"],
+    ),
+    "mosaickd, none, synthetic only": (
+        "fashion_mnist_mosaickd",
+        ["--regularizer=none", "--synthetic_only"],
+    ),
+    "kd, temperature 1": ("fashion_mnist_kd", ["--temperature=1"]),
+    "kd, temperature 20": ("fashion_mnist_kd", ["--temperature=20"]),
 }
 
 
@@ -52,7 +68,7 @@ def run(method, seed, updates, ood_size, teacher, cores):
     if not metrics.is_file():
         command = [
             str(ROOT / "bin" / "train"),
-            f"--flagfile={ROOT / 'configs' / f'fashion_mnist_{config}.flags'}",
+            f"--flagfile={ROOT / 'configs' / f'{config}.flags'}",
             f"--student_updates={updates}",
             f"--ood_size={ood_size}",
             f"--seed={seed}",

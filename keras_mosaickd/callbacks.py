@@ -32,13 +32,17 @@ def draw_samples(
         columns: Pictures per row; by default the grid is square.
 
     Returns:
-        uint8 [H, W, c]; see `keras_mosaickd.pictures.grid`. No model's state is changed.
+        uint8 [H, W, c]; see `keras_mosaickd.pictures.grid`. Where every pixel has a prediction, the
+        teacher's label map stands to the right of each picture. No model's state is changed.
     """
     images = generator(keras.ops.convert_to_tensor(latents, dtype="float32"), training=False)
     scores = keras.ops.convert_to_numpy(teacher(images, training=False)).astype("float32")
-    scores = scores.reshape(scores.shape[0], -1, scores.shape[-1]).mean(axis=1)
-    order = numpy.argsort(scores.argmax(axis=-1), kind="stable")
-    return pictures.grid(keras.ops.convert_to_numpy(images)[order], columns)
+    means = scores.reshape(scores.shape[0], -1, scores.shape[-1]).mean(axis=1)
+    order = numpy.argsort(means.argmax(axis=-1), kind="stable")
+    drawn = keras.ops.convert_to_numpy(images)[order]
+    if scores.ndim == 4:
+        drawn = pictures.beside_label_maps(drawn, scores[order].argmax(axis=-1), scores.shape[-1])
+    return pictures.grid(drawn, columns)
 
 
 class SampleGrid(keras.callbacks.Callback):

@@ -3,6 +3,13 @@
 import dataclasses
 import math
 
+METHODS = ("mosaickd", "kd", "balanced", "fitnet", "data_free", "supervised")
+# Methods with a generator: one training step holds `student_steps` updates of the student.
+GAMES = ("mosaickd", "data_free")
+# Methods that learn from out-of-domain pictures.
+OUT_OF_DOMAIN = ("mosaickd", "kd", "balanced", "fitnet")
+TASKS = ("classification", "segmentation")
+
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
@@ -11,6 +18,7 @@ class ExperimentConfig:
     What each means is said once, in `bin/train --help`.
     """
 
+    task: str = "classification"
     dataset: str = "digits[0-4]"
     ood: str = "digits[5-9]"
     ood_size: int = 0
@@ -36,6 +44,7 @@ class ExperimentConfig:
     student_updates: int = 0
     evaluations: int = 10
     temperature: float = 1.0
+    hint_weight: float = 1.0
     regularization_weight: float = 1.0
     local_weight: float = 1.0
     align_weight: float = 1.0
@@ -45,15 +54,24 @@ class ExperimentConfig:
     student_learning_rate: float = 0.1
     generator_learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+    checkpoint_every_steps: int = 0
     strategy: str = "auto"
     precision: str = "float32"
     seed: int = 0
 
     @property
     def student_batch_size(self):
-        """Pictures in one student update: B synthetic and B out-of-domain, or B alone."""
-        both = self.method != "mosaickd" or not self.synthetic_only
-        return self.batch_size * (2 if both else 1)
+        """Pictures in one student update: B synthetic and B out-of-domain, or B synthetic alone.
+
+        The methods without a generator see as many as the game: 2 B.
+        """
+        alone = self.method == "data_free" or (self.method == "mosaickd" and self.synthetic_only)
+        return self.batch_size * (1 if alone else 2)
+
+    @property
+    def is_game(self):
+        """Whether the method has a generator."""
+        return self.method in GAMES
 
     def schedule(self, pool_size):
         """Lengths of the distillation on a pool of `pool_size` pictures.
@@ -71,7 +89,7 @@ class ExperimentConfig:
             iterations_per_round = math.ceil(iterations / rounds)
         else:
             rounds, iterations_per_round = self.epochs, per_pass
-        per_step = self.student_steps if self.method == "mosaickd" else 1
+        per_step = self.student_steps if self.is_game else 1
         return Schedule(
             rounds=rounds,
             steps_per_round=iterations_per_round * self.student_steps // per_step,

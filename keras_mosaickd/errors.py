@@ -1,4 +1,4 @@
-"""The one exception that means: what was given cannot be used, and nothing has been started."""
+"""The exceptions that have a meaning of their own: bad input, a diverged and a stopped training."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,19 @@ class InputError(ValueError):
     The message is one line that says what was expected and what was received, and names the flag
     or the file. The command line turns it into exit status 2; every other exception into 1.
     """
+
+
+class DivergedError(RuntimeError):
+    """A training whose losses or weights are no longer numbers."""
+
+
+class StoppedError(RuntimeError):
+    """A training that was left after a signal, with its state saved.
+
+    Args:
+        signal_number: the signal.
+    """
+
+    def __init__(self, signal_number):
+        super().__init__(f"stopped by signal {signal_number}")
+        self.signal_number = signal_number

@@ -4,19 +4,64 @@ import keras
 import numpy as np
 
 from keras_mosaickd import callbacks, pictures
+from keras_mosaickd.checkpoints import newest_intact
+from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import evaluation_arrays, load
+from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.mosaic_kd import MosaicKD
 from keras_mosaickd.run_directory import CHECKPOINT, METRICS, RunDirectory
 
-EVALUATION_BATCH = 256
+# Pictures at a time, by task: logits of every pixel take more memory.
+EVALUATION_BATCH = {"classification": 256, "segmentation": 16}
 
 
-def accuracy(model, pictures):
-    """Share of pictures that a model of logits puts into the right class."""
-    x, y = evaluation_arrays(pictures)
-    logits = model.predict(x, batch_size=EVALUATION_BATCH, verbose=0)
-    return float(np.mean(np.argmax(logits, axis=-1) == y))
+def predictions(model, pictures):
+    """Class of every picture, or of every pixel, by a model of logits.
+
+    Args:
+        model: Keras model from pictures in [0, 1] to logits `[..., classes]`.
+        pictures: `Pictures`.
+
+    Returns:
+        int64 array of the shape of the pictures' labels.
+    """
+    x, _ = evaluation_arrays(pictures)
+    # A few batches at a time: the logits of all pixels of a large set would fill the memory.
+    size = EVALUATION_BATCH[pictures.task]
+    chunks = [
+        np.argmax(model.predict(x[start : start + 16 * size], batch_size=size, verbose=0), axis=-1)
+        for start in range(0, len(x), 16 * size)
+    ]
+    return np.concatenate(chunks)
+
+
+def scores(model, pictures):
+    """How well a model of logits does on labelled pictures.
+
+    Args:
+        model: Keras model from pictures in [0, 1] to logits `[..., classes]`.
+        pictures: `Pictures` with labels.
+
+    Returns:
+        Dict with `accuracy` and, for segmentation, `mean_iou`, as fractions of 1.
+    """
+    return _scores(predictions(model, pictures), pictures)
+
+
+def _scores(predicted, pictures):
+    labels = np.asarray(pictures.labels)
+    counted = labels != VOID if pictures.task == "segmentation" else np.ones(labels.shape, bool)
+    result = {"accuracy": float(np.mean(predicted[counted] == labels[counted]))}
+    if pictures.task == "segmentation":
+        classes = len(pictures.class_names)
+        pairs = labels[counted].astype("int64") * classes + predicted[counted]
+        confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        union = confusion.sum(axis=0) + confusion.sum(axis=1) - np.diag(confusion)
+        # As keras.metrics.MeanIoU: a class that is nowhere does not count.
+        present = union > 0
+        result["mean_iou"] = float(np.mean(np.diag(confusion)[present] / union[present]))
+    return result
 
 
 def load_run(run_dir):
@@ -26,12 +71,13 @@ def load_run(run_dir):
         InputError: if there is none or it cannot be loaded.
     """
     run = RunDirectory(run_dir)
-    if not run.has_checkpoint:
+    checkpoint = newest_intact(run / CHECKPOINT)
+    if checkpoint is None:
         raise InputError(f"--run_dir must hold a run with a checkpoint. Received: {run_dir}")
     try:
-        return keras.saving.load_model(run / CHECKPOINT, compile=False, safe_mode=True)
+        return keras.saving.load_model(checkpoint, compile=False, safe_mode=True)
     except (ValueError, OSError, KeyError, TypeError) as error:
-        raise InputError(f"the checkpoint {run / CHECKPOINT} cannot be loaded: {error}") from error
+        raise InputError(f"the checkpoint {checkpoint} cannot be loaded: {error}") from error
 
 
 def evaluate(run_dir, dataset="", data_dir=""):
@@ -55,21 +101,19 @@ def evaluate(run_dir, dataset="", data_dir=""):
         channels=channels,
         data_dir=data_dir or None,
     )
-    if len(tested.class_names) != trainer.student.output_shape[-1]:
+    if tested.labels is None or len(tested.class_names) != trainer.student.output_shape[-1]:
         raise InputError(
             f"--dataset must have the {trainer.student.output_shape[-1]} classes of the run. "
             f"Received: {tested.name} with {len(tested.class_names)}"
         )
-    x, y = evaluation_arrays(tested)
     teacher, student = (
-        np.argmax(network.predict(x, batch_size=EVALUATION_BATCH, verbose=0), axis=-1)
-        for network in (trainer.teacher, trainer.student)
+        predictions(network, tested) for network in (trainer.teacher, trainer.student)
     )
     return {
         "dataset": tested.name,
         "pictures": len(tested),
-        "teacher_accuracy": float(np.mean(teacher == y)),
-        "student_accuracy": float(np.mean(student == y)),
+        **{f"teacher_{name}": value for name, value in _scores(teacher, tested).items()},
+        **{f"student_{name}": value for name, value in _scores(student, tested).items()},
         "student_agreement": float(np.mean(student == teacher)),
     }
 
@@ -88,7 +132,10 @@ def sample(run_dir, count, out, seed=0):
     """
     trainer = load_run(run_dir)
     if not isinstance(trainer, MosaicKD):
-        raise InputError(f"--run_dir must hold a run of --method=mosaickd. Received: {run_dir}")
+        raise InputError(
+            f"--run_dir must hold a run with a generator (--method={' or '.join(GAMES)}). "
+            f"Received: {run_dir}"
+        )
     latents = np.random.default_rng(seed).standard_normal((count, trainer.latent_dim), "float32")
     grid = callbacks.draw_samples(trainer.generator, trainer.teacher, latents)
     return pictures.write_png(out, grid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -43,6 +43,20 @@ class EventFile:
             "encoded_image_string": pictures.encode_png(picture),
         }
         self._write(step, [{"tag": tag, "image": image}])
+
+    def histogram(self, step: int, tag: str, counts: Sequence[int]) -> None:
+        """Writes how often each of the whole numbers 0, 1, ... occurred, one bucket for each."""
+        occurred = [number for number, count in enumerate(counts) if count]
+        histogram = {
+            "min": min(occurred, default=0) - 0.5,
+            "max": max(occurred, default=0) + 0.5,
+            "num": sum(counts),
+            "sum": sum(number * count for number, count in enumerate(counts)),
+            "sum_squares": sum(number**2 * count for number, count in enumerate(counts)),
+            "bucket_limit": [number + 0.5 for number in range(len(counts))],
+            "bucket": counts,
+        }
+        self._write(step, [{"tag": tag, "histo": histogram}])
 
     def close(self) -> None:
         """Closes the file; a later entry opens another one."""

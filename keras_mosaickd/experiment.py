@@ -1,22 +1,27 @@
 """One experiment from plain settings: teacher, selection, distillation, evaluation, export."""
 
+import dataclasses
 import functools
 import importlib.util
 
 import keras
 import numpy as np
 
-from keras_mosaickd import callbacks, cost, networks, teachers
-from keras_mosaickd.baselines import KnowledgeDistillation
-from keras_mosaickd.checkpoints import Checkpoint
-from keras_mosaickd.config import ExperimentConfig
-from keras_mosaickd.data import evaluation_arrays, mosaic_stream, select, supervised_stream
-from keras_mosaickd.evaluation import EVALUATION_BATCH, accuracy
+from keras_mosaickd import callbacks, cost, methods, teachers
+from keras_mosaickd.checkpoints import (
+    Checkpoint,
+    CollapseWarning,
+    StopSignals,
+    StopWhenInvalid,
+    newest_intact,
+)
+from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
+from keras_mosaickd.data import evaluation_arrays, select
+from keras_mosaickd.evaluation import EVALUATION_BATCH, scores
 from keras_mosaickd.export import export_saved_model
-from keras_mosaickd.mosaic_kd import MosaicKD
-from keras_mosaickd.optimizers import recipe, student_recipe
 from keras_mosaickd.preparation import Preparation
 from keras_mosaickd.run_directory import (
+    BEST_STUDENT,
     CHECKPOINT,
     ENVIRONMENT,
     HISTORY,
@@ -46,65 +51,11 @@ class Experiment(Preparation):
 
     def trainer(self, teacher, schedule):
         """The compiled method on fresh networks: `MosaicKD` or a baseline."""
-        config = self.config
-        mean, std = teachers.normalization(teacher)
-        keras.utils.set_random_seed(config.seed)
-        with self.distribution.scope():
-            student = self.student(mean, std)
-            if config.method == "kd":
-                trainer = KnowledgeDistillation(
-                    teacher, student, temperature=config.temperature, seed=config.seed
-                )
-                trainer.compile(
-                    student_recipe(
-                        schedule.student_updates, config.student_learning_rate, config.weight_decay
-                    )
-                )
-                return trainer
-            generator, discriminator = self.adversaries(mean, std)
-            trainer = MosaicKD(
-                teacher,
-                student,
-                generator,
-                discriminator,
-                latent_dim=config.latent_dim,
-                student_steps=config.student_steps,
-                regularization_weight=config.regularization_weight,
-                local_weight=config.local_weight,
-                align_weight=config.align_weight,
-                adversarial_weight=config.adversarial_weight,
-                balance_weight=config.balance_weight,
-                temperature=config.temperature,
-                local_reduction=config.local_reduction,
-                synthetic_only=config.synthetic_only,
-                batch_norm_policy=config.batch_norm_policy,
-                seed=config.seed,
-            )
-            trainer.compile(
-                **recipe(
-                    schedule.steps,
-                    config.student_steps,
-                    config.student_learning_rate,
-                    config.generator_learning_rate,
-                    config.weight_decay,
-                )
-            )
-        return trainer
+        return methods.trainer(self, teacher, schedule)
 
-    def stream(self, images, schedule, first_step):
+    def stream(self, images, schedule, first_step, labels=None):
         """The training data: what `fit` takes, from global step `first_step` on."""
-        config = self.config
-        common = {
-            "seed": config.seed,
-            "first_step": first_step,
-            "steps_per_epoch": schedule.steps_per_round,
-            "flip": self.pool.flip,
-        }
-        if config.method == "kd":
-            return supervised_stream(images, None, config.student_batch_size, **common)
-        return mosaic_stream(
-            images, config.batch_size, student_steps=config.student_steps, **common
-        )
+        return methods.stream(self, images, labels, schedule, first_step)
 
     # ---- the commands --------------------------------------------------------------------
 
@@ -114,7 +65,7 @@ class Experiment(Preparation):
             teacher,
             self.pool,
             count=self.config.ood_size,
-            batch_size=EVALUATION_BATCH,
+            batch_size=EVALUATION_BATCH[self.config.task],
             cache_dir=self.cache_dir,
         )
 
@@ -124,23 +75,24 @@ class Experiment(Preparation):
         A teacher that is not there yet is stood in for by an untrained one.
         """
         self.check()
-        schedule = self.config.schedule(self.config.ood_size or len(self.pool))
+        schedule = self.config.schedule(self.pictures)
         with self.distribution.scope():
             if self.given_teacher is not None:
                 teacher = self.given_teacher.model
             else:
-                teacher = networks.build(
-                    self.config.teacher, self.input_shape, self.classes, mean=0.5, std=0.5
-                )
+                teacher = self.network(self.config.teacher, mean=0.5, std=0.5)
         flags = "\n".join(
             f"--{name}={flag_value(value)}" for name, value in sorted(vars(self.config).items())
         )
         pictures = (
             f"domain             {len(self.domain)} training and {len(self.domain_test)} test "
-            f"pictures of {self.domain.name}, {self.classes} classes\n"
-            f"out-of-domain      {self.config.ood_size or len(self.pool)} of {len(self.pool)} "
-            f"pictures of {self.pool.name}"
+            f"pictures of {self.domain.name}, {self.classes} classes"
         )
+        if self.config.method in OUT_OF_DOMAIN:
+            pictures += (
+                f"\nout-of-domain      {self.pictures} of {len(self.pool)} pictures of "
+                f"{self.pool.name}"
+            )
         trainer = self.trainer(teacher, schedule)
         return "\n\n".join([flags, pictures, cost.describe(trainer, self.config, schedule)])
 
@@ -153,7 +105,7 @@ class Experiment(Preparation):
         self.check_domain()
         teacher = self.teacher()
         return {
-            "teacher_accuracy": accuracy(teacher.model, self.domain_test),
+            **self._about(teacher),
             "teacher_parameters": teacher.model.count_params(),
             "teacher_file": teacher.file,
         }
@@ -171,27 +123,53 @@ class Experiment(Preparation):
         run.path.mkdir(parents=True, exist_ok=True)
         run.write_json(ENVIRONMENT, environment(config.seed))
         teacher = self.teacher()
-        teacher_accuracy = accuracy(teacher.model, self.domain_test)
-        print(f"Teacher accuracy: {teacher_accuracy:.4f}")
-        selection = self.select(teacher.model)
-        print(selection.describe())
-        images = selection.images
-        schedule = config.schedule(len(images))
-        trainer, first_round = self._start_or_resume(run, teacher.model, schedule)
-        test_pictures, test_labels = evaluation_arrays(self.domain_test)
+        about_teacher = self._about(teacher)
+        print(f"Teacher accuracy: {about_teacher['teacher_accuracy']:.4f}")
+        images, labels = self._training_pictures(teacher.model)
+        schedule = config.schedule(len(self.domain) if images is None else len(images))
+        trainer, steps = self._start_or_resume(run, teacher.model, schedule)
+        with StopSignals() as stop:
+            while steps < schedule.steps:
+                steps = self._fit(run, trainer, images, labels, schedule, steps, stop)
+        about_teacher["teacher_seconds"] = teacher.seconds
+        return self._finish(run, trainer, schedule, about_teacher)
+
+    def _about(self, teacher):
+        """The teacher's scores on the test pictures, by the names of `metrics.json`."""
+        return {
+            f"teacher_{name}": value
+            for name, value in scores(teacher.model, self.domain_test).items()
+        }
+
+    def _fit(self, run, trainer, images, labels, schedule, steps, stop):
+        """Trains from a global step to the end; returns the step that was reached.
+
+        From the middle of a round it trains to the end of that round only: a call of Keras's `fit`
+        has one length of epoch.
+        """
+        first_round, done = divmod(steps, schedule.steps_per_round)
+        part = dataclasses.replace(schedule, steps_per_round=schedule.steps_per_round - done)
+        last_round = first_round + 1 if done else schedule.rounds
         trainer.fit(
-            self.stream(images, schedule, first_round * schedule.steps_per_round),
-            epochs=schedule.rounds,
+            self.stream(images, part, steps, labels),
+            epochs=last_round,
             initial_epoch=first_round,
-            steps_per_epoch=schedule.steps_per_round,
-            validation_data=(test_pictures, test_labels),
+            steps_per_epoch=part.steps_per_round,
+            validation_data=evaluation_arrays(self.domain_test),
             validation_batch_size=self._validation_batch_size(),
             verbose=teachers.progress(),
             shuffle=False,
-            callbacks=self._callbacks(run),
+            callbacks=self._callbacks(run, stop),
         )
-        about_teacher = {"teacher_accuracy": teacher_accuracy, "teacher_seconds": teacher.seconds}
-        return self._finish(run, trainer, schedule, about_teacher)
+        return last_round * schedule.steps_per_round
+
+    def _training_pictures(self, teacher):
+        selected = None
+        if self.config.method in OUT_OF_DOMAIN:
+            selection = self.select(teacher)
+            print(selection.describe())
+            selected = selection.images
+        return methods.training_pictures(self, teacher, selected)
 
     def _validation_batch_size(self):
         """Pictures in a validation batch, such that every device gets some of every batch.
@@ -199,58 +177,62 @@ class Experiment(Preparation):
         Keras wants the first batch to split evenly, and BatchNorm fails on no pictures at all.
         """
         replicas, size = self.distribution.replicas, len(self.domain_test)
-        batch = max(1, min(EVALUATION_BATCH, size) // replicas) * replicas
+        batch = max(1, min(EVALUATION_BATCH[self.config.task], size) // replicas) * replicas
         while batch > replicas and 0 < size % batch < replicas:
             batch -= replicas
         return batch
 
     def _start_or_resume(self, run, teacher, schedule):
-        if not run.has_checkpoint:
+        """The trainer and the number of training steps that it has made."""
+        checkpoint = newest_intact(run / CHECKPOINT)
+        if checkpoint is None:
             return self.trainer(teacher, schedule), 0
         with self.distribution.scope():
-            trainer = keras.saving.load_model(run / CHECKPOINT, safe_mode=True)
+            trainer = keras.saving.load_model(checkpoint, safe_mode=True)
         steps = int(keras.ops.convert_to_numpy(trainer.optimizer.iterations))
-        first_round = steps // schedule.steps_per_round
-        print(f"Continuing the run in {run.path} after round {first_round} of {schedule.rounds}")
-        return trainer, first_round
+        print(f"Continuing the run in {run.path} after step {steps} of {schedule.steps}")
+        return trainer, steps
 
-    def _callbacks(self, run):
+    def _callbacks(self, run, stop):
         chosen = [
-            keras.callbacks.TerminateOnNaN(),
+            StopWhenInvalid(run / CHECKPOINT),
             callbacks.HistoryCsv(run / HISTORY),
             callbacks.TensorBoardScalars(run / TENSORBOARD),
         ]
-        if self.config.method == "mosaickd":
+        if self.config.is_game:
             latents = np.random.default_rng(self.config.seed).standard_normal(
                 (64, self.config.latent_dim), dtype="float32"
             )
             chosen.append(callbacks.SampleGrid(run / TENSORBOARD, latents, path=run / SAMPLES))
+            chosen.append(CollapseWarning(self.classes))
+        agreements = [row["val_agreement"] for row in callbacks.read_history(run / HISTORY)]
         # Last, so that a checkpoint stands for a round whose other traces are on the disk.
-        return [*chosen, Checkpoint(run / CHECKPOINT)]
+        return [
+            *chosen,
+            Checkpoint(
+                run / CHECKPOINT,
+                every_steps=self.config.checkpoint_every_steps,
+                best=run / BEST_STUDENT,
+                best_so_far=max(agreements, default=-1.0),
+                stop=stop,
+            ),
+        ]
 
     def _finish(self, run, trainer, schedule, about_teacher):
         config = self.config
         history = callbacks.read_history(run / HISTORY)
-        if len(history) < schedule.rounds or not all(
-            np.isfinite(weight).all() for weight in trainer.student.get_weights()
-        ):
-            raise RuntimeError(
-                f"the run diverged in round {len(history)} of {schedule.rounds} (a loss or weight "
-                "is NaN or infinite): lower --student_learning_rate or --generator_learning_rate"
-            )
         trainer.student.save(run / STUDENT)
         if importlib.util.find_spec("tensorflow") is None:
             print(f"No SavedModel: it needs TensorFlow. The student is in {run / STUDENT}")
         else:
             export_saved_model(trainer.student, run / SAVED_MODEL, keras_path=run / STUDENT)
         seconds = sum(row["seconds"] for row in history)
-        is_game = config.method == "mosaickd"
-        synthetic = schedule.student_updates * config.batch_size if is_game else 0
+        synthetic = schedule.student_updates * config.batch_size if config.is_game else 0
         last = history[-1]
         metrics = {
             "method": config.method,
             "dataset": self.domain.name,
-            "ood": self.pool.name,
+            "ood": self.pool.name if config.method in OUT_OF_DOMAIN else None,
             "backend": keras.backend.backend(),
             "seed": config.seed,
             "teacher": config.teacher,
@@ -259,6 +241,11 @@ class Experiment(Preparation):
             "student_accuracy": last["val_accuracy"],
             "student_accuracy_best": max(row["val_accuracy"] for row in history),
             "student_agreement": last["val_agreement"],
+            **{
+                f"student_{name}": last[f"val_{name}"]
+                for name in ("mean_iou",)
+                if f"val_{name}" in last
+            },
             "teacher_parameters": trainer.teacher.count_params(),
             "student_parameters": trainer.student.count_params(),
             "student_updates": schedule.student_updates,

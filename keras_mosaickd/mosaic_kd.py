@@ -68,7 +68,7 @@ class MosaicKD(StudentTrainer):
         NeurIPS 2021 (supplement: sections A and B).
     """
 
-    networks = ("teacher", "student", "generator", "discriminator")
+    networks: tuple[str, ...] = ("teacher", "student", "generator", "discriminator")
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
 import math
 import os
@@ -46,6 +47,26 @@ def grid(images: Any, columns: int | None = None, least_size: int = 48) -> numpy
         top, left = index // columns * (height + 1), index % columns * (width + 1)
         sheet[top : top + height, left : left + width] = pixels[index]
     return sheet
+
+
+def beside_label_maps(images: Any, labels: Any, classes: int) -> numpy.ndarray:
+    """Puts the map of labels to the right of every picture, each class in a colour of its own.
+
+    Args:
+        images: [n, h, w, c], c 1 or 3; floats in [0, 1] or uint8.
+        labels: [n, h, w] integers in 0 .. classes - 1.
+        classes: Number of classes.
+
+    Returns:
+        uint8 [n, h, 2 w, 3].
+    """
+    pixels = _as_bytes(images)
+    colours = [
+        colorsys.hsv_to_rgb(index / classes, 0.75, 0.95 if index % 2 else 0.6)
+        for index in range(classes)
+    ]
+    maps = _as_bytes(numpy.asarray(colours)[numpy.asarray(labels)])
+    return numpy.concatenate([numpy.broadcast_to(pixels, maps.shape), maps], axis=2)
 
 
 def encode_png(picture: numpy.ndarray) -> bytes:

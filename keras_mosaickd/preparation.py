@@ -6,12 +6,11 @@ from pathlib import Path
 import keras
 
 from keras_mosaickd import networks, teachers
+from keras_mosaickd.config import METHODS, OUT_OF_DOMAIN
 from keras_mosaickd.data import load, parse, stored
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.run_directory import RunDirectory
 from keras_mosaickd.training import distribution
-
-METHODS = ("mosaickd", "kd")
 
 
 class Preparation:
@@ -48,7 +47,7 @@ class Preparation:
         height, _, channels = self.input_shape
         # Test pictures stay out of training; a folder has none to keep apart.
         split = "all" if parse(self.config.ood, "--ood").path else "train"
-        return self._load(self.config.ood, split, "--ood", height, channels)
+        return self._load(self.config.ood, split, "--ood", height, channels, is_pool=True)
 
     @property
     def input_shape(self):
@@ -59,6 +58,13 @@ class Preparation:
     def classes(self):
         """Number of classes of the domain."""
         return len(self.domain.class_names)
+
+    @property
+    def pictures(self):
+        """Number of pictures that one epoch of the method passes over."""
+        if self.config.method in OUT_OF_DOMAIN:
+            return self.config.ood_size or len(self.pool)
+        return len(self.domain)
 
     @functools.cached_property
     def given_teacher(self):
@@ -73,7 +79,7 @@ class Preparation:
         """The `Distribution` in whose scope every network is built and compiled."""
         return distribution(self.config.strategy)
 
-    def _load(self, name, split, flag, image_size=None, channels=None):
+    def _load(self, name, split, flag, image_size=None, channels=None, is_pool=False):
         config = self.config
         pictures = load(
             name,
@@ -82,8 +88,10 @@ class Preparation:
             channels=channels,
             data_dir=config.data_dir or None,
             flag=flag,
+            with_labels=not is_pool,
         )
-        return stored(pictures, self.cache_dir)
+        # A large pool is read as a stream, of which the selection writes what it keeps.
+        return stored(pictures, self.cache_dir, streams=not is_pool)
 
     # ---- checks --------------------------------------------------------------------------
 
@@ -94,19 +102,24 @@ class Preparation:
             raise InputError(
                 f"--method must be one of {', '.join(METHODS)}. Received: {config.method}"
             )
+        if config.method == "balanced" and config.task != "classification":
+            raise InputError(
+                "--method=balanced balances over classes of pictures and needs "
+                f"--task=classification. Received: --task={config.task}"
+            )
         RunDirectory(config.run_dir or "runs").check(vars(config))
         self.check_domain()
-        self.check_pool()
+        if config.method in OUT_OF_DOMAIN:
+            self.check_pool()
         with self.distribution.scope():
             self.student(None, None)
-            if config.method == "mosaickd":
+            if config.is_game:
                 self.adversaries(None, None)
-        needed = config.student_batch_size if config.method == "kd" else config.batch_size
-        available = config.ood_size or len(self.pool)
-        if needed > available:
+        needed = config.batch_size if config.is_game else config.student_batch_size
+        if needed > self.pictures:
             raise InputError(
-                f"--batch_size {config.batch_size} takes {needed} out-of-domain pictures in an "
-                f"update of --method={config.method}. Received: a pool of {available}"
+                f"--batch_size {config.batch_size} takes {needed} pictures in an update of "
+                f"--method={config.method}. Received: {self.pictures} pictures"
             )
         if config.batch_size % self.distribution.replicas:
             raise InputError(
@@ -119,6 +132,11 @@ class Preparation:
         config = self.config
         if self.domain.labels is None:
             raise InputError(f"--dataset must have labels. Received: {self.domain.name}")
+        if self.domain.task != config.task:
+            raise InputError(
+                f"--task={config.task} must be the task of --dataset. Received: "
+                f"{self.domain.name}, which is for {self.domain.task}"
+            )
         if self.classes < 2:
             raise InputError(
                 f"--dataset must have two classes or more. Received: {self.domain.name}"
@@ -127,7 +145,7 @@ class Preparation:
             raise InputError(f"--dataset must have test pictures. Received: {self.domain.name}")
         if self.given_teacher is None:
             with self.distribution.scope():
-                networks.build(config.teacher, self.input_shape, self.classes)
+                self.network(config.teacher)
             if config.teacher_batch_size > len(self.domain):
                 raise InputError(
                     "--teacher_batch_size must be at most the number of training pictures, "
@@ -144,29 +162,33 @@ class Preparation:
 
     # ---- networks ------------------------------------------------------------------------
 
-    def student(self, mean, std):
-        """A fresh student, with the normalisation of its teacher."""
-        config = self.config
+    def network(self, name, mean=None, std=None):
+        """A fresh teacher or student by its name."""
         return networks.build(
-            config.student,
+            name,
             self.input_shape,
             self.classes,
             mean=mean,
             std=std,
-            synchronized_batch_norm=self.distribution.replicas > 1,
+            task=self.config.task,
+            synchronized_batch_norm=self.distribution.is_per_replica,
         )
+
+    def student(self, mean, std):
+        """A fresh student, with the normalisation of its teacher."""
+        return self.network(self.config.student, mean, std)
 
     def adversaries(self, mean, std):
         """A fresh generator, and a discriminator or None."""
         config = self.config
-        synchronized = self.distribution.replicas > 1
+        synchronized = self.distribution.is_per_replica
         generator = networks.generator(
             self.input_shape,
             latent_dim=config.latent_dim,
             preset=config.preset,
             synchronized_batch_norm=synchronized,
         )
-        if config.regularizer == "none":
+        if config.regularizer == "none" or config.method == "data_free":
             return generator, None
         return generator, networks.discriminator(
             self.input_shape,

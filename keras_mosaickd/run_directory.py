@@ -19,6 +19,7 @@ FLAGS, METRICS, HISTORY, ENVIRONMENT = (
 )
 STUDENT, SAVED_MODEL, SAMPLES = "student.keras", "saved_model", "samples.png"
 CHECKPOINT, TENSORBOARD = Path("checkpoints") / "last.keras", "tensorboard"
+BEST_STUDENT = Path("checkpoints") / "best_student.keras"
 
 # Where a run lies and where it finds things do not make it another run.
 _PLACES = ("run_dir", "data_dir", "cache_dir")
@@ -41,11 +42,6 @@ class RunDirectory:
     def is_finished(self):
         """Whether the run in it came to its end."""
         return (self / METRICS).is_file()
-
-    @property
-    def has_checkpoint(self):
-        """Whether an interrupted run can be continued."""
-        return (self / CHECKPOINT).is_file()
 
     def check(self, settings):
         """Raises unless the run of `settings` may be written here, or continued.

@@ -1,9 +1,12 @@
 """What every method shares: a frozen teacher, a student, and how the student is judged."""
 
+import warnings
+
 import keras
 from keras import ops
 
 from keras_mosaickd import losses
+from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.optimizers import PhaseOptimizers
 from keras_mosaickd.teacher_outputs import as_logits
@@ -18,7 +21,11 @@ class StudentTrainer(PhaseTrainer):
     - `loss`: mean KL(T || S), in nats;
     - `agreement`: share of predictions in which student and teacher choose the same class, which
       needs no labels;
-    - `accuracy`: share of correct predictions, where labels are given.
+    - `accuracy`: share of correct predictions, where labels are given;
+    - `mean_iou`: where there is one prediction per pixel, the mean over the classes of intersection
+      over union.
+
+    Pixels with the label 255 (void) take no part in `accuracy` and `mean_iou`.
 
     Args:
         teacher: built Keras classifier from pictures in [0, 1], `[batch, height, width,
@@ -44,6 +51,11 @@ class StudentTrainer(PhaseTrainer):
         self.seed = seed
         self.accuracy_metric = keras.metrics.Mean(name="accuracy")
         self.agreement_metric = keras.metrics.Mean(name="agreement")
+        self.mean_iou_metric = None
+        if len(student.output_shape) == 4:
+            self.mean_iou_metric = keras.metrics.MeanIoU(
+                student.output_shape[-1], name="mean_iou", ignore_class=VOID
+            )
         self.loss_terms = {}
         self.built = True
 
@@ -134,8 +146,18 @@ class StudentTrainer(PhaseTrainer):
             if len(y.shape) == len(y_pred.shape) and y.shape[-1] == y_pred.shape[-1] > 1:
                 y = ops.argmax(y, axis=-1)
             y = ops.reshape(ops.cast(y, "int32"), ops.shape(y_pred)[:-1])
-            correct = ops.equal(y, ops.cast(ops.argmax(y_pred, axis=-1), "int32"))
-            self.accuracy_metric.update_state(ops.cast(correct, "float32"))
+            classes = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
+            correct = ops.cast(ops.equal(y, classes), "float32")
+            if self.mean_iou_metric is None:
+                self.accuracy_metric.update_state(correct)
+            else:
+                counted = ops.cast(ops.not_equal(y, VOID), "float32")
+                self.accuracy_metric.update_state(correct, counted)
+                with warnings.catch_warnings():
+                    # Keras counts in int64, which JAX narrows and says so.
+                    warnings.filterwarnings("ignore", message="Explicitly requested dtype")
+                    self.mean_iou_metric.update_state(y, classes)
+                logs["mean_iou"] = self.mean_iou_metric.result()
             logs["accuracy"] = self.accuracy_metric.result()
         return logs
 
@@ -147,7 +169,7 @@ class StudentTrainer(PhaseTrainer):
         """
         logs = super().evaluate(*args, return_dict=True, **kwargs)
         metrics = {"loss": self._loss_tracker, "agreement": self.agreement_metric}
-        metrics["accuracy"] = self.accuracy_metric
+        metrics |= {"accuracy": self.accuracy_metric, "mean_iou": self.mean_iou_metric}
         logs = {name: float(ops.convert_to_numpy(metrics[name].result())) for name in logs}
         return logs if return_dict else list(logs.values())
 

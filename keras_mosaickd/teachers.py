@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_mosaickd import networks
 from keras_mosaickd.data import supervised_stream
+from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.data.store import cached
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.optimizers import student_recipe
@@ -165,14 +166,27 @@ def _train(config, domain):
     steps = len(domain) // config.teacher_batch_size
     mean, std = statistics(domain.images)
     teacher = networks.build(
-        config.teacher, domain.images.shape[1:], len(domain.class_names), mean=mean, std=std
+        config.teacher,
+        domain.images.shape[1:],
+        len(domain.class_names),
+        mean=mean,
+        std=std,
+        task=config.task,
+    )
+    is_segmentation = config.task == "segmentation"
+    metric = (
+        keras.metrics.MeanIoU(len(domain.class_names), ignore_class=VOID, sparse_y_pred=False)
+        if is_segmentation
+        else "accuracy"
     )
     teacher.compile(
         optimizer=student_recipe(
             steps * config.teacher_epochs, config.teacher_learning_rate, config.weight_decay
         ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        loss=keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, ignore_class=VOID if is_segmentation else None
+        ),
+        metrics=[metric],
     )
     stream = supervised_stream(
         domain.images,

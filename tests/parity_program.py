@@ -1,6 +1,6 @@
 """Ten iterations of the game from given weights, on the backend of this process.
 
-    python tests/parity_program.py OUT.npz BATCH_NORM_POLICY
+    python tests/parity_program.py OUT.npz BATCH_NORM_POLICY [STRATEGY]
 
 z comes from a table, the pictures from `mosaic_stream`, the weights from numpy: what is left is the
 backend's own arithmetic. The networks are small and the student's learning rate is a tenth of the
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd import MosaicKD, mosaic_stream, recipe
+from keras_mosaickd.training import distribution
 from tests import game
 
 ITERATIONS = 10
@@ -50,8 +51,9 @@ def networks_with_known_weights():
     return networks
 
 
-def main(out, policy):
+def main(out, policy, strategy="none"):
     """Runs and writes."""
+    distribution(strategy)
     model = TabledLatents(
         *networks_with_known_weights(),
         latent_dim=game.LATENT,

@@ -57,6 +57,56 @@ for variable in model.student.trainable_variables:
 """
 )
 
+# Two replicas of B/2 against one of B: the same weights, z, pictures; the paper's networks.
+EQUIVALENCE = (
+    DEVICES
+    + """
+import keras, numpy as np
+from keras_mosaickd import MosaicKD, mosaic_stream, networks
+from keras_mosaickd.training import distribution
+from tests import game
+SHAPE, CLASSES, BATCH = (16, 16, 1), 4, 8
+
+def build():
+    keras.utils.set_random_seed(0)
+    options = {"synchronized_batch_norm": True}
+    model = MosaicKD(
+        networks.build("wrn10_1", SHAPE, CLASSES, mean=0.5, std=0.5),
+        networks.build("wrn10_1", SHAPE, CLASSES, mean=0.5, std=0.5, **options),
+        networks.generator(SHAPE, **options),
+        networks.discriminator(SHAPE, **options),
+        student_steps=2,
+        seed=1,
+    )
+    # Adam would make full steps of rounding errors where a gradient is nearly zero.
+    model.compile(
+        student_optimizer=keras.optimizers.SGD(0.05, momentum=0.9),
+        generator_optimizer=keras.optimizers.SGD(1e-4, momentum=0.9),
+        discriminator_optimizer=keras.optimizers.SGD(1e-4, momentum=0.9),
+    )
+    return model
+
+pictures = np.random.default_rng(0).random((5 * BATCH, *SHAPE), dtype="float32")
+single = build()
+start = single.get_weights()
+with distribution("mirrored").scope():
+    mirrored = build()
+mirrored.set_weights(start)
+for model in (single, mirrored):
+    model.fit(mosaic_stream(pictures, BATCH, student_steps=2), epochs=1, verbose=0)
+assert int(mirrored.optimizer.iterations.numpy()) == int(single.optimizer.iterations.numpy()) == 5
+largest = 0.0
+for network in ("student", "generator", "discriminator", "teacher"):
+    pairs = zip(getattr(single, network).variables, getattr(mirrored, network).variables)
+    for one, two in pairs:
+        one, two = (keras.ops.convert_to_numpy(value) for value in (one, two))
+        largest = max(largest, float(np.max(np.abs(one.astype("float64") - two))))
+print("largest difference", largest)
+assert largest < 1e-4, largest
+assert game.moved(start, single.get_weights())
+"""
+)
+
 COMPILED_OUTSIDE = (
     DEVICES
     + """
@@ -92,6 +142,10 @@ def run(program, *arguments):
 
 def test_replicas_share_one_draw_and_one_mean_and_stay_equal():
     run(REPLICAS)
+
+
+def test_two_replicas_of_half_a_batch_equal_one_of_the_whole():
+    run(EQUIVALENCE)
 
 
 def test_compile_outside_the_scope_is_refused():

@@ -33,3 +33,24 @@ def test_backends_agree_after_ten_iterations(tmp_path, policy):
             np.testing.assert_allclose(
                 results[backend][name], value, rtol=0, atol=1e-5, err_msg=f"{backend}: {name}"
             )
+
+
+@pytest.mark.slow
+@pytest.mark.backend("jax")
+def test_two_jax_devices_equal_one(tmp_path):
+    results = []
+    for strategy in ("none", "mirrored"):
+        out = tmp_path / f"{strategy}.npz"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        }
+        program = str(ROOT / "tests" / "parity_program.py")
+        command = [sys.executable, program, str(out), "training", strategy]
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        with np.load(out, allow_pickle=False) as stored:
+            results.append(dict(stored))
+    for name, value in results[0].items():
+        np.testing.assert_allclose(results[1][name], value, rtol=0, atol=1e-4, err_msg=name)

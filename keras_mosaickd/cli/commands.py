@@ -9,7 +9,9 @@ from typing import Any
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
 
 _ALWAYS = ("help", "traceback")
+_STUDY = ("study", "students", "grid", "tuner", "max_trials", "executions_per_trial")
 _TEACHER = (
+    "task",
     "dataset",
     "teacher",
     "image_size",
@@ -33,11 +35,13 @@ class Command:
         summary: What it does, one sentence.
         flags: Names of the flags it accepts.
         changes: Fields of `Flag` that differ for this command, by flag name.
+        arguments: What its arguments that are no flags are called, or empty: it takes none.
     """
 
     summary: str
     flags: tuple[str, ...]
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    arguments: str = ""
 
     def flag(self, name: str) -> Flag:
         """Returns the flag as this command understands it."""
@@ -50,7 +54,18 @@ COMMANDS: dict[str, Command] = {
     "train": Command(
         "The whole job: train or reuse the teacher, select the out-of-domain pictures, distil, "
         "evaluate, export.",
-        tuple(name for name in FLAGS if name not in ("out", "count")),
+        tuple(name for name in FLAGS if name not in ("out", "count", *_STUDY)),
+    ),
+    "tune": Command(
+        "Many runs that differ in some flags, each in a directory of its own, and their table; "
+        "repeated, it continues where it was stopped.",
+        tuple(name for name in FLAGS if name not in ("out", "count", "dry_run")),
+        {
+            "run_dir": {
+                "help": "Directory of the study. Empty takes runs/NAME-STUDY, after the flagfile's "
+                "name or the method."
+            },
+        },
     ),
     "teacher": Command(
         "Train the teacher by the paper's recipe, or find it in the cache, and evaluate it.",
@@ -95,5 +110,12 @@ COMMANDS: dict[str, Command] = {
             "run_dir": _RUN_DIR,
             "out": {"help": "PNG file to write. Empty takes samples.png in --run_dir."},
         },
+    ),
+    "report": Command(
+        "Runs and studies on one page: tables, curves and pictures, as HTML, Markdown, PNG and "
+        "CSV. A directory that holds runs or studies stands for all of them.",
+        ("out", *_ALWAYS),
+        {"out": {"help": "Directory of the report."}},
+        "RUN_OR_STUDY...",
     ),
 }

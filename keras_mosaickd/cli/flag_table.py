@@ -52,6 +52,7 @@ class Flag:
 _DATA, _NETWORKS, _TEACHER = "Data", "Networks", "Teacher's training"
 _DISTILLATION, _LOSSES, _OPTIMIZERS = "Distillation", "Losses", "Optimizers"
 _MACHINE, _FILES, _OTHER = "Machine", "Files", "Other"
+_STUDY = "Study"
 
 
 def _weight(name: str, default: float, help: str) -> Flag:
@@ -60,12 +61,22 @@ def _weight(name: str, default: float, help: str) -> Flag:
 
 _TABLE = (
     Flag(
+        "task",
+        str,
+        "classification",
+        "What the networks predict: one class for a picture, or one for each of its pixels.",
+        _DATA,
+        choices=("classification", "segmentation"),
+    ),
+    Flag(
         "dataset",
         str,
         "digits[0-4]",
         "The domain: what the teacher knows and the student is tested on. digits, fashion_mnist, "
-        "cifar10, cifar100, svhn_cropped or folder:PATH; a subset of classes by numbers, ranges or "
-        "names, as in digits[0-4], fashion_mnist[Sandal,Bag].",
+        "cifar10, cifar100, svhn, cub200, stanford_dogs, imagenet32, imagenet64, imagenet2012, "
+        "places365, nyuv2, folder:PATH or segmentation:PATH (train/images, train/labels, "
+        "test/images, test/labels, classes.txt); a subset of classes by numbers, ranges or names, "
+        "as in digits[0-4], fashion_mnist[Sandal,Bag].",
         _DATA,
     ),
     Flag(
@@ -97,8 +108,9 @@ _TABLE = (
         "data_dir",
         str,
         "",
-        "Directory of data files: idx files (fashion_mnist), or that of tensorflow-datasets. Empty "
-        "takes the usual places.",
+        "Directory of data files: the prepared sets of tensorflow-datasets (imagenet2012's two .tar "
+        "files go to DIR/downloads/manual), Fashion-MNIST's idx files, or nyuv2/. Empty takes the "
+        "usual places.",
         _DATA,
     ),
     Flag(
@@ -159,9 +171,12 @@ _TABLE = (
         "method",
         str,
         "mosaickd",
-        "mosaickd, or kd: plain distillation on the same out-of-domain pictures.",
+        "mosaickd; on the same out-of-domain pictures kd (plain distillation), balanced (kd on a "
+        "set balanced over the teacher's classes: Nayak et al., 2021) and fitnet (kd and a hint: "
+        "Romero et al., 2015); data_free (a generator without any pictures); supervised (the "
+        "student on the labels of --dataset).",
         _DISTILLATION,
-        choices=("mosaickd", "kd"),
+        choices=("mosaickd", "kd", "balanced", "fitnet", "data_free", "supervised"),
     ),
     Flag(
         "batch_size",
@@ -208,6 +223,15 @@ _TABLE = (
         lower=1,
     ),
     Flag(
+        "checkpoint_every_steps",
+        int,
+        0,
+        "Save a checkpoint after every so many training steps, besides that after every epoch. 0 "
+        "saves none between.",
+        _DISTILLATION,
+        lower=0,
+    ),
+    Flag(
         "regularizer",
         str,
         "patch",
@@ -250,6 +274,7 @@ _TABLE = (
     _weight(
         "balance_weight", 10.0, "Weight of the class balance loss, log base 2 (supplement, eq. 1)."
     ),
+    _weight("hint_weight", 1.0, "Weight of fitnet's hint: mean squared error of middle features."),
     Flag(
         "local_reduction",
         str,
@@ -289,7 +314,7 @@ _TABLE = (
         "strategy",
         str,
         "auto",
-        "mirrored: all local devices (TensorFlow); none: one; auto: mirrored where there are "
+        "mirrored: all devices (TensorFlow, JAX); none: one; auto: mirrored where there are "
         "several GPUs.",
         _MACHINE,
         choices=("auto", "none", "mirrored"),
@@ -320,6 +345,60 @@ _TABLE = (
     ),
     Flag("out", str, "", "Where to write.", _FILES),
     Flag("count", int, 64, "Number of pictures.", _OTHER, lower=1, upper=4096),
+    Flag(
+        "study",
+        str,
+        "stride",
+        "What is varied. stride: --overlap_stride, with --local_reduction mean and sum "
+        "(supplement, table 4); lambda: --regularization_weight; local: --local_weight; align: "
+        "--align_weight; search: lambda, --balance_weight, --temperature and "
+        "--student_learning_rate, for the best agreement with the teacher.",
+        _STUDY,
+        choices=("stride", "lambda", "local", "align", "search"),
+    ),
+    Flag(
+        "students",
+        str,
+        "",
+        "Students, with commas; the grid is run for each. Empty takes --student.",
+        _STUDY,
+    ),
+    Flag(
+        "grid",
+        str,
+        "",
+        "Values to try, with commas. Empty takes 1,2,3,4 for stride and 0,0.1,0.3,1,3,10 for "
+        "lambda, local and align.",
+        _STUDY,
+    ),
+    Flag(
+        "tuner",
+        str,
+        "hyperband",
+        "How search chooses its trials. hyperband also trains shorter ones, of 1/9 and 1/3 of the "
+        "updates; bayesian trains each in full.",
+        _STUDY,
+        choices=("hyperband", "bayesian"),
+    ),
+    Flag(
+        "max_trials",
+        int,
+        23,
+        "Trials of search; 23 are one round of hyperband, 9 of them in 1/9 of the updates.",
+        _STUDY,
+        lower=1,
+        upper=100_000,
+    ),
+    Flag(
+        "executions_per_trial",
+        int,
+        1,
+        "Runs of each trial, with seeds --seed, --seed + 1 and so on; the table has their mean and "
+        "standard deviation. Each seed has its own teacher, which all trials share.",
+        _STUDY,
+        lower=1,
+        upper=1000,
+    ),
     Flag(
         "dry_run",
         bool,

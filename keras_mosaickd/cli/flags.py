@@ -85,12 +85,14 @@ class Parsed:
         values: Every flag that the command accepts, with its resolved value.
         flagfiles: The files given with ``--flagfile`` on the command line itself, in order.
         given: Names of the flags that were set, on the command line or in a flagfile.
+        arguments: What was given besides flags, in order; only some commands take any.
     """
 
     command: str
     values: Mapping[str, Any]
     flagfiles: tuple[str, ...] = ()
     given: frozenset[str] = field(default_factory=frozenset)
+    arguments: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """Returns the flags that say what is computed: all but help, traceback and dry_run."""
@@ -126,7 +128,7 @@ def parse(command: str, arguments: Sequence[str]) -> Parsed:
 
     Raises:
         InputError: An unknown flag, a value out of its range, a flagfile that cannot be read, or
-            an argument that is no flag. The message is one line.
+            an argument that is no flag where the command takes none. The message is one line.
     """
     expanded, flagfiles = expand_flagfiles(arguments)
     values = _define(command)
@@ -141,13 +143,13 @@ def parse(command: str, arguments: Sequence[str]) -> Parsed:
         raise InputError(_one_line(error)) from None
     except ValueError as error:  # absl: --noflag=value
         raise InputError(_one_line(error)) from None
-    if leftovers:
+    if leftovers and not COMMANDS[command].arguments:
         raise InputError(
             f"expected flags only (--name=value). Received: {' '.join(map(repr, leftovers))}"
         )
     resolved = {name: values[name].value for name in COMMANDS[command].flags}
     given = frozenset(name for name in resolved if not values[name].using_default_value)
-    return Parsed(command, resolved, flagfiles, given)
+    return Parsed(command, resolved, flagfiles, given, tuple(leftovers))
 
 
 def expand_flagfiles(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -18,7 +18,8 @@ def help_text(command: str, width: int = 96) -> str:
     specification = COMMANDS[command]
     blocks = [
         textwrap.fill(f"bin/{command}: {specification.summary}", width),
-        f"usage: bin/{command} [--flagfile=FILE] [--name=value ...]",
+        f"usage: bin/{command} {specification.arguments} ".rstrip()
+        + " [--flagfile=FILE] [--name=value ...]",
     ]
     groups: dict[str, list[Flag]] = {}
     for name in specification.flags:

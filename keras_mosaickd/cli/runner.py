@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 
 from keras_mosaickd.cli import flags
 from keras_mosaickd.cli.help import help_text
-from keras_mosaickd.errors import InputError
+from keras_mosaickd.errors import InputError, StoppedError
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -37,8 +38,8 @@ def run(
 
     Returns:
         0 when done (``--help`` included), 1 when something failed, 2 when the flags or the input
-        cannot be used, 130 when interrupted. Every error is one line on stderr, unless
-        ``--traceback`` asks for the whole story.
+        cannot be used, 128 and the signal's number when one stopped it (130: interrupted). Every
+        error is one line on stderr, unless ``--traceback`` asks for the whole story.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     show_traceback = False
@@ -56,6 +57,10 @@ def run(
     except InputError as error:
         _report(command, " ".join(str(error).split()), show_traceback)
         return 2
+    except StoppedError as error:
+        name = signal.Signals(error.signal_number).name
+        _report(command, f"{name}: saved; repeat the command to go on", show_traceback)
+        return 128 + error.signal_number
     except KeyboardInterrupt:
         _report(command, "interrupted", show_traceback)
         return 130

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from keras_mosaickd.data.labels import VOID
     from keras_mosaickd.data.ood import Selection, entropies, select, top_entropy, weights_hash
     from keras_mosaickd.data.sources import Pictures, evaluation_arrays, load
     from keras_mosaickd.data.specs import SPECS, parse
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "SPECS": "specs",
+    "VOID": "labels",
     "parse": "specs",
     "Pictures": "sources",
     "load": "sources",
@@ -33,6 +35,7 @@ _HOMES = {
 
 __all__ = [
     "SPECS",
+    "VOID",
     "Pictures",
     "Selection",
     "entropies",

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.data.plan import EpochCounter, StreamPlan, default_padding, positive
 from keras_mosaickd.errors import InputError
 
@@ -16,14 +17,17 @@ __all__ = ["MosaicBatches", "StreamPlan", "SupervisedBatches", "augment", "unit_
 PIXEL_SCALE = np.float32(1 / 255)
 
 
-def augment(images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, padding: int) -> np.ndarray:
-    """Crops and flips each picture by itself: pad with zeros, crop to the old size, mirror.
+def augment(
+    images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, padding: int, fill: int = 0
+) -> np.ndarray:
+    """Crops and flips each picture by itself: pad, crop to the old size, mirror.
 
     Args:
         images: [n, h, w, c], any type.
         offsets: [n, 2] row and column of the crop in the padded picture, 0 .. 2 * padding.
         flips: [n] bool, which pictures are mirrored left to right.
-        padding: Pixels of zeros on each side.
+        padding: Pixels of padding on each side.
+        fill: Value of the padding.
 
     Returns:
         [n, h, w, c] of the same type.
@@ -31,7 +35,9 @@ def augment(images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, padding:
     n, height, width, channels = images.shape
     rows = slice(padding, padding + height)
     values = slice(padding * channels, (padding + width) * channels)
-    padded = np.zeros((n, rows.stop + padding, values.stop + values.start), images.dtype)
+    shape = (n, rows.stop + padding, values.stop + values.start)
+    # zeros() takes pages that the system has cleared already; full() writes them.
+    padded = np.full(shape, fill, images.dtype) if fill else np.zeros(shape, images.dtype)
     padded[:, rows, values] = images.reshape(n, height, width * channels)
     # Every possible crop as a view; picking one per picture then copies whole rows at once.
     windows = sliding_window_view(padded, (height, width * channels), axis=(1, 2))
@@ -162,7 +168,8 @@ class SupervisedBatches(_Batches):
 
     Args:
         images: uint8, or floats in [0, 1]; [n, h, w, c].
-        labels: [n] or [n, ...], or None.
+        labels: [n] or [n, k]; label maps [n, h, w], which are cropped and flipped with their
+            pictures, VOID where the crop sees the padding; or None.
         batch_size: B, the global batch; the incomplete last batch is dropped.
         seed: Seed of the order and of the augmentation.
         first_step: Global step at which to begin (to resume).
@@ -188,10 +195,17 @@ class SupervisedBatches(_Batches):
         plan = StreamPlan(len(images), batch_size, 1, seed, padding, flip)
         super().__init__(images, plan, first_step, steps_per_epoch, augment)
         self.labels = None if labels is None else np.asarray(labels)
-        if self.labels is not None and len(self.labels) != len(images):
+        if self.labels is None:
+            return
+        if len(self.labels) != len(images):
             raise InputError(
                 f"expected one label for each of {len(images)} pictures. "
                 f"Received: {len(self.labels)} labels"
+            )
+        if self.labels.ndim == 3 and self.labels.shape != tuple(images.shape[:3]):
+            raise InputError(
+                f"expected label maps of the pictures' shape {tuple(images.shape[:3])}. "
+                f"Received: {self.labels.shape}"
             )
 
     def raw(self, step: int) -> tuple[np.ndarray, ...]:
@@ -199,4 +213,11 @@ class SupervisedBatches(_Batches):
         pictures = self.student_pictures(step)
         if self.labels is None:
             return (pictures,)
-        return pictures, self.labels[self.plan.student(step)[0][:, 0]]
+        indices, offsets, flips = (part[:, 0] for part in self.plan.student(step))
+        labels = self.labels[indices]
+        if labels.ndim != 3:
+            return pictures, labels
+        labels = labels.astype(np.int32)
+        if self.augment:
+            labels = augment(labels[..., None], offsets, flips, self.plan.padding, VOID)[..., 0]
+        return pictures, labels

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_mosaickd.data.resizing import THREADS
 from keras_mosaickd.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-_THREADS = min(16, 2 * (os.cpu_count() or 1))
 
 
 class FolderImages:
@@ -54,7 +54,7 @@ class FolderImages:
             return self._decode(chosen)
         result = np.empty((len(chosen), *self.shape[1:]), np.uint8)
         if len(chosen):
-            with ThreadPoolExecutor(min(_THREADS, len(chosen))) as pool:
+            with ThreadPoolExecutor(min(THREADS, len(chosen))) as pool:
                 for position, picture in enumerate(pool.map(self._decode, chosen)):
                     result[position] = picture
         return result

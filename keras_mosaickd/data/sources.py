@@ -11,10 +11,15 @@ import numpy as np
 
 from keras_mosaickd.data.folder import FolderImages, list_folder, ranks
 from keras_mosaickd.data.idx import find_idx, read_split
+from keras_mosaickd.data.resizing import resized, with_channels
 from keras_mosaickd.data.specs import DatasetRequest, DatasetSpec, parse
 from keras_mosaickd.errors import InputError
 
+__all__ = ["IN_MEMORY_BYTES", "SPLITS", "Pictures", "evaluation_arrays", "load"]
+
 SPLITS = ("train", "test", "all")
+# Larger sets of tensorflow-datasets are read from their files whenever they are used.
+IN_MEMORY_BYTES = 10**9
 # Where Debian's package dataset-fashion-mnist puts the files.
 _SYSTEM_FOLDERS = {"fashion_mnist": "/usr/share/datasets/fashion-mnist"}
 
@@ -24,8 +29,10 @@ class Pictures:
     """One split of a data set.
 
     Attributes:
-        images: uint8 [n, h, w, c]: a numpy array, or a `FolderImages` that decodes on demand.
-        labels: int64 [n], or None where the pictures have none.
+        images: uint8 [n, h, w, c]: a numpy array, a `FolderImages` that decodes on demand, or a
+            `ForwardImages` that is read forward.
+        labels: int64 [n]; for segmentation uint8 [n, h, w] with VOID (255) where a pixel belongs
+            to no class; None where the pictures have none.
         class_names: Names in label order, or ().
         name: The data set in its canonical spelling, such as "digits[0-4]".
         split: "train", "test" or "all".
@@ -42,13 +49,28 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def task(self) -> str:
+        """Either "segmentation", where every pixel has a label, or "classification"."""
+        is_map = self.labels is not None and self.labels.ndim == 3
+        return "segmentation" if is_map else "classification"
+
     def fingerprint(self) -> str:
-        """SHA-256 of the content: of the bytes, or for a folder of paths, sizes and times."""
-        if isinstance(self.images, FolderImages):
+        """SHA-256 of the content, label maps included.
+
+        Of the bytes, or of what names them: in a folder paths, sizes and times, for a stream the
+        data set's name and version.
+        """
+        if not isinstance(self.images, np.ndarray):
             return self.images.fingerprint()
-        digest = hashlib.sha256(f"{self.images.shape} {self.images.dtype}".encode())
-        for start in range(0, len(self.images), 4096):
-            digest.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
+        arrays = [self.images]
+        if self.labels is not None and self.task == "segmentation":
+            arrays.append(self.labels)
+        digest = hashlib.sha256()
+        for array in arrays:
+            digest.update(f"{array.shape} {array.dtype}".encode())
+            for start in range(0, len(array), 4096):
+                digest.update(np.ascontiguousarray(array[start : start + 4096]).data)
         return digest.hexdigest()
 
 
@@ -59,8 +81,12 @@ def load(
     channels: int | None = None,
     data_dir: str | Path | None = None,
     flag: str = "--dataset",
+    with_labels: bool = True,
 ) -> Pictures:
     """Reads one split of a data set, or some classes of it.
+
+    What tensorflow-datasets provides stays in its files where it would take more than
+    `IN_MEMORY_BYTES`: `images` is then a `ForwardImages`, which `select` and `stored` read forward.
 
     Args:
         text: The data set, as `specs.parse` reads it.
@@ -69,6 +95,8 @@ def load(
         channels: 1 (grey), 3 (RGB), or None for the data set's own.
         data_dir: Folder of the data set's files, or of tensorflow-datasets.
         flag: The flag that named the data set, for messages.
+        with_labels: Whether labels are read where that takes a pass over the files of a large set
+            (an out-of-domain pool needs none); otherwise they always are.
 
     Returns:
         The pictures in a fixed order. Chosen classes are relabelled 0 .. n - 1 in the order given.
@@ -87,18 +115,63 @@ def load(
     depth = spec.channels if channels is None else channels
     if depth not in (1, 3):
         raise InputError(f"expected 1 or 3 channels. Received: {depth!r}")
+    size = int(size)
+    if spec.task == "segmentation":
+        return _load_label_maps(request, split, size, depth, data_dir)
     if request.path is not None:
-        return _load_folder(request, split, int(size), depth)
-    parts = [
-        _read(spec, part, data_dir) for part in (("train", "test") if split == "all" else (split,))
-    ]
-    images = np.concatenate([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
-    labels = np.concatenate([part[1] for part in parts])
+        return _load_folder(request, split, size, depth)
+    parts = [_read(spec, part, data_dir) for part in _parts(split)]
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        return _load_tfds(request, split, size, depth, data_dir, with_labels)
+    images, labels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     kept, labels, names = _chosen(request, labels, spec.class_names)
     if kept is not None:
         images = images[kept]
-    images = resized(with_channels(images, depth), int(size))
+    images = resized(with_channels(images, depth), size)
     return Pictures(images, labels, names, request.canonical(), split, spec.flip)
+
+
+def _parts(split: str) -> tuple[str, ...]:
+    return ("train", "test") if split == "all" else (split,)
+
+
+def _load_tfds(
+    request: DatasetRequest,
+    split: str,
+    size: int,
+    channels: int,
+    data_dir: str | Path | None,
+    with_labels: bool,
+) -> Pictures:
+    from keras_mosaickd.data.from_tfds import open_tfds
+
+    spec = request.spec
+    splits = [spec.train_split if part == "train" else spec.test_split for part in _parts(split)]
+    source = open_tfds(spec, splits, size, channels, data_dir)
+    images, labels, names = source.images, None, source.class_names
+    if request.classes is not None or with_labels or images.nbytes <= IN_MEMORY_BYTES:
+        kept, labels, names = _chosen(request, source.labels(), names)
+        if kept is not None:
+            images = images.subset(kept)
+    return Pictures(
+        images[:] if images.nbytes <= IN_MEMORY_BYTES else images,
+        labels,
+        names,
+        request.canonical(),
+        split,
+        spec.flip,
+    )
+
+
+def _load_label_maps(
+    request: DatasetRequest, split: str, size: int, channels: int, data_dir: str | Path | None
+) -> Pictures:
+    from keras_mosaickd.data.label_maps import read_label_maps
+
+    read = read_label_maps(request, _parts(split), size, channels, data_dir)
+    name = request.canonical()
+    return Pictures(read.images, read.labels, read.class_names, name, split, request.spec.flip)
 
 
 def _load_folder(request: DatasetRequest, split: str, size: int, channels: int) -> Pictures:
@@ -133,8 +206,8 @@ def _chosen(
 
 def _read(
     spec: DatasetSpec, split: str, data_dir: str | Path | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 pictures [n, h, w, c] at their own size, and int64 labels [n]."""
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """uint8 pictures [n, h, w, c] at their own size and int64 labels; None where tfds has them."""
     if spec.name == "digits":
         return _read_digits(split)
     if spec.name in _SYSTEM_FOLDERS:
@@ -142,9 +215,7 @@ def _read(
         files = find_idx(folder, split)
         if files is not None:
             return read_split(*files, classes=len(spec.class_names))
-    from keras_mosaickd.data.from_tfds import read_tfds
-
-    return read_tfds(spec, spec.train_split if split == "train" else spec.test_split, data_dir)
+    return None
 
 
 def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -164,35 +235,6 @@ def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     return images[chosen], labels[chosen]
 
 
-def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 pictures as grey or RGB; grey is the luma of ITU-R BT.601, as in Pillow."""
-    if images.shape[-1] == channels:
-        return images
-    if channels == 3:
-        return np.repeat(images, 3, axis=-1)
-    weights = np.array([19595, 38470, 7471], np.uint32)
-    luma = np.empty((*images.shape[:-1], 1), np.uint8)
-    for start in range(0, len(images), 4096):
-        part = images[start : start + 4096].astype(np.uint32)
-        luma[start : start + 4096, ..., 0] = (part @ weights + 0x8000) >> 16
-    return luma
-
-
-def resized(images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 pictures [n, h, w, c] resized to [n, size, size, c] (bilinear, antialiased)."""
-    if images.shape[1:3] == (size, size):
-        return images
-    from PIL import Image
-
-    result = np.empty((len(images), size, size, images.shape[-1]), np.uint8)
-    for picture, target in zip(images, result, strict=True):
-        grey = picture.shape[-1] == 1
-        source = Image.fromarray(picture[..., 0] if grey else picture)
-        smaller = np.asarray(source.resize((size, size), Image.Resampling.BILINEAR))
-        target[...] = smaller[..., None] if grey else smaller
-    return result
-
-
 def evaluation_arrays(pictures: Pictures) -> tuple[np.ndarray, np.ndarray | None]:
     """Pictures as `evaluate` and `predict` take them.
 
@@ -200,8 +242,13 @@ def evaluation_arrays(pictures: Pictures) -> tuple[np.ndarray, np.ndarray | None
         pictures: One split of a data set.
 
     Returns:
-        x, float32 [n, h, w, c] in [0, 1], and y, int64 [n] or None.
+        x, float32 [n, h, w, c] in [0, 1], and y: int64 [n], int32 [n, h, w] for segmentation,
+        or None.
     """
     from keras_mosaickd.data.arrays import unit_range
 
-    return unit_range(np.asarray(pictures.images[:])), pictures.labels
+    labels = pictures.labels
+    if labels is not None and pictures.task == "segmentation":
+        # Losses and metrics compute in the labels' type, in which uint8 would overflow.
+        labels = labels.astype(np.int32)
+    return unit_range(np.asarray(pictures.images[:])), labels

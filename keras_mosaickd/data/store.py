@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from keras_mosaickd.data.folder import FolderImages
+from keras_mosaickd.data.forward import ForwardImages
 from keras_mosaickd.data.sources import Pictures
 from keras_mosaickd.errors import InputError
 
@@ -112,7 +113,7 @@ def write_images(path: Path, images: Any, indices: np.ndarray | None = None) -> 
     write_array(path, (count, *images.shape[1:]), np.uint8, parts())
 
 
-def stored(pictures: Pictures, cache_dir: str | Path) -> Pictures:
+def stored(pictures: Pictures, cache_dir: str | Path, streams: bool = False) -> Pictures:
     """Decodes the pictures of a folder once and keeps them as one file of uint8.
 
     Every picture is read to its end, so a broken one is found here and not in mid-training.
@@ -120,6 +121,8 @@ def stored(pictures: Pictures, cache_dir: str | Path) -> Pictures:
     Args:
         pictures: Any pictures; those that are in memory already are returned as they are.
         cache_dir: Where to keep them; the file is made again when the folder has changed.
+        streams: Whether large sets that are read forward are written too, as training on them
+            needs (a pool to select from is read forward as it is).
 
     Returns:
         The same pictures with `images` a read-only memory map.
@@ -127,14 +130,15 @@ def stored(pictures: Pictures, cache_dir: str | Path) -> Pictures:
     Raises:
         InputError: for a picture that cannot be read, or where the folder cannot be written.
     """
-    if not isinstance(pictures.images, FolderImages):
+    images = pictures.images
+    if not isinstance(images, FolderImages) and not (streams and isinstance(images, ForwardImages)):
         return pictures
-    parts = [str(_VERSION), pictures.fingerprint(), str(pictures.images.shape)]
+    parts = [str(_VERSION), pictures.fingerprint(), str(images.shape)]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     folder = Path(cache_dir) / "pictures" / key
 
     def build(directory: Path) -> dict[str, Any]:
-        write_images(directory / "images.npy", pictures.images)
+        write_images(directory / "images.npy", images)
         return {"name": pictures.name, "split": pictures.split}
 
     cached(folder, "pictures.json", build)

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_mosaickd.data.arrays import MosaicBatches, SupervisedBatches
 from keras_mosaickd.data.folder import FolderImages
+from keras_mosaickd.data.forward import ForwardImages
 from keras_mosaickd.errors import InputError
 
 # Floats are checked whole up to this many pictures, beyond it on as many spread evenly.
@@ -100,7 +101,8 @@ def supervised_stream(
 
     Args:
         images: Array of pictures [n, h, w, c], uint8 in [0, 255] or floats in [0, 1].
-        labels: Array whose first axis is n, or None.
+        labels: Array whose first axis is n, or None. Label maps [n, h, w] are cropped and flipped
+            with their pictures and given as int32; what a crop sees of the padding is VOID (255).
         batch_size: B, the global batch; the incomplete last batch is dropped.
         seed: Seed of the order and of the augmentation.
         first_step: Global step at which to begin.
@@ -137,8 +139,14 @@ def checked_images(images: Any) -> Any:
         The same if it can be indexed by an array of integers, else a numpy array.
 
     Raises:
-        InputError: where rank, channels, type or range do not fit.
+        InputError: where rank, channels, type or range do not fit, or the pictures can only be
+            read forward.
     """
+    if isinstance(images, ForwardImages):
+        raise InputError(
+            "expected pictures that can be read in any order, as `stored` (with streams=True) or "
+            f"`select` write them. Received: a stream of {len(images)} pictures"
+        )
     if not isinstance(images, np.ndarray | FolderImages):
         try:
             images = np.asarray(images)

@@ -18,7 +18,7 @@ from keras_mosaickd.networks.layers import (
     check_picture_shape,
     convolution,
     picture_input,
-    pytorch_default,
+    pixel_logits_head,
 )
 
 BACKBONES = ("resnet50", "mobilenetv2")
@@ -87,18 +87,7 @@ def deeplabv3(
     )
     x = _pyramid_pooling(dilated.output, normalize)
     x = _convolve(x, 3, "head", normalize)
-    x = convolution(
-        x,
-        classes,
-        1,
-        name="pixel_logits",
-        use_bias=True,
-        kernel_initializer=pytorch_default(),
-        dtype="float32",
-    )
-    outputs = layers.Resizing(
-        height, width, interpolation="bilinear", dtype="float32", name="logits"
-    )(x)
+    outputs = pixel_logits_head(x, classes, inputs)
     return keras.Model(dilated.input, outputs, name=name or f"deeplabv3_{backbone}")
 
 

@@ -135,6 +135,23 @@ def logits_head(x: KerasTensor, classes: int) -> KerasTensor:
     )(x)
 
 
+def pixel_logits_head(x: KerasTensor, classes: int, pictures: KerasTensor) -> KerasTensor:
+    """1×1 logits scaled up bilinearly to the pictures' size: [B, H, W, classes], always float32."""
+    x = convolution(
+        x,
+        classes,
+        1,
+        name="pixel_logits",
+        use_bias=True,
+        kernel_initializer=pytorch_default(),
+        dtype="float32",
+    )
+    height, width = pictures.shape[1:3]
+    return layers.Resizing(height, width, interpolation="bilinear", dtype="float32", name="logits")(
+        x
+    )
+
+
 def picture_input(
     input_shape: Sequence[int], mean: Statistic = None, std: Statistic = None
 ) -> tuple[KerasTensor, KerasTensor]:

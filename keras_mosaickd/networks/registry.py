@@ -40,9 +40,8 @@ _SEGMENTERS: dict[str, Callable[..., keras.Model]] = {
 def names(task: str = "classification") -> tuple[str, ...]:
     """The networks of a task, sorted; any other wrn<depth>_<width> of depth 6n+4 exists too."""
     _check_task(task)
-    if task == "segmentation":
-        return tuple(sorted(_SEGMENTERS))
-    return tuple(sorted([*_CLASSIFIERS, *_LISTED_WIDE_RESNETS]))
+    table = _SEGMENTERS if task == "segmentation" else _CLASSIFIERS
+    return tuple(sorted([*table, *_LISTED_WIDE_RESNETS]))
 
 
 def build(
@@ -83,12 +82,13 @@ def build(
     if name in table:
         return table[name](input_shape, classes, **options)
     wide = _WIDE_RESNET.fullmatch(name)
-    if wide and task == "classification":
+    if wide:
         depth, width = (int(number) for number in wide.groups())
-        return wide_resnet(input_shape, classes, depth, width, **options)
-    pattern = ", or wrn<depth>_<width> with a depth of 6n+4" if task == "classification" else ""
+        per_pixel = task == "segmentation"
+        return wide_resnet(input_shape, classes, depth, width, per_pixel=per_pixel, **options)
     raise InputError(
-        f"expected a network for {task}: one of {', '.join(names(task))}{pattern}. Received: {name}"
+        f"expected a network for {task}: one of {', '.join(names(task))}, or wrn<depth>_<width> "
+        f"with a depth of 6n+4. Received: {name}"
     )
 
 

@@ -16,6 +16,7 @@ from keras_mosaickd.networks.layers import (
     convolution,
     logits_head,
     picture_input,
+    pixel_logits_head,
 )
 
 
@@ -28,6 +29,7 @@ def wide_resnet(
     std: Statistic = None,
     name: str | None = None,
     synchronized_batch_norm: bool = False,
+    per_pixel: bool = False,
 ) -> keras.Model:
     """The pre-activation WRN-depth-width of Zagoruyko and Komodakis (2016, arXiv 1605.07146).
 
@@ -44,9 +46,13 @@ def wide_resnet(
         std: Their standard deviation, likewise.
         name: Name of the model, `wrn<depth>_<width>` if None.
         synchronized_batch_norm: See `batch_normalization`.
+        per_pixel: Predict every pixel, as the fully convolutional networks of Long et al. (2015,
+            arXiv 1411.4038): 1×1 logits of the last map (a quarter of the sides), scaled up
+            bilinearly.
 
     Returns:
-        A model from pictures [B, h, w, c] in [0, 1] to float32 logits [B, classes].
+        A model from pictures [B, h, w, c] in [0, 1] to float32 logits [B, classes], or
+        [B, h, w, classes] with `per_pixel`.
 
     Raises:
         InputError: If the depth, the width or the shape cannot be used.
@@ -75,7 +81,7 @@ def wide_resnet(
             )
     x = normalize(name="final_bn")(x)
     x = layers.ReLU(name="final_relu")(x)
-    outputs = logits_head(x, classes)
+    outputs = pixel_logits_head(x, classes, inputs) if per_pixel else logits_head(x, classes)
     return keras.Model(inputs, outputs, name=name or f"wrn{depth}_{width}")
 
 

@@ -5,7 +5,11 @@ import contextlib
 import jax
 import keras
 
-from keras_mosaickd.training.single_device import SingleProgramTrainer, distribution
+from keras_mosaickd.training.single_device import (
+    ONE_DEVICE,
+    Distribution,
+    SingleProgramTrainer,
+)
 
 __all__ = ["PhaseTrainer", "devices", "distribution"]
 
@@ -74,6 +78,24 @@ class PhaseTrainer(SingleProgramTrainer):
 def devices():
     """Names of the devices that JAX computes on."""
     return [str(device) for device in jax.devices()]
+
+
+def distribution(name):
+    """The `Distribution` over the devices, of all processes where `jax.distributed` runs.
+
+    Where there are several, this sets `keras.distribution`'s DataParallel for the whole process:
+    variables that are made from here on lie on every device, and batches are split among them. The
+    program stays that of one device; what it computes over a batch, it computes over all of it.
+
+    Args:
+        name: "mirrored" for all devices, "none" for one, "auto" for mirrored where there are
+            several accelerators.
+    """
+    several = jax.device_count() > 1
+    if name == "none" or not several or (name == "auto" and jax.default_backend() == "cpu"):
+        return ONE_DEVICE
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    return Distribution(contextlib.nullcontext, jax.device_count())
 
 
 def _read(variables):

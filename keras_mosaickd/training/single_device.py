@@ -15,10 +15,13 @@ class Distribution(NamedTuple):
     Attributes:
         scope: gives the context in which to build networks, optimizers and trainer, and compile.
         replicas: number of parts into which a global batch is split.
+        is_per_replica: whether the program sees its own part alone, so that BatchNorm has to be
+            synchronized; otherwise it is written, and compiled, for the global batch.
     """
 
     scope: Callable[[], Any]
     replicas: int
+    is_per_replica: bool = False
 
 
 ONE_DEVICE = Distribution(contextlib.nullcontext, 1)
@@ -50,7 +53,7 @@ def distribution(name):
     """
     if name == "mirrored":
         raise InputError(
-            "--strategy=mirrored needs the TensorFlow backend. "
+            "--strategy=mirrored needs the TensorFlow or the JAX backend. "
             f"Received: KERAS_BACKEND={keras.backend.backend()}"
         )
     return ONE_DEVICE

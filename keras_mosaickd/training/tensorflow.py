@@ -92,4 +92,4 @@ def distribution(name):
         return ONE_DEVICE
     local = gpus or tf.config.list_logical_devices("CPU")
     strategy = tf.distribute.MirroredStrategy([device.name for device in local])
-    return Distribution(strategy.scope, strategy.num_replicas_in_sync)
+    return Distribution(strategy.scope, strategy.num_replicas_in_sync, is_per_replica=True)

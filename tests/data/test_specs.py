@@ -24,6 +24,11 @@ from keras_mosaickd.errors import InputError
         ("fashion_mnist[Sandal,Bag]", "fashion_mnist[5,8]", (5, 8)),
         ("fashion_mnist[T-shirt/top, ankle boot, 1]", "fashion_mnist[0,9,1]", (0, 9, 1)),
         ("cifar100[worm,apple]", "cifar100[99,0]", (99, 0)),
+        ("svhn", "svhn", None),
+        ("svhn_cropped[3-5]", "svhn[3-5]", (3, 4, 5)),
+        ("imagenet32[0-99]", "imagenet32[0-99]", tuple(range(100))),
+        ("places365[364,1]", "places365[364,1]", (364, 1)),
+        ("segmentation:/some/path", "segmentation:/some/path", None),
     ],
 )
 def test_names_and_classes(text, canonical, indices):
@@ -36,10 +41,12 @@ def test_names_and_classes(text, canonical, indices):
 @pytest.mark.parametrize(
     ("text", "received"),
     [
-        ("mnist", "one of digits, fashion_mnist, cifar10, cifar100, svhn_cropped, folder:PATH"),
+        ("mnist", "one of digits, fashion_mnist, cifar10, cifar100, svhn, cub200, "),
+        ("mnist", "places365, nyuv2, folder:PATH, segmentation:PATH. Received: 'mnist'"),
         ("", "one of digits"),
         ("folder:", "with a path"),
         ("folder", "with a path"),
+        ("segmentation", "segmentation:PATH with a path"),
         ("digits[0-10]", "classes out of '0', '1'"),
         ("digits[4-2]", "not '4-2'"),
         ("digits[0-99999999999999999999]", "not '0-9999"),
@@ -105,8 +112,16 @@ def test_the_table_is_whole():
         "fashion_mnist": 10,
         "cifar10": 10,
         "cifar100": 100,
-        "svhn_cropped": 10,
+        "svhn": 10,
+        "cub200": 200,
+        "stanford_dogs": 120,
+        "imagenet32": 1000,
+        "imagenet64": 1000,
+        "imagenet2012": 1000,
+        "places365": 365,
+        "nyuv2": 13,
         "folder": 0,
+        "segmentation": 0,
     }
     for name, spec in SPECS.items():
         assert spec.name == name

@@ -26,7 +26,16 @@ def build(name: str) -> keras.Model:
 
 
 def test_names():
-    assert networks.names("segmentation") == tuple(LAST_FEATURES)
+    names = networks.names("segmentation")
+    assert [name for name in names if not name.startswith("wrn")] == list(LAST_FEATURES)
+
+
+def test_a_wide_resnet_predicts_every_pixel_with_the_weights_of_the_classifier():
+    model = networks.build("wrn10_1", (16, 24, 1), CLASSES, task="segmentation")
+    assert model.output.shape == (None, 16, 24, CLASSES)
+    assert model.get_layer("pixel_logits").output.shape == (None, 4, 6, CLASSES)
+    classifier = networks.build("wrn10_1", (16, 24, 1), CLASSES)
+    assert model.count_params() == classifier.count_params()
 
 
 @pytest.mark.parametrize("name", LAST_FEATURES)

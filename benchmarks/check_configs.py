@@ -1,0 +1,222 @@
+"""Every distinct experiment of configs/, built at full size and trained for one step.
+
+    PYTHONPATH=. python benchmarks/check_configs.py [--only SUBSTRING] [--one_per_task]
+
+For each combination of method, networks, size, channels, classes and design that the flagfiles
+name, this builds teacher, student, generator and discriminator as the experiment does and makes one
+training step of 2 pictures per batch on random pictures: no data set is read. It prints one line
+per combination, with seconds, and exits with status 1 if one failed. KERAS_BACKEND chooses the
+backend; `--one_per_task` takes one combination of each task, for the other backends.
+"""
+
+import argparse
+import dataclasses
+import functools
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_mosaickd import networks
+from keras_mosaickd.cli import flags
+from keras_mosaickd.config import ExperimentConfig
+from keras_mosaickd.data import Pictures, parse
+from keras_mosaickd.experiment import Experiment
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
+ONE_PER_TASK = (
+    "configs/paper/table1_main/cifar10/mosaickd_wrn40_2_wrn16_1.flags",
+    "configs/paper/segmentation/nyuv2_imagenet2012/mosaickd.flags",
+)
+_COMMAND = re.compile(r"^# bin/(\w+) --flagfile=(\S+)$", re.MULTILINE)
+_BATCH = 2
+_PICTURES = 4 * _BATCH
+
+
+class MockExperiment(Experiment):
+    """An experiment on random pictures of the size and number of classes of its data sets."""
+
+    @functools.cached_property
+    def domain(self):
+        """Random training pictures and labels in the place of the domain's."""
+        names = class_names(self.config)
+        shape = picture_shape(self.config)
+        labels_shape = shape[:2] if self.config.task == "segmentation" else ()
+        random = np.random.default_rng(0)
+        return Pictures(
+            images=random.integers(0, 256, (_PICTURES, *shape), "uint8"),
+            labels=random.integers(0, len(names), (_PICTURES, *labels_shape)),
+            class_names=names,
+            name=self.config.dataset,
+            split="train",
+            flip=parse(self.config.dataset).spec.flip,
+        )
+
+    @functools.cached_property
+    def domain_test(self):
+        """The same pictures as test pictures."""
+        return dataclasses.replace(self.domain, split="test")
+
+    @functools.cached_property
+    def pool(self):
+        """The same pictures as out-of-domain ones, without labels."""
+        return dataclasses.replace(self.domain, labels=None, class_names=(), name=self.config.ood)
+
+
+def runnable():
+    """Flagfiles that a person runs, sorted: those whose comments give their command."""
+    return [file for file in sorted(CONFIGS.rglob("*.flags")) if commands(file)]
+
+
+def commands(file):
+    """The commands in a flagfile's comments, as pairs of `train` or `teacher` and the path."""
+    return _COMMAND.findall(file.read_text())
+
+
+def relative(file):
+    """A flagfile's path as the comments write it."""
+    return file.relative_to(ROOT).as_posix()
+
+
+def experiment_config(file):
+    """The settings of a flagfile for `bin/train`."""
+    return ExperimentConfig(**flags.parse("train", [f"--flagfile={file}"]).settings())
+
+
+def picture_shape(config):
+    """`(height, width, channels)` of an experiment's pictures."""
+    spec = parse(config.dataset).spec
+    size = config.image_size or spec.image_size
+    return size, size, spec.channels
+
+
+def class_names(config):
+    """Names of the classes that an experiment's teacher knows."""
+    request = parse(config.dataset)
+    indices, names = request.class_indices(), request.spec.class_names
+    return names if indices is None else tuple(names[index] for index in indices)
+
+
+def describe(config):
+    """What is built for a config; two configs with the same description build the same."""
+    height, width, channels = picture_shape(config)
+    text = (
+        f"{config.task}: {config.method} {config.teacher} -> {config.student}, "
+        f"{height}x{width}x{channels}, {len(class_names(config))} classes"
+    )
+    if config.is_game:
+        text += f", {config.preset}, {config.regularizer}, stride {config.overlap_stride}"
+    return text
+
+
+def combinations(only=""):
+    """Distinct combinations.
+
+    Args:
+        only: part of the path or of the description of those that are wanted.
+
+    Returns:
+        Dict from description to `(config, path)` of the first flagfile that has it.
+    """
+    found = {}
+    for file in runnable():
+        if commands(file)[0][0] == "train":
+            config, path = experiment_config(file), relative(file)
+            text = describe(config)
+            if only in path or only in text:
+                found.setdefault(text, (config, path))
+    return found
+
+
+def step(config):
+    """Builds the experiment's networks at full size and makes one training step.
+
+    Args:
+        config: `ExperimentConfig`.
+
+    Raises:
+        RuntimeError: if a loss is not finite, the teacher changed, or a network that should have
+            learned did not.
+    """
+    config = dataclasses.replace(
+        config,
+        batch_size=_BATCH,
+        student_steps=1,
+        student_updates=1,
+        evaluations=1,
+        strategy="none",
+        precision="float32",
+    )
+    experiment = MockExperiment(config)
+    with experiment.distribution.scope():
+        teacher = networks.build(
+            config.teacher,
+            experiment.input_shape,
+            experiment.classes,
+            mean=0.5,
+            std=0.25,
+            task=config.task,
+        )
+    schedule = config.schedule(_PICTURES)
+    trainer = experiment.trainer(teacher, schedule)
+    pictures = experiment.domain if config.method == "supervised" else experiment.pool
+    before = _trainable(trainer)
+    history = trainer.fit(
+        experiment.stream(pictures.images, schedule, 0, pictures.labels),
+        steps_per_epoch=schedule.steps_per_round,
+        shuffle=False,
+        verbose=0,
+    ).history
+    after = _trainable(trainer)
+    if not all(np.isfinite(values).all() for values in history.values()):
+        raise RuntimeError(f"a loss is not finite: {history}")
+    for name, weights in before.items():
+        is_same = all(np.array_equal(a, b) for a, b in zip(weights, after[name], strict=True))
+        if is_same != (name == "teacher"):
+            raise RuntimeError(f"the {name} {'did not learn' if is_same else 'changed'}")
+
+
+def _trainable(trainer):
+    """Values of the trainable variables of each of the trainer's networks, by its name."""
+    made = {name: getattr(trainer, name) for name in trainer.networks}
+    return {
+        name: [np.array(keras.ops.convert_to_numpy(v)) for v in network.trainable_variables]
+        for name, network in made.items()
+        if network is not None
+    }
+
+
+def main():
+    """Checks the combinations; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="part of a flagfile's path or of a line")
+    parser.add_argument("--one_per_task", action="store_true")
+    arguments = parser.parse_args()
+    wanted = ONE_PER_TASK if arguments.one_per_task else (arguments.only,)
+    chosen = {text: found for only in wanted for text, found in combinations(only).items()}
+    if not chosen:
+        parser.error(f"no flagfile or combination has {' or '.join(wanted)}")
+    failed = 0
+    for text, (config, path) in chosen.items():
+        keras.utils.clear_session()
+        start = time.perf_counter()
+        try:
+            step(config)
+            outcome = "ok"
+        except Exception as error:
+            failed += 1
+            outcome = f"FAILED, {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        seconds = time.perf_counter() - start
+        print(f"{seconds:6.1f} s  {text}  ({path})  {outcome}", flush=True)
+    print(f"{len(chosen) - failed} of {len(chosen)} combinations, {keras.backend.backend()}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Which layers of two networks FitNet compares, and how their maps come to one size."""
+
+import math
+
+import keras
+
+from keras_mosaickd.errors import InputError
+
+_NO_FEATURES = (keras.layers.InputLayer, keras.layers.Normalization, keras.layers.Rescaling)
+
+
+def feature_maps(network):
+    """The last layer of each resolution on a network's way down.
+
+    Resolutions are counted from the picture to the smallest map. Padded maps, a segmenter's way
+    back up, 1 x 1 maps (pooled features), the network's own output and layers that only rescale
+    the picture have no part in it.
+
+    Args:
+        network: functional or sequential Keras model with one input `[batch, height, width,
+            channels]`.
+
+    Returns:
+        Dict from `(height, width)`, largest first, to the layer's name; empty where the layers
+        cannot be seen or the picture's size is not fixed.
+    """
+    height, width = (math.inf if side is None else side for side in network.input_shape[1:3])
+    last: dict[tuple[int, int], str] = {}
+    for layer in network.layers:
+        output = _map_of(layer)
+        if output is None or isinstance(layer, _NO_FEATURES) or output is network.outputs[0]:
+            continue
+        size = output.shape[1:3]
+        if size != (1, 1) and size[0] <= height and size[1] <= width:
+            height, width = size
+            last[size] = layer.name
+    return last
+
+
+def layer_like(network, role, size=None):
+    """Name of the layer to compare: the last one with maps of `size`, or of the middle resolution.
+
+    The middle of an even number of resolutions is the larger one, so that on 32 x 32 pictures all
+    networks of the paper are compared at 16 x 16, as the distillation literature does (Tian et al.
+    2020, arXiv 1910.10699).
+
+    Args:
+        network: as of `feature_maps`.
+        role: what to call the network in errors.
+        size: `(height, width)`, or None.
+
+    Raises:
+        InputError: if the network has no layer with a feature map to be seen.
+    """
+    maps = feature_maps(network)
+    if not maps:
+        names = ", ".join(layer.name for layer in network.layers)
+        raise InputError(
+            f"expected a layer with a feature map [batch, height, width, channels] of fixed size "
+            f"in the {role} {network.name!r}; layers inside a nested model cannot be reached. "
+            f"Received: layers {names or 'none'}"
+        )
+    sizes = list(maps)
+    return maps[size if size in maps else sizes[(len(sizes) - 1) // 2]]
+
+
+def feature_map(network, role, name):
+    """The symbolic feature map `[None, height, width, channels]` that a named layer gives.
+
+    Raises:
+        InputError: if there is no such layer or it gives none.
+    """
+    layer = next((layer for layer in network.layers if layer.name == name), None)
+    output = None if layer is None else _map_of(layer)
+    if output is None:
+        known = [layer.name for layer in network.layers if _map_of(layer) is not None]
+        raise InputError(
+            f"expected the name of a layer of the {role} {network.name!r} with a feature map "
+            f"[batch, height, width, channels]: one of {', '.join(known) or '(none)'}. "
+            f"Received: {name!r}"
+        )
+    return output
+
+
+def to_one_size(hint, guided):
+    """Averages the larger of two feature maps, by axis, down to the size of the smaller.
+
+    Args:
+        hint: symbolic feature map `[None, height, width, channels]` of the teacher.
+        guided: that of the student.
+
+    Returns:
+        Both, with the same height and width.
+
+    Raises:
+        InputError: if one size is not a multiple of the other.
+    """
+    sizes = hint.shape[1:3], guided.shape[1:3]
+    target = tuple(min(pair) for pair in zip(*sizes, strict=True))
+    if any(side % wanted for size in sizes for side, wanted in zip(size, target, strict=True)):
+        raise InputError(
+            "expected feature maps of one size, or one a multiple of the other: name hint_layer "
+            f"and guided_layer. Received: {hint.shape[1:]} of the teacher and {guided.shape[1:]} "
+            "of the student"
+        )
+    return tuple(_average(features, target) for features in (hint, guided))
+
+
+def _average(features, size):
+    factors = tuple(side // wanted for side, wanted in zip(features.shape[1:3], size, strict=True))
+    return features if factors == (1, 1) else keras.layers.AveragePooling2D(factors)(features)
+
+
+def _map_of(layer):
+    """A layer's output, if it has one only and that is a map of fixed size."""
+    try:
+        output = layer.output
+    except (AttributeError, ValueError):
+        # Called never, or more than once: there is no one output.
+        return None
+    shape = getattr(output, "shape", ())
+    return output if len(shape) == 4 and None not in shape[1:] else None

@@ -1,0 +1,57 @@
+"""``bin/tune``: a study of many runs that differ in some flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from pathlib import Path
+
+from keras_mosaickd.cli import flags, runner
+from keras_mosaickd.cli.train import default_run_dir
+from keras_mosaickd.errors import StoppedError
+from keras_mosaickd.run_directory import FLAGS
+
+
+def main(parsed: flags.Parsed) -> None:
+    """Checks everything, writes flags.txt, runs the trials that are left, and prints the table."""
+    from keras_mosaickd import tuning
+
+    settings = parsed.settings()
+    settings["run_dir"] = settings["run_dir"] or f"{default_run_dir(parsed)}-{settings['study']}"
+    names = {field.name for field in dataclasses.fields(tuning.Study)}
+    study = tuning.Study(**{name: settings[name] for name in names})
+    config = tuning.ExperimentConfig(
+        **{name: value for name, value in settings.items() if name not in names}
+    )
+    tuning.check(config, study)
+    run_dir = Path(config.run_dir)
+    if tuning.role() != "worker":
+        run_dir.mkdir(parents=True, exist_ok=True)
+        flags.save(settings, run_dir / FLAGS)
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        results = tuning.tune(config, study, tuning.train_command)
+    except KeyboardInterrupt:
+        raise StoppedError(received[0] if received else signal.SIGINT) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if results is not None:
+        print(tuning.table(results))
+    print(f"The study is in {run_dir}")
+
+
+def console() -> None:
+    """Entry point of the console script."""
+    sys.exit(runner.run(main, "tune"))
+
+
+if __name__ == "__main__":
+    console()

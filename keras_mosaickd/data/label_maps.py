@@ -1,0 +1,199 @@
+"""Pictures with a label map each, in folders: data sets for segmentation."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_mosaickd.data.folder import SUFFIXES, decode
+from keras_mosaickd.data.labels import VOID
+from keras_mosaickd.data.resizing import THREADS
+from keras_mosaickd.data.specs import DatasetRequest
+from keras_mosaickd.errors import InputError
+
+_CLASSES_FILE = "classes.txt"
+# EXIF's tag of orientation; from 5 on, height and width are exchanged when it is applied.
+_ORIENTATION, _TRANSPOSED = 0x0112, 5
+
+
+@dataclass(frozen=True)
+class LabelledPictures:
+    """What was read of a data set for segmentation.
+
+    Attributes:
+        images: uint8 [n, size, size, c].
+        labels: uint8 [n, size, size], a class or VOID in each pixel.
+        class_names: Names in label order.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def read_label_maps(
+    request: DatasetRequest,
+    splits: tuple[str, ...],
+    image_size: int,
+    channels: int,
+    data_dir: str | Path | None,
+) -> LabelledPictures:
+    """Reads pictures and label maps of `nyuv2` or `segmentation:PATH`.
+
+    For each split the folder holds `SPLIT/images` and `SPLIT/labels` with a PNG of the same stem
+    and size for every picture; a pixel of it is a class 0 .. n - 1, or 255 for void (no class).
+    `nyuv2` is in `data_dir`/nyuv2 or in `data_dir` itself, with 13 classes 0 .. 12;
+    `segmentation:PATH` names its classes in `classes.txt`, one on each line. Both are cropped to
+    the centre square and resized: pictures bilinear, labels to the nearest pixel.
+
+    Args:
+        request: The data set.
+        splits: "train", "test" or both.
+        image_size: Height and width in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        data_dir: Folder of data sets.
+
+    Raises:
+        InputError: where files are missing or do not fit, saying how to lay them out.
+    """
+    root = _root(request, data_dir)
+    names = request.spec.class_names or _read_class_names(request, root)
+    pairs = [pair for split in splits for pair in _pairs(request, root, split)]
+    images = np.empty((len(pairs), image_size, image_size, channels), np.uint8)
+    labels = np.empty(images.shape[:3], np.uint8)
+
+    def read(position: int) -> None:
+        picture, label = pairs[position]
+        images[position] = decode(picture, image_size, channels)
+        labels[position] = _read_labels(request, picture, label, len(names), image_size)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(read, range(len(pairs))):
+            pass
+    return LabelledPictures(images, labels, names)
+
+
+def _root(request: DatasetRequest, data_dir: str | Path | None) -> str:
+    if request.path is not None:
+        if not os.path.isdir(request.path):
+            raise _wrong_layout(request, request.path, "no such folder")
+        return request.path
+    if data_dir is None:
+        raise _wrong_layout(request, "DIR", "no --data_dir=DIR")
+    folder = Path(data_dir).expanduser()
+    for candidate in (folder / request.name, folder):
+        if (candidate / "train").is_dir():
+            return str(candidate)
+    raise _wrong_layout(
+        request, str(folder), f"no folder train in {folder / request.name} or {folder}"
+    )
+
+
+def _wrong_layout(request: DatasetRequest, root: str, received: str) -> InputError:
+    spec = request.spec
+    where = root if request.path is not None else f"{root}/{request.name} or {root}"
+    fetched = f"{spec.name} has to be fetched by hand: {spec.by_hand}. " if spec.by_hand else ""
+    classes = "" if spec.class_names else f", and {_CLASSES_FILE} with one class name on each line"
+    last = len(spec.class_names) - 1 if spec.class_names else "n - 1"
+    return InputError(
+        f"{request.flag}: {fetched}expected in {where} the folders train/images, train/labels, "
+        "test/images and test/labels, for every picture in images (*.png, *.jpg ...) a one-channel "
+        f"*.png of the same name and size in labels with values 0 to {last}, or {VOID} for "
+        f"void{classes}. Received: {received}"
+    )
+
+
+def _read_class_names(request: DatasetRequest, root: str) -> tuple[str, ...]:
+    try:
+        text = Path(root, _CLASSES_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong_layout(request, root, f"{_CLASSES_FILE}: {error}") from error
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not 1 <= len(names) <= VOID or len(set(names)) < len(names):
+        raise InputError(
+            f"{request.flag}: expected 1 to {VOID} different class names in "
+            f"{os.path.join(root, _CLASSES_FILE)}. Received: {len(names)}, {len(set(names))} of "
+            "them different"
+        )
+    return names
+
+
+def _pairs(request: DatasetRequest, root: str, split: str) -> list[tuple[str, str]]:
+    """Paths of pictures and their label maps, in the order of their names."""
+    pictures = _stems(request, root, os.path.join(split, "images"), SUFFIXES)
+    labels = _stems(request, root, os.path.join(split, "labels"), (".png",))
+    odd = sorted(set(pictures) ^ set(labels))
+    if odd:
+        lacking = "labels" if odd[0] in pictures else "images"
+        raise _wrong_layout(request, root, f"{split}/{lacking} without {odd[0]!r}")
+    expected = request.spec.size(split)
+    if expected is not None and len(pictures) != expected:
+        raise InputError(
+            f"{request.flag}: expected {expected} pictures in {os.path.join(root, split)} "
+            f"({request.name}). Received: {len(pictures)}"
+        )
+    if not pictures:
+        raise _wrong_layout(request, root, f"no pictures in {split}/images")
+    return [(pictures[stem], labels[stem]) for stem in sorted(pictures)]
+
+
+def _stems(
+    request: DatasetRequest, root: str, folder: str, suffixes: tuple[str, ...]
+) -> dict[str, str]:
+    path = os.path.join(root, folder)
+    try:
+        names = os.listdir(path)
+    except OSError as error:
+        raise _wrong_layout(request, root, f"{folder}: {error.strerror}") from error
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        stem, suffix = os.path.splitext(name)
+        if name.startswith(".") or suffix.lower() not in suffixes:
+            continue
+        if stem in found:
+            raise _wrong_layout(request, root, f"two files {stem!r} in {folder}")
+        found[stem] = os.path.join(path, name)
+    return found
+
+
+def _read_labels(
+    request: DatasetRequest, picture: str, label: str, classes: int, image_size: int
+) -> np.ndarray:
+    """One label map, checked against its picture and resized: uint8 [image_size, image_size]."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(picture) as file:
+            size = file.size
+            if file.getexif().get(_ORIENTATION, 1) >= _TRANSPOSED:
+                size = size[::-1]
+        with Image.open(label) as file:
+            mode, values = file.mode, np.asarray(file)
+    except Exception as error:  # Pillow's readers let many kinds of exception through.
+        raise InputError(
+            f"{request.flag}: expected a readable label map. Received: {label!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if values.ndim != 2 or mode == "1":
+        raise InputError(
+            f"{request.flag}: expected a label map of one channel with 8 bits or more. Received: "
+            f"{label!r} of mode {mode}"
+        )
+    if values.shape[::-1] != size:
+        raise InputError(
+            f"{request.flag}: expected {label!r} of its picture's width and height {size}. "
+            f"Received: {values.shape[::-1]}"
+        )
+    wrong = values[(values < 0) | ((values >= classes) & (values != VOID))]
+    if len(wrong):
+        by_hand = f" ({request.name} is fetched as: {request.spec.by_hand})"
+        raise InputError(
+            f"{request.flag}: expected labels 0 to {classes - 1}, or {VOID} for void, in "
+            f"{label!r}{by_hand if request.spec.by_hand else ''}. Received: {int(wrong[0])}"
+        )
+    upright = Image.fromarray(values.astype(np.uint8))
+    return np.asarray(ImageOps.fit(upright, (image_size, image_size), Image.Resampling.NEAREST))

@@ -1,0 +1,121 @@
+"""A report on the disk: one HTML file that needs no other, Markdown, PNG and CSV files."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.report.content import Figure, Section, Table
+
+# Colours are those of the reader's system; figures keep a light ground of their own, on which they
+# are legible on both.
+_STYLE = """
+:root { color-scheme: light dark; --ground: #fcfcfa; --ink: #1d1d1f; --faint: #5c5c62;
+  --line: #d4d4d8; --head: #eeeeea; }
+@media (prefers-color-scheme: dark) {
+  :root { --ground: #17181b; --ink: #e9e9ec; --faint: #a5a5ad; --line: #3c3d43; --head: #25262b; }
+}
+body { background: var(--ground); color: var(--ink); margin: 0 auto; max-width: 62rem;
+  padding: 1.5rem; font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 0.5rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid var(--line); padding: 0.3rem 0.7rem; text-align: left;
+  vertical-align: top; }
+th { background: var(--head); }
+figure { margin: 1rem 0; }
+img { background: #f7f7f4; border-radius: 6px; display: block; height: auto; max-width: 100%; }
+figcaption, .note { color: var(--faint); font-size: 0.85rem; }
+li, p { overflow-wrap: anywhere; }
+"""
+
+
+def write(out: str | os.PathLike[str], title: str, sections: Sequence[Section]) -> Path:
+    """Writes ``report.html``, ``report.md``, ``NAME.png`` for each figure, ``NAME.csv`` per table.
+
+    Args:
+        out: Directory; made if it is not there. Files of an older report are replaced.
+        title: The report's title.
+        sections: What stands in it.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        InputError: If the directory cannot be written to.
+    """
+    directory = Path(out)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for section in sections:
+            for item in section.items:
+                if isinstance(item, Figure):
+                    _replace(directory / f"{item.name}.png", item.png)
+                elif isinstance(item, Table):
+                    _replace(directory / f"{item.name}.csv", item.csv().encode())
+        _replace(directory / "report.md", _markdown(title, sections).encode())
+        target = directory / "report.html"
+        _replace(target, _html(title, sections).encode())
+    except OSError as error:
+        raise InputError(
+            f"--out: expected a directory that can be written to. Received: {out} ({error})"
+        ) from error
+    return target
+
+
+def _markdown(title: str, sections: Sequence[Section]) -> str:
+    parts = [f"# {title}"]
+    for section in sections:
+        parts.append(f"## {section.title}")
+        for item in section.items:
+            if isinstance(item, Figure):
+                parts += [f"![{item.name}]({item.name}.png)", item.caption]
+            elif isinstance(item, Table):
+                if item.shown:
+                    parts.append(item.markdown())
+                parts.append(f"[{item.name}.csv]({item.name}.csv)")
+            else:
+                parts.append(item)
+    return "\n\n".join(parts) + "\n"
+
+
+def _html(title: str, sections: Sequence[Section]) -> str:
+    parts = []
+    for section in sections:
+        parts.append(f"<section><h2>{html.escape(section.title)}</h2>")
+        for item in section.items:
+            if isinstance(item, Figure):
+                parts.append(_figure(item))
+            elif isinstance(item, Table):
+                if item.shown:
+                    parts.append(item.html())
+            else:
+                parts.append(f"<p>{html.escape(item)}</p>")
+        parts.append("</section>")
+    body = "\n".join(parts)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<h1>{html.escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _figure(figure: Figure) -> str:
+    data = base64.b64encode(figure.png).decode()
+    caption = html.escape(figure.caption)
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """The file appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

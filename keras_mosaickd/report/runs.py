@@ -1,0 +1,204 @@
+"""What a report is made of: the files of finished runs and studies, read without Keras models."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from keras_mosaickd.callbacks import read_history
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.run_directory import FLAGS, HISTORY, METRICS
+
+STUDY, SELECTION = "study.json", "selection.json"
+_NEEDED = {"method": str, "student": str, "student_accuracy": (int, float)}
+# What does not make another experiment: places, the seed, and how a run is saved.
+_NOT_COMPARED = {"run_dir", "data_dir", "cache_dir", "seed", "checkpoint_every_steps", "config"}
+_PUBLISHED = re.compile(r"#\s*Published:\s*([0-9]+(?:\.[0-9]+)?)\s*%")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+        path: Its directory.
+        metrics: ``metrics.json``.
+        settings: ``flags.txt``, by name; empty where there is none.
+        history: Rows of ``history.csv``, one dict of numbers per epoch.
+        selection: ``selection.json``, or None.
+    """
+
+    path: Path
+    metrics: dict[str, Any]
+    settings: dict[str, str]
+    history: list[dict[str, float]]
+    selection: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """Directory's name with its parent's: ``quickstart/kd``."""
+        return "/".join(self.path.resolve().parts[-2:])
+
+    @property
+    def seed(self) -> int:
+        """The run's seed; 0 where nothing says it."""
+        return int(self.metrics.get("seed") or 0)
+
+    @property
+    def experiment(self) -> dict[str, str]:
+        """Everything by which runs of different experiments differ; seeds share it."""
+        known = {
+            name: str(self.metrics[name])
+            for name in ("method", "student", "dataset", "ood", "backend", "student_updates")
+            if self.metrics.get(name) is not None
+        }
+        return {k: v for k, v in self.settings.items() if k not in _NOT_COMPARED} | known
+
+    @property
+    def published(self) -> float | None:
+        """The paper's accuracy as a fraction, or None: see `published_accuracy`."""
+        number = self.metrics.get("published_accuracy")
+        if isinstance(number, int | float):
+            return float(number)
+        config = self.metrics.get("config")
+        return published_accuracy(config) if isinstance(config, str) and config else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One study of `bin/tune`.
+
+    Attributes:
+        path: Its directory.
+        content: ``study.json``.
+    """
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Directory's name with its parent's."""
+        return "/".join(self.path.resolve().parts[-2:])
+
+    @property
+    def trials(self) -> list[dict[str, Any]]:
+        """Trials with at least one finished execution."""
+        return [trial for trial in self.content["trials"] if metrics_of(trial)]
+
+
+def metrics_of(trial: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics of a trial's finished executions."""
+    return [
+        metrics
+        for metrics in trial.get("executions") or []
+        if isinstance(metrics, dict) and _lack(metrics) is None
+    ]
+
+
+def published_accuracy(config: str | Path) -> float | None:
+    """The number in a flagfile's comment ``# Published: 61.01 %.`` as a fraction of 1.
+
+    Returns:
+        None where the file cannot be read or names no number.
+    """
+    try:
+        found = _PUBLISHED.search(Path(config).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return float(found[1]) / 100 if found else None
+
+
+def read(paths: Iterable[str | Path]) -> tuple[list[Run], list[Study], list[str]]:
+    """Reads runs and studies; a directory that holds some of them stands for all of them.
+
+    Args:
+        paths: Directories.
+
+    Returns:
+        Runs, studies, and a sentence for everything that could not be read.
+    """
+    runs: dict[Path, Run] = {}
+    studies: dict[Path, Study] = {}
+    problems: list[str] = []
+    for path in [found for given in paths for found in _places(Path(given))]:
+        if path.resolve() in runs or path.resolve() in studies:
+            continue
+        try:
+            if (path / STUDY).exists():
+                studies[path.resolve()] = _read_study(path)
+            else:
+                runs[path.resolve()] = _read_run(path, problems)
+        except InputError as error:
+            problems.append(str(error))
+    return list(runs.values()), list(studies.values()), problems
+
+
+def _places(path: Path) -> list[Path]:
+    """The path itself, or the runs and studies in it."""
+    if not path.is_dir() or any((path / name).exists() for name in (STUDY, METRICS, FLAGS)):
+        return [path]
+    inside = [
+        child
+        for child in sorted(path.iterdir())
+        if any((child / name).exists() for name in (STUDY, METRICS, FLAGS))
+    ]
+    return inside or [path]
+
+
+def _read_run(path: Path, problems: list[str]) -> Run:
+    metrics = _json(path / METRICS)
+    if (lack := _lack(metrics)) is not None:
+        raise InputError(f"{path / METRICS}: expected a usable {lack}. Received: none")
+    settings: dict[str, str] = {}
+    history: list[dict[str, float]] = []
+    selection = None
+    try:
+        if (path / FLAGS).is_file():
+            settings = _settings((path / FLAGS).read_text(encoding="utf-8"))
+        history = read_history(path / HISTORY)
+        if (path / SELECTION).is_file():
+            selection = _json(path / SELECTION)
+    except (OSError, ValueError) as error:  # InputError and UnicodeDecodeError are ValueErrors
+        problems.append(f"{path}: read in part only ({error})")
+    return Run(path, metrics, settings, history, selection)
+
+
+def _read_study(path: Path) -> Study:
+    content = _json(path / STUDY)
+    trials = content.get("trials")
+    good = isinstance(trials, list) and all(
+        isinstance(trial, dict) and isinstance(trial.get("hyperparameters"), dict)
+        for trial in trials
+    )
+    if not good or not isinstance(content.get("study"), str):
+        raise InputError(f"{path / STUDY}: expected a study with trials. Received: another content")
+    return Study(path, content)
+
+
+def _lack(metrics: dict[str, Any]) -> str | None:
+    for name, kind in _NEEDED.items():
+        if not isinstance(metrics.get(name), kind):
+            return name
+    return None
+
+
+def _settings(text: str) -> dict[str, str]:
+    pairs = (line.removeprefix("--").partition("=") for line in text.splitlines())
+    return {name: value for name, separator, value in pairs if separator}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable file. Received: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON. Received: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object. Received: {type(content).__name__}")
+    return content

@@ -1,0 +1,250 @@
+"""The tables of a report: mean and standard deviation over seeds, beside the published number."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from keras_mosaickd.report.content import Table
+from keras_mosaickd.report.runs import Run, Study, metrics_of
+
+# Supplement, table 4: CIFAR-100 from CIFAR-10's pictures, teacher wrn40_2, accuracy in per cent by
+# student for the strides 1 to 4.
+TABLE_4 = {
+    "wrn16_1": (61.01, 59.56, 42.35, 46.07),
+    "wrn16_2": (69.41, 63.46, 57.36, 54.82),
+    "wrn40_1": (69.14, 60.26, 54.32, 55.12),
+}
+HYPERPARAMETERS = {
+    "stride": "overlap_stride",
+    "lambda": "regularization_weight",
+    "local": "local_weight",
+    "align": "align_weight",
+}
+_IN_COLUMNS = ("method", "student", "dataset", "ood", "student_updates")
+_SCORES = {
+    "last accuracy": "student_accuracy",
+    "best accuracy": "student_accuracy_best",
+    "agreement": "student_agreement",
+    "mean IoU": "student_mean_iou",
+}
+_QUALITY = {
+    "class entropy (nats)": "synthetic_class_entropy",
+    "of ln classes": "synthetic_class_entropy_share",
+    "teacher's confidence": "synthetic_confidence",
+    "Fréchet distance": "synthetic_frechet_distance",
+    "near-duplicates": "synthetic_near_duplicates",
+}
+
+
+class Group:
+    """Runs that differ in the seed only.
+
+    Args:
+        runs: At least one, in the order of their seeds.
+        label: What sets them apart from the report's other groups.
+    """
+
+    def __init__(self, runs: Sequence[Run], label: str):
+        self.runs = list(runs)
+        self.label = label
+
+    def values(self, name: str) -> list[float]:
+        """A metric of the runs that have it."""
+        return _numbers([run.metrics for run in self.runs], name)
+
+
+def groups(runs: Sequence[Run]) -> list[Group]:
+    """Puts runs together that differ in the seed only, in order of first appearance."""
+    parts: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    for run in runs:
+        parts.setdefault(tuple(sorted(run.experiment.items())), []).append(run)
+    varying = {
+        name
+        for key in parts
+        for name, _ in key
+        if len({dict(other).get(name) for other in parts}) > 1
+    }
+    found = []
+    for key, members in parts.items():
+        settings = dict(key)
+        # What a method has no use for still differs; a flag says more than nothing.
+        words = [f"{n}={settings[n]}" for n in sorted(varying & set(settings) - set(_IN_COLUMNS))]
+        label = f"{settings['method']}, {settings['student']}"
+        for name in ("dataset", "ood", "student_updates"):
+            if name in varying and name in settings:
+                words.insert(0, f"{name}={settings[name]}")
+        label = ", ".join([label, *words])
+        found.append(Group(sorted(members, key=lambda run: run.seed), label))
+    return found
+
+
+def mean_and_sd(values: Sequence[float], factor: float = 1.0, digits: int = 2) -> str:
+    """Mean ± standard deviation (with n - 1) as text; the mean alone of one value; - of none."""
+    if not values:
+        return "-"
+    mean = f"{factor * statistics.fmean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {factor * statistics.stdev(values):.{digits}f}"
+
+
+def _unless_equal(values: Sequence[float]) -> Sequence[float]:
+    """One value where all are the same: runs that share a teacher say nothing of its spread."""
+    return values[:1] if len(set(values)) == 1 else values
+
+
+def results(found: Sequence[Group]) -> Table:
+    """A row per group: method, student, data, scores in per cent, published number."""
+    scores = {title: name for title, name in _SCORES.items() if any(g.values(name) for g in found)}
+    rows = []
+    for group in found:
+        metrics = group.runs[0].metrics
+        published = next((r.published for r in group.runs if r.published is not None), None)
+        shown = [str(metrics.get(name) or "-") for name in _IN_COLUMNS]
+        cells = [mean_and_sd(group.values(name), 100) for name in scores.values()]
+        teacher = mean_and_sd(_unless_equal(group.values("teacher_accuracy")), 100)
+        seeds = ", ".join(str(run.seed) for run in group.runs)
+        number = "-" if published is None else f"{100 * published:.2f}"
+        rows.append([*shown, _rest(group), seeds, teacher, *cells, number])
+    note = "Per cent; mean ± standard deviation (with n - 1) over the seeds."
+    columns = ["method", "student", "domain", "out of domain", "updates", "settings", "seeds"]
+    columns += ["teacher's accuracy", *scores, "published"]
+    return _without_empty(Table("results", columns, rows, note), kept=("published",))
+
+
+def networks(found: Sequence[Group]) -> Table | None:
+    """Parameters, size on disk and latency of teacher and student; None where nothing is known."""
+    titles = {"parameters": ("parameters", 1.0, 0), "MB on disk": ("bytes", 1e-6, 2)}
+    titles["latency (ms)"] = ("latency_ms", 1.0, 2)
+    rows: dict[tuple[str, ...], None] = {}
+    for group in found:
+        for part in ("teacher", "student"):
+            cells = [
+                mean_and_sd(_unless_equal(group.values(f"{part}_{name}")), factor, digits)
+                for name, factor, digits in titles.values()
+            ]
+            if set(cells) != {"-"}:
+                name = str(group.runs[0].metrics.get(part) or "-").rpartition("/")[2]
+                rows[(part, name, *cells)] = None
+    if not rows:
+        return None
+    note = "Latency: median of one prediction of one picture, where bin/evaluate measured it."
+    return Table("networks", ["", "network", *titles], [list(row) for row in rows], note)
+
+
+def quality(found: Sequence[Group]) -> Table | None:
+    """Numbers of the synthetic pictures after the last epoch; None where no run has any."""
+    rows = []
+    for group in found:
+        last = [run.history[-1] for run in group.runs if run.history]
+        cells = [mean_and_sd(_numbers(last, name), digits=3) for name in _QUALITY.values()]
+        if set(cells) != {"-"}:
+            rows.append([group.label, *cells])
+    note = (
+        "Fréchet distance and near-duplicates are measured in the teacher's own features against "
+        "out-of-domain pictures; distances under different teachers cannot be compared."
+    )
+    return Table("quality", ["runs", *_QUALITY], rows, note) if rows else None
+
+
+def history(runs: Sequence[Run]) -> Table:
+    """Accuracy and agreement of every epoch of every run, as its history has them."""
+    rows = [
+        [run.name, f"{row['epoch']:.0f}", *(_exact(row.get(name)) for name in CURVES)]
+        for run in runs
+        for row in run.history
+    ]
+    return Table("curves", ["run", "epoch", *CURVES], rows, shown=False)
+
+
+CURVES = ("val_accuracy", "val_agreement")
+
+
+def points(study: Study, metric: str) -> dict[str, list[tuple[float, list[float]]]]:
+    """The curves of a study over one hyperparameter.
+
+    Returns:
+        By student and, in a stride study, reduction of the patch loss: the hyperparameter's value
+        and the metric of the trial's executions, in ascending order. Empty for a search.
+    """
+    name = HYPERPARAMETERS.get(study.content["study"])
+    curves: dict[str, list[tuple[float, list[float]]]] = {}
+    for trial in study.trials:
+        chosen = trial["hyperparameters"]
+        values = _numbers(metrics_of(trial), metric)
+        if name not in chosen or not values:
+            continue
+        curves.setdefault(_series(study, trial), []).append((float(chosen[name]), values))
+    return {series: sorted(curve) for series, curve in curves.items()}
+
+
+def study_table(study: Study) -> Table:
+    """A row per trial; beside a stride study the numbers of the supplement's table 4."""
+    is_stride = study.content["study"] == "stride"
+    names = list(dict.fromkeys(name for t in study.trials for name in t["hyperparameters"]))
+    rows = []
+    for trial in study.trials:
+        metrics, chosen = metrics_of(trial), trial["hyperparameters"]
+        cells = [str(chosen.get(name, "-")) for name in names]
+        cells += [str(metrics[0].get("student_updates", "-")), str(len(metrics))]
+        cells += [mean_and_sd(_numbers(metrics, name), 100) for name in _SCORES.values()]
+        if is_stride:
+            cells.append(_table_4(metrics[0]["student"], chosen.get("overlap_stride")))
+        rows.append(cells)
+    columns = [*names, "updates", "runs", *_SCORES] + ["table 4"] * is_stride
+    note = "Per cent; mean ± standard deviation (with n - 1) over the runs of a trial."
+    if is_stride:
+        note += (
+            " Table 4: the supplement's numbers on CIFAR-100 from CIFAR-10's pictures with teacher "
+            "wrn40_2, for students of the same name; compare the order of the strides, not the "
+            "numbers, unless these are the data."
+        )
+    table = Table(f"study_{study.path.resolve().name}", columns, rows, note)
+    return _without_empty(table, kept=("table 4",))
+
+
+def published_strides() -> Table:
+    """The supplement's table 4."""
+    rows = [[student, *(f"{value:.2f}" for value in row)] for student, row in TABLE_4.items()]
+    columns = ["student", *(f"stride {stride}" for stride in range(1, 5))]
+    return Table("table_4", columns, rows, "Published (supplement, table 4), per cent.")
+
+
+def _series(study: Study, trial: dict[str, Any]) -> str:
+    words = [str(metrics_of(trial)[0]["student"])]
+    reduction = trial["hyperparameters"].get("local_reduction") or trial.get("local_reduction")
+    if study.content["study"] == "stride" and reduction:
+        words.append(f"local_reduction={reduction}")
+    return ", ".join(words)
+
+
+def _table_4(student: str, stride: Any) -> str:
+    row = TABLE_4.get(student)
+    return f"{row[int(stride) - 1]:.2f}" if row and str(stride) in "1234" else "-"
+
+
+def _rest(group: Group) -> str:
+    words = group.label.split(", ")[2:]
+    return ", ".join(word for word in words if word.partition("=")[0] not in _IN_COLUMNS)
+
+
+def _numbers(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [float(row[name]) for row in rows if isinstance(row.get(name), int | float)]
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _without_empty(table: Table, kept: Sequence[str]) -> Table:
+    """The table without columns in which no row says anything."""
+    used = [
+        index
+        for index, column in enumerate(table.columns)
+        if column in kept or any(row[index] not in ("", "-") for row in table.rows)
+    ]
+    columns = [table.columns[index] for index in used]
+    rows = [[row[index] for index in used] for row in table.rows]
+    return Table(table.name, columns, rows, table.note)

@@ -1,0 +1,211 @@
+"""Numbers of synthetic pictures, by hand: keras_mosaickd/quality.py and quality_callback.py."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_mosaickd import callbacks, quality, teacher_features
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.quality_callback import PictureQuality
+
+RANDOM = np.random.default_rng(0)
+PICTURES = RANDOM.random((40, 4, 4, 1), dtype="float32")
+
+
+def test_class_entropy_is_that_of_the_mean_prediction():
+    # The mean is (1/2, 1/2), though every row alone is certain.
+    assert quality.class_entropy([[1, 0], [0, 1]]) == pytest.approx(math.log(2))
+    assert quality.class_entropy([[1, 0], [1, 0]]) == 0
+    # The mean is (3/4, 1/4).
+    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert quality.class_entropy([[1, 0], [0.5, 0.5]]) == pytest.approx(expected)
+
+
+def test_confidence_is_the_mean_of_the_highest_probabilities():
+    assert quality.confidence([[0.9, 0.1], [0.4, 0.6]]) == pytest.approx(0.75)
+
+
+def test_class_counts_of_pictures_and_of_pixels():
+    assert quality.class_counts([[0.9, 0.1, 0], [0.4, 0.6, 0], [0.1, 0.9, 0]]) == [1, 2, 0]
+    assert quality.class_counts(np.eye(3)[[[[0, 2]], [[2, 2]]]]) == [1, 0, 3]
+
+
+def test_frechet_distance_of_normal_distributions_on_a_line():
+    # Means 0 and 3, standard deviations 1 and 2: (0 - 3)^2 + (1 - 2)^2 = 10.
+    assert quality.frechet_distance([[-1], [1]], [[1], [5]]) == pytest.approx(10)
+
+
+def test_frechet_distance_of_covariances_that_do_not_commute():
+    # C1 = diag(4, 1), C2 = [[1, r], [r, 1]] and no difference of means. In two dimensions
+    # tr sqrt(M) = sqrt(tr M + 2 sqrt(det M)); tr(C1 C2) = 5 and det = 4 (1 - r^2), r = 0.6.
+    root = np.linalg.cholesky([[1, 0.6], [0.6, 1]])
+    corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], float)
+    expected = 5 + 2 - 2 * math.sqrt(5 + 2 * math.sqrt(4 * (1 - 0.36)))
+    found = quality.frechet_distance(corners * [2, 1], corners @ root.T)
+    assert found == pytest.approx(expected)
+
+
+def test_frechet_distance_is_zero_for_equal_sets_and_symmetric():
+    first, second = RANDOM.standard_normal((30, 50)), RANDOM.standard_normal((20, 50)) + 1
+    assert quality.frechet_distance(first, first) == pytest.approx(0, abs=1e-6)
+    there, back = (quality.frechet_distance(*p) for p in ((first, second), (second, first)))
+    assert there == pytest.approx(back) and there > 40
+
+
+def test_frechet_distance_of_what_is_no_number_and_of_what_does_not_fit():
+    assert math.isnan(quality.frechet_distance([[math.nan]], [[1.0]]))
+    with pytest.raises(InputError, match=r"expected two sets .* Received: \[1, 1\] and \[1, 2\]"):
+        quality.frechet_distance([[1]], [[1, 2]])
+
+
+def test_nearest_distances_by_hand():
+    assert quality.nearest_distances([[0.0], [1.0], [5.0]]).tolist() == pytest.approx([1, 1, 4])
+    # Equal points far from zero are exactly 0 apart.
+    assert quality.nearest_distances([[1e6, 3], [1e6, 3], [0, 0]])[:2].tolist() == [0, 0]
+    with pytest.raises(InputError, match="at least 2 points"):
+        quality.nearest_distances([[1.0]])
+
+
+def test_near_duplicates_are_measured_against_the_usual_distance_of_neighbours():
+    reference = [[0.0], [4.0], [8.0], [12.0]]  # neighbours are 4 apart; a quarter of it is 1
+    points = [[0.0], [0.9], [10.0], [11.1]]
+    assert quality.near_duplicate_rate(points, reference, share=0.25) == 0.5
+    assert quality.near_duplicate_rate(points, reference, share=0.2) == 0
+    assert quality.near_duplicate_rate(points, reference, share=0.3) == 1
+    assert quality.near_duplicate_rate([[7.0]] * 4, reference) == 1
+
+
+def test_near_duplicates_compare_sets_of_one_size():
+    # Of the reference only the first two rows count: 10 apart, not 0.1.
+    reference = [[0.0], [10.0], [10.1], [0.1]]
+    assert quality.near_duplicate_rate([[0.0], [1.0]], reference, share=0.2) == 1
+
+
+def teacher(last="dense"):
+    inputs = keras.Input((4, 4, 1))
+    x = keras.layers.Conv2D(3, 3, name="body")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(5, name="features")(x)
+    logits = keras.layers.Dense(2, name="head")(x)
+    if last == "rescaled":
+        logits = keras.layers.Rescaling(1.0)(logits)
+    return keras.Model(inputs, logits)
+
+
+def expected_features(model):
+    inner = keras.Model(model.inputs[0], model.get_layer("features").output)
+    return keras.ops.convert_to_numpy(inner(PICTURES))
+
+
+def generator():
+    return keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(16, activation="sigmoid"),
+            keras.layers.Reshape((4, 4, 1)),
+        ]
+    )
+
+
+@pytest.mark.parametrize("last", ["dense", "rescaled"])
+def test_features_enter_the_last_layer_with_weights(last):
+    model = teacher(last)
+    points, probabilities = teacher_features.see(teacher_features.feature_model(model), PICTURES)
+    np.testing.assert_allclose(points, expected_features(model), atol=1e-6)
+    logits = keras.ops.convert_to_numpy(model(PICTURES)).astype(float)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+
+def test_features_of_a_teacher_inside_another_model():
+    model = teacher()
+    inputs = keras.Input((4, 4, 1))
+    wrapped = keras.Model(inputs, keras.layers.Rescaling(2.0)(model(inputs)))
+    points, _ = teacher_features.see(teacher_features.feature_model(wrapped), PICTURES)
+    np.testing.assert_allclose(points, expected_features(model), atol=1e-6)
+
+
+def test_bytes_are_pictures_in_0_to_1():
+    features = teacher_features.feature_model(teacher())
+    whole = np.rint(PICTURES * 255).astype("uint8")
+    points, _ = teacher_features.see(features, whole)
+    np.testing.assert_allclose(
+        points, teacher_features.see(features, whole.astype("float32") / 255)[0], atol=1e-6
+    )
+
+
+class Trained(keras.Model):
+    """The least that has a generator and a teacher and goes through fit."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator, self.teacher = generator(), teacher()
+        self.generator.trainable = self.teacher.trainable = False
+        self.head = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+def fit(*used, epochs=2):
+    model = Trained()
+    model.build((None, 3))
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(np.ones((4, 3)), np.zeros((4, 1)), epochs=epochs, verbose=0, callbacks=list(used))
+    return model
+
+
+NAMES = {
+    f"synthetic_{name}"
+    for name in (
+        "class_entropy",
+        "class_entropy_share",
+        "confidence",
+        "frechet_distance",
+        "near_duplicates",
+    )
+}
+LATENTS = RANDOM.standard_normal((20, 3)).astype("float32")
+
+
+def test_the_callback_adds_to_what_the_next_callbacks_write(tmp_path):
+    model = fit(PictureQuality(LATENTS, PICTURES), callbacks.HistoryCsv(tmp_path / "history.csv"))
+    rows = callbacks.read_history(tmp_path / "history.csv")
+    assert len(rows) == 2 and all(set(row) >= NAMES for row in rows)
+    expected = quality.picture_quality(model.generator, model.teacher, LATENTS, PICTURES)
+    for name, value in expected.items():
+        assert rows[-1][f"synthetic_{name}"] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def test_the_callback_takes_its_turn_and_the_last_epoch(tmp_path):
+    fit(
+        PictureQuality(LATENTS, PICTURES, every=2),
+        callbacks.HistoryCsv(tmp_path / "history.csv"),
+        epochs=3,
+    )
+    rows = callbacks.read_history(tmp_path / "history.csv")
+    assert [bool(NAMES & set(row)) for row in rows] == [False, True, True]
+
+
+def test_the_histogram_of_predicted_classes_in_tensorboard(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    fit(PictureQuality(LATENTS, PICTURES, log_dir=tmp_path))
+    events = accumulator.EventAccumulator(str(tmp_path / "quality"), size_guidance={"tensors": 0})
+    events.Reload()
+    steps = events.Tensors("predicted_classes")
+    assert [event.step for event in steps] == [0, 1]
+    floats = np.frombuffer(steps[-1].tensor_proto.tensor_content, dtype="float64")
+    buckets = (floats if floats.size else np.array(steps[-1].tensor_proto.double_val)).reshape(
+        -1, 3
+    )
+    assert buckets[:, 2].sum() == len(LATENTS)
+
+
+def test_latency_is_a_positive_number_of_milliseconds():
+    assert 0 < quality.latency_milliseconds(teacher(), repetitions=3) < 60_000
+    with pytest.raises(InputError, match="at least 1"):
+        quality.latency_milliseconds(teacher(), repetitions=0)

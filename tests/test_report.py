@@ -1,0 +1,303 @@
+"""Reports from the files of runs and studies: keras_mosaickd/report, bin/report."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_mosaickd import report
+from keras_mosaickd.cli import flags, runner
+from keras_mosaickd.cli import report as command
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.report import drawings, runs, summary
+
+pytest.importorskip("matplotlib")
+# Files in, files out; the networks have their own test in test_experiment.py's manner below.
+pytestmark = pytest.mark.backend("tensorflow")
+
+METRICS = {
+    "method": "kd",
+    "dataset": "digits[0-4]",
+    "ood": "digits[5-9]",
+    "backend": "tensorflow",
+    "seed": 0,
+    "teacher": "wrn16_1",
+    "student": "wrn10_1",
+    "teacher_accuracy": 0.9,
+    "student_accuracy": 0.5,
+    "student_accuracy_best": 0.6,
+    "student_agreement": 0.55,
+    "teacher_parameters": 1000,
+    "student_parameters": 100,
+    "student_updates": 20,
+}
+FLAGS = {"method": "kd", "temperature": "1.0", "seed": "0", "run_dir": "somewhere"}
+
+
+def write_run(path, metrics=(), settings=(), epochs=2, **files):
+    path.mkdir(parents=True)
+    metrics = {**METRICS, **dict(metrics)}
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    settings = {**FLAGS, **dict(settings), "seed": metrics["seed"]}
+    (path / "flags.txt").write_text("".join(f"--{k}={v}\n" for k, v in settings.items()))
+    lines = ["epoch,seconds,val_accuracy,val_agreement,synthetic_frechet_distance"]
+    lines += [f"{epoch},1.0,0.{epoch + 3}123,0.{epoch + 3}5,2.5" for epoch in range(epochs)]
+    (path / "history.csv").write_text("\n".join(lines) + "\n")
+    for name, content in files.items():
+        (path / f"{name}.json").write_text(json.dumps(content))
+    return path
+
+
+def stride_study(path):
+    trials = [
+        {
+            "trial": str(stride),
+            "status": "COMPLETED",
+            "hyperparameters": {
+                "student": "wrn16_1",
+                "local_reduction": "mean",
+                "overlap_stride": stride,
+            },
+            "executions": [
+                {**METRICS, "student": "wrn16_1", "student_accuracy": accuracy}
+                for accuracy in accuracies
+            ],
+        }
+        for stride, accuracies in ((2, [0.4, 0.44]), (1, [0.6, 0.62]), (4, []))
+    ]
+    path.mkdir(parents=True)
+    content = {"study": "stride", "finished": True, "trials": trials}
+    (path / "study.json").write_text(json.dumps(content))
+    return path
+
+
+class Page(html.parser.HTMLParser):
+    """Tags that are open, and the attributes of all."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_mean_and_standard_deviation_over_two_seeds_by_hand(tmp_path):
+    first = write_run(tmp_path / "a", {"seed": 0, "student_accuracy": 0.50})
+    second = write_run(tmp_path / "b", {"seed": 7, "student_accuracy": 0.56})
+    report.write([first, second], tmp_path / "out")
+    (row,) = table(tmp_path / "out" / "results.csv")
+    # (50 + 56) / 2 = 53; sqrt(((50 - 53)^2 + (56 - 53)^2) / (2 - 1)) = sqrt(18) = 4.243.
+    assert row["last accuracy"] == "53.00 ± 4.24"
+    assert row["best accuracy"] == "60.00 ± 0.00"
+    assert row["teacher's accuracy"] == "90.00"  # one teacher, said once
+    assert row["seeds"] == "0, 7"
+    assert "53.00 ± 4.24" in (tmp_path / "out" / "report.html").read_text()
+    assert "| 53.00 ± 4.24 |" in (tmp_path / "out" / "report.md").read_text()
+    (row,) = table(tmp_path / "out" / "quality.csv")
+    assert row["Fréchet distance"] == "2.500 ± 0.000"
+
+
+def test_runs_of_other_settings_are_not_averaged(tmp_path):
+    runs_dir = tmp_path / "runs"
+    write_run(runs_dir / "a", {"seed": 0})
+    write_run(runs_dir / "b", {"seed": 1}, {"temperature": "5.0"})
+    write_run(runs_dir / "c", {"seed": 2, "student_updates": 60})
+    report.write([runs_dir], tmp_path / "out")
+    rows = table(tmp_path / "out" / "results.csv")
+    assert [row["last accuracy"] for row in rows] == ["50.00"] * 3
+    assert [row["settings"] for row in rows] == [
+        "temperature=1.0",
+        "temperature=5.0",
+        "temperature=1.0",
+    ]
+    assert [row["updates"] for row in rows] == ["20", "20", "60"]
+
+
+def test_the_published_number_of_the_config(tmp_path):
+    config = tmp_path / "cell.flags"
+    config.write_text("# Supplement, table 4.\n# Published: 61.01 %.\n--dataset=cifar100\n")
+    named = write_run(tmp_path / "a", {"config": str(config)})
+    told = write_run(tmp_path / "b", {"published_accuracy": 0.6941, "student": "wrn16_2"})
+    report.write([named, told], tmp_path / "out")
+    found = [row["published"] for row in table(tmp_path / "out" / "results.csv")]
+    assert found == ["61.01", "69.41"]
+    config.write_text("# Published: none given.\n")
+    assert runs.published_accuracy(config) is None
+    assert runs.published_accuracy(tmp_path / "missing") is None
+
+
+def test_broken_runs_are_named_and_stop_nothing(tmp_path):
+    good = write_run(tmp_path / "good")
+    missing, broken, other = (write_run(tmp_path / name) for name in ("gone", "broken", "other"))
+    (missing / "metrics.json").unlink()
+    (broken / "metrics.json").write_text('{"method": ')
+    (other / "metrics.json").write_text('{"method": "kd", "student": "wrn10_1"}')
+    strange = write_run(tmp_path / "strange", {"seed": 1})
+    (strange / "history.csv").write_text("epoch,val_accuracy\n0,much\n")
+    nowhere = tmp_path / "nowhere"
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "study.json").write_text('{"study": "stride"}')
+    paths = [good, missing, broken, other, strange, nowhere, half]
+    report.write(paths, tmp_path / "out")
+    for name in ("report.html", "report.md"):
+        end = (tmp_path / "out" / name).read_text().partition("Not in this report")[2]
+        for path in paths[1:]:
+            assert str(path) in end, (name, path)
+        assert str(good) not in end
+        assert "student_accuracy" in end
+    (row,) = table(tmp_path / "out" / "results.csv")
+    assert row["seeds"] == "0, 1"
+
+
+def test_the_curves_are_the_histories(tmp_path):
+    first, second = write_run(tmp_path / "a"), write_run(tmp_path / "b", {"seed": 1}, epochs=3)
+    report.write([first, second], tmp_path / "out")
+    rows = table(tmp_path / "out" / "curves.csv")
+    expected = []
+    for run in (first, second):
+        expected += [
+            (f"{tmp_path.name}/{run.name}", r["epoch"], r["val_accuracy"], r["val_agreement"])
+            for r in table(run / "history.csv")
+        ]
+    assert [tuple(row.values()) for row in rows] == expected
+
+
+def full_report(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (30, 8, 8, 1), dtype="uint8")
+    np.save(tmp_path / "images.npy", images)
+    selection = {"edges": [0.0, 0.5, 1.0], "pool": [30, 20], "kept": [0, 20]}
+    write_run(tmp_path / "runs" / "kd", selection=selection)
+    write_run(
+        tmp_path / "runs" / "mosaickd", {"method": "mosaickd"}, selection=selection | {"edges": [1]}
+    )
+    stride_study(tmp_path / "study")
+    return report.write([tmp_path / "runs", tmp_path / "study"], tmp_path / "out")
+
+
+def test_the_page_needs_no_other_file(tmp_path):
+    text = full_report(tmp_path).read_text()
+    page = Page(text)
+    assert page.open == []
+    sources = [a[name] for _, a in page.tags for name in ("src", "href") if name in a]
+    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
+    assert "http" not in re.sub('base64,[^"]*', "", text) and "@import" not in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_no_figure_is_empty_and_markdown_names_each(tmp_path):
+    out = full_report(tmp_path).parent
+    figures = sorted(path.name for path in out.glob("*.png"))
+    assert figures == ["curves.png", "ood_entropy_1.png", "study_study.png"]
+    for name in figures:
+        with Image.open(out / name) as picture:
+            grey = np.asarray(picture.convert("L"))
+        # Something is drawn, and nothing of it is cut off by the edge.
+        assert (grey < 128).mean() > 0.003, name
+        border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+        assert border.min() > 200, name
+    named = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", (out / "report.md").read_text())
+    assert sorted(named) == figures
+
+
+def test_an_unusable_selection_is_named(tmp_path):
+    text = (full_report(tmp_path).parent / "report.md").read_text()
+    assert f"{tmp_path / 'runs' / 'mosaickd'}: selection.json cannot be used" in text
+    # Nor has this run a checkpoint to draw from.
+    assert f"{tmp_path / 'runs' / 'mosaickd'}: no synthetic pictures" in text
+
+
+def test_a_stride_study_beside_table_4(tmp_path):
+    out = full_report(tmp_path).parent
+    rows = table(out / "study_study.csv")
+    # sqrt(0.02^2 / 2) = 0.01414 and sqrt(0.04^2 / 2) = 0.02828.
+    assert [(r["overlap_stride"], r["last accuracy"], r["table 4"]) for r in rows] == [
+        ("2", "42.00 ± 2.83", "59.56"),
+        ("1", "61.00 ± 1.41", "61.01"),
+    ]
+    assert table(out / "table_4.csv")[1]["stride 3"] == "57.36"
+
+
+def test_the_curve_of_a_study_is_in_order(tmp_path):
+    (study,) = runs.read([stride_study(tmp_path / "s")])[1]
+    (series,) = summary.points(study, "student_accuracy").items()
+    assert series == ("wrn16_1, local_reduction=mean", [(1.0, [0.6, 0.62]), (2.0, [0.4, 0.44])])
+
+
+def test_three_regularizers_are_found_where_only_they_differ(tmp_path):
+    for seed in (0, 1):
+        for name in ("patch", "none", "image"):
+            if (seed, name) != (1, "image"):
+                write_run(
+                    tmp_path / f"{name}{seed}",
+                    {"method": "mosaickd", "seed": seed},
+                    {"regularizer": name, "run_dir": name},
+                )
+    (triple,) = drawings.regularizer_runs(runs.read([tmp_path])[0])
+    assert [run.path.name for run in triple] == ["none0", "image0", "patch0"]
+
+
+def test_out_of_domain_pictures_come_from_the_named_file(tmp_path):
+    images = np.arange(10, dtype="uint8").reshape(10, 1, 1, 1)
+    path = write_run(tmp_path / "run", selection={"images": "images.npy"})
+    (run,) = runs.read([path])[0]
+    assert drawings.out_of_domain_pictures(run, 4) is None
+    np.save(path / "images.npy", images)
+    assert drawings.out_of_domain_pictures(run, 4).ravel().tolist() == [0, 3, 6, 9]
+
+
+def test_the_command_prints_the_page(tmp_path, capsys):
+    run = write_run(tmp_path / "a run")
+    assert runner.run(command.main, "report", [str(run), f"--out={tmp_path / 'out'}"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'report.html'}\n"
+
+
+@pytest.mark.parametrize("paths", [[], ["nothing here"]])
+def test_no_runs_at_all_is_one_line_and_status_2(paths, tmp_path, capsys):
+    assert runner.run(command.main, "report", [*paths, f"--out={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("bin/report: expected directories of ") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_matplotlib_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match="pip install matplotlib"):
+        report.write([write_run(tmp_path / "a")], tmp_path / "out")
+
+
+def test_arguments_are_for_the_commands_that_take_them():
+    parsed = flags.parse("report", ["one", "--out=D", "two"])
+    assert parsed.arguments == ("one", "two") and parsed.values["out"] == "D"
+    with pytest.raises(InputError, match="flags only"):
+        flags.parse("train", ["one"])
+
+
+def test_cells_with_bars_and_tags_stay_cells(tmp_path):
+    path = write_run(tmp_path / "a", {"dataset": "folder:<a>|b"})
+    report.write([path], tmp_path / "out")
+    assert "folder:<a>\\|b" in (tmp_path / "out" / "report.md").read_text()
+    assert "folder:&lt;a&gt;|b" in (tmp_path / "out" / "report.html").read_text()
+    assert next(csv.reader(io.StringIO((tmp_path / "out" / "results.csv").read_text())))

@@ -49,7 +49,7 @@ LAYERS: dict[str, set[str]] = {
     "cost": {"data", "networks"},
     "teachers": {"data", "networks", "optimizers", "teacher_outputs"},
     "preparation": {"config", "data", "networks", "run_directory", "teachers", "training"},
-    "quality": set(),
+    "quality": {"teacher_features"},
     "teacher_features": set(),
     "quality_callback": {"event_files", "quality", "teacher_features"},
     "tuning": {"config", "run_directory"},

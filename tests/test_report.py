@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mosaickd import report
+from keras_mosaickd import checkpoints, report
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.cli import report as command
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.report import drawings, runs, summary
+from tests import game
 
 pytest.importorskip("matplotlib")
-# Files in, files out; the networks have their own test in test_experiment.py's manner below.
+# Files in, files out: once is enough.
 pytestmark = pytest.mark.backend("tensorflow")
 
 METRICS = {
@@ -301,3 +302,45 @@ def test_cells_with_bars_and_tags_stay_cells(tmp_path):
     assert "folder:<a>\\|b" in (tmp_path / "out" / "report.md").read_text()
     assert "folder:&lt;a&gt;|b" in (tmp_path / "out" / "report.html").read_text()
     assert next(csv.reader(io.StringIO((tmp_path / "out" / "results.csv").read_text())))
+
+
+@pytest.fixture(scope="module")
+def games(tmp_path_factory):
+    """Three runs of other regularizers with checkpoints, and their report."""
+    root = tmp_path_factory.mktemp("games")
+    images = np.random.default_rng(0).integers(0, 255, (30, *game.SHAPE), dtype="uint8")
+    np.save(root / "images.npy", images)
+    selection = {"edges": [0.0, 1.0], "pool": [30], "kept": [30], "images": "../../images.npy"}
+    for name in drawings.REGULARIZERS:
+        path = write_run(
+            root / "runs" / name,
+            {"method": "mosaickd", "class_names": ["a", "b", "c"]},
+            {"regularizer": name},
+            selection=selection,
+        )
+        model = game.game("patch", compiled=False)
+        checkpoints.save_checkpoint(model, path / "checkpoints" / "last.keras")
+    return report.write([root / "runs"], root / "out").parent
+
+
+def test_pictures_are_drawn_from_checkpoints(games):
+    text = (games / "report.md").read_text()
+    assert "Not in this report" not in text
+    rows = table(games / "class_balance_3.csv")
+    assert len(rows) == 3 and list(rows[0]) == ["runs", "a", "b", "c"]
+    for row in rows:
+        assert sum(int(row[name]) for name in "abc") == drawings.COUNT
+    # The same weights and the same z: the same pictures.
+    assert len({tuple(row[name] for name in "abc") for row in rows}) == 1
+    for name in ("regularizers", "class_balance_3", "pictures_1", "pictures_2", "pictures_3"):
+        with Image.open(games / f"{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 5, name
+
+
+def test_drawn_pictures_are_sorted_by_class(games):
+    (run, *_) = runs.read([games.parent / "runs" / "patch"])[0]
+    drawn = drawings.draw(run)
+    images, classes = drawn.sorted(16)
+    assert (np.diff(classes) >= 0).all()
+    assert sorted(classes) == sorted(drawn.classes[:16])
+    assert {image.tobytes() for image in images} == {i.tobytes() for i in drawn.images[:16]}

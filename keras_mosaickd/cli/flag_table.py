@@ -108,9 +108,9 @@ _TABLE = (
         "data_dir",
         str,
         "",
-        "Directory of data files: the prepared sets of tensorflow-datasets (imagenet2012's two .tar "
-        "files go to DIR/downloads/manual), Fashion-MNIST's idx files, or nyuv2/. Empty takes the "
-        "usual places.",
+        "Directory of data files: the prepared sets of tensorflow-datasets (the two .tar files of "
+        "imagenet2012 go to DIR/downloads/manual), Fashion-MNIST's idx files, or nyuv2/. Empty "
+        "takes the usual places.",
         _DATA,
     ),
     Flag(

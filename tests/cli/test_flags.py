@@ -85,7 +85,7 @@ def test_help_lists_every_flag_with_its_range_within_the_width(command):
         "--local_weight=-0.1",
         "--balance_weight=-1",
         "--regularization_weight=nan",
-        "--method=fitnet",
+        "--method=magic",
         "--preset=Paper",
         "--strategy=multi",
         "--precision=float16",

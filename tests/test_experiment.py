@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 
 import keras
@@ -174,6 +175,30 @@ def test_interrupted_run_continues_bit_for_bit(method, cache, tmp_path, monkeypa
     assert command(train, "train", **settings, run_dir=halved) == 0
     assert "Continuing the run" in capsys.readouterr().out
     for a, b in zip(student_weights(whole), student_weights(halved), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_a_run_stopped_in_the_middle_of_an_epoch_continues_bit_for_bit(
+    cache, tmp_path, monkeypatch, capsys
+):
+    settings = {**TINY, "cache_dir": cache}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert command(train, "train", **settings, run_dir=whole) == 0
+    look = checkpoints.Checkpoint.on_train_batch_end
+
+    def stop_at_the_first_step(self, batch, logs=None):
+        self.stop.received = signal.SIGTERM
+        look(self, batch, logs)
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "on_train_batch_end", stop_at_the_first_step)
+    assert command(train, "train", **settings, run_dir=stopped) == 128 + signal.SIGTERM
+    assert "SIGTERM: saved" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert command(train, "train", **settings, run_dir=stopped) == 0
+    assert "after step 1 of 4" in capsys.readouterr().out
+    assert len((stopped / "history.csv").read_text().splitlines()) == 3
+    for a, b in zip(student_weights(whole), student_weights(stopped), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

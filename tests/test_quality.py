@@ -195,7 +195,7 @@ def test_the_histogram_of_predicted_classes_in_tensorboard(tmp_path):
     name = "tensorboard.backend.event_processing.event_accumulator"
     accumulator = pytest.importorskip(name)
     fit(PictureQuality(LATENTS, PICTURES, log_dir=tmp_path))
-    events = accumulator.EventAccumulator(str(tmp_path / "quality"))
+    events = accumulator.EventAccumulator(str(tmp_path / "quality"), {"histograms": 0})
     events.Reload()
     histograms = events.Histograms("predicted_classes")
     assert [event.step for event in histograms] == [0, 1]

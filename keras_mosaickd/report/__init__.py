@@ -13,7 +13,7 @@ from keras_mosaickd.report.runs import Run, Study, read
 
 __all__ = ["write"]
 
-_PICTURES, _COLUMNS = 64, 16
+_PICTURES, _COLUMNS = 64, 10
 
 
 def write(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:

@@ -44,15 +44,18 @@ class Table:
     def html(self) -> str:
         """The table as HTML, in a box that scrolls where the page is too narrow for it."""
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.columns)
-        body = "\n".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.rows
-        )
+        body = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in self.rows)
         note = f'<p class="note">{html.escape(self.note)}</p>' if self.note else ""
         return (
             f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>'
             f"</table></div>{note}"
         )
+
+
+def _cell(text: str) -> str:
+    # Names may be broken where the page is narrow, numbers may not.
+    kind = ' class="number"' if text[:1].isdigit() or text == "-" else ""
+    return f"<td{kind}>{html.escape(text)}</td>"
 
 
 @dataclasses.dataclass(frozen=True)

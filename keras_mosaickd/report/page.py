@@ -19,13 +19,14 @@ _STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ground: #17181b; --ink: #e9e9ec; --faint: #a5a5ad; --line: #3c3d43; --head: #25262b; }
 }
-body { background: var(--ground); color: var(--ink); margin: 0 auto; max-width: 62rem;
+body { background: var(--ground); color: var(--ink); margin: 0 auto; max-width: 72rem;
   padding: 1.5rem; font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 0.5rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: 0.3rem 0.7rem; text-align: left;
+table { border-collapse: collapse; font-size: 0.8rem; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid var(--line); padding: 0.3rem 0.5rem; text-align: left;
   vertical-align: top; }
+td { overflow-wrap: anywhere; } td.number { white-space: nowrap; }
 th { background: var(--head); }
 figure { margin: 1rem 0; }
 img { background: #f7f7f4; border-radius: 6px; display: block; height: auto; max-width: 100%; }

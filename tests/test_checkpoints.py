@@ -1,0 +1,126 @@
+"""Checkpoints that survive damage, and what stops a training."""
+
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from keras_mosaickd import checkpoints, mosaic_stream
+from keras_mosaickd.errors import DivergedError, InputError, StoppedError
+from tests import game
+
+
+@pytest.fixture
+def model():
+    """A compiled game."""
+    return game.game()
+
+
+def stream(steps=4):
+    pictures = game.pictures(game.BATCH * steps)
+    return mosaic_stream(pictures, game.BATCH, student_steps=game.STEPS)
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_nothing_saved_is_none(tmp_path):
+    assert checkpoints.newest_intact(tmp_path / "last.keras") is None
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(model, tmp_path, capsys):
+    path = tmp_path / "last.keras"
+    for _ in range(3):
+        checkpoints.save_checkpoint(model, path)
+    assert checkpoints.newest_intact(path) == path
+    assert capsys.readouterr().out == ""
+    flip_byte(path)
+    assert checkpoints.newest_intact(path) == checkpoints.previous(path)
+    assert "last.keras is damaged" in capsys.readouterr().out
+    flip_byte(checkpoints.previous(path))
+    with pytest.raises(InputError, match="expected an intact checkpoint"):
+        checkpoints.newest_intact(path)
+
+
+def test_a_crash_between_the_two_renames_leaves_the_previous_one(model, tmp_path):
+    path = tmp_path / "last.keras"
+    checkpoints.save_checkpoint(model, path)
+    os.replace(path, checkpoints.previous(path))
+    assert checkpoints.newest_intact(path) == checkpoints.previous(path)
+
+
+def test_a_failed_save_keeps_what_was_there(model, tmp_path, monkeypatch):
+    path = tmp_path / "last.keras"
+    checkpoints.save_checkpoint(model, path)
+    before = path.read_bytes()
+
+    def full_disk(self, file, *_, **__):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(model), "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save_checkpoint(model, path)
+    assert path.read_bytes() == before
+    assert checkpoints.newest_intact(path) == path
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.keras", "sha256.json"]
+
+
+def test_a_signal_saves_and_leaves(model, tmp_path):
+    path = tmp_path / "last.keras"
+    before = signal.getsignal(signal.SIGTERM)
+    with checkpoints.StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(StoppedError) as raised:
+            model.fit(stream(), verbose=0, callbacks=[checkpoints.Checkpoint(path, stop=stop)])
+    assert raised.value.signal_number == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+    saved = keras.models.load_model(path)
+    assert int(keras.ops.convert_to_numpy(saved.optimizer.iterations)) == 1
+
+
+def test_saves_every_so_many_steps_and_the_best_student(model, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(checkpoints, "save_checkpoint", lambda model, path: saved.append("all"))
+    monkeypatch.setattr(checkpoints, "save_atomically", lambda model, path: saved.append("best"))
+    callback = checkpoints.Checkpoint(
+        tmp_path / "last.keras", every_steps=2, best=tmp_path / "best.keras"
+    )
+    callback.set_model(model)
+    for batch in range(4):
+        callback.on_train_batch_end(batch)
+    callback.on_epoch_end(0, {"val_agreement": 0.5})
+    callback.on_epoch_end(1, {"val_agreement": 0.4})
+    assert saved == ["all", "all", "best", "all", "all"]
+
+
+def test_a_loss_that_is_no_number_stops_before_anything_is_saved(model, tmp_path):
+    path = tmp_path / "last.keras"
+    kernel = model.generator.trainable_variables[0]
+    kernel.assign(np.full(kernel.shape, np.nan, "float32"))
+    callbacks = [checkpoints.StopWhenInvalid(path), checkpoints.Checkpoint(path)]
+    with pytest.raises(DivergedError, match=r"loss became nan in step 1 of epoch 1"):
+        model.fit(stream(), verbose=0, callbacks=callbacks)
+    assert not path.exists()
+
+
+def test_an_infinite_weight_stops_at_the_end_of_the_epoch(model, tmp_path):
+    callback = checkpoints.StopWhenInvalid(tmp_path / "last.keras")
+    callback.set_model(model)
+    callback.on_epoch_end(0)
+    weights = model.student.get_weights()
+    weights[0][...] = np.inf
+    model.student.set_weights(weights)
+    with pytest.raises(DivergedError, match="weight of the student"):
+        callback.on_epoch_end(0)
+
+
+@pytest.mark.parametrize(("balance", "speaks"), [(-0.05, True), (-1.5, False)])
+def test_collapse_is_told(balance, speaks, capsys):
+    checkpoints.CollapseWarning(classes=4).on_epoch_end(0, {"balance_loss": balance})
+    assert ("the generator collapses" in capsys.readouterr().out) == speaks

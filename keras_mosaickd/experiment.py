@@ -20,6 +20,7 @@ from keras_mosaickd.data import evaluation_arrays, select
 from keras_mosaickd.evaluation import EVALUATION_BATCH, scores
 from keras_mosaickd.export import export_saved_model
 from keras_mosaickd.preparation import Preparation
+from keras_mosaickd.quality_callback import PictureQuality
 from keras_mosaickd.run_directory import (
     BEST_STUDENT,
     CHECKPOINT,
@@ -28,6 +29,7 @@ from keras_mosaickd.run_directory import (
     METRICS,
     SAMPLES,
     SAVED_MODEL,
+    SELECTION,
     STUDENT,
     TENSORBOARD,
     RunDirectory,
@@ -110,10 +112,13 @@ class Experiment(Preparation):
             "teacher_file": teacher.file,
         }
 
-    def train(self):
+    def train(self, config_file=None):
         """The whole job: teacher, selection, distillation, evaluation, export.
 
         An interrupted run of the same settings in the same directory is continued.
+
+        Args:
+            config_file: the flagfile that the settings came from, to be named in `metrics.json`.
 
         Returns:
             The metrics that stand in `metrics.json`.
@@ -125,14 +130,14 @@ class Experiment(Preparation):
         teacher = self.teacher()
         about_teacher = self._about(teacher)
         print(f"Teacher accuracy: {about_teacher['teacher_accuracy']:.4f}")
-        images, labels = self._training_pictures(teacher.model)
+        images, labels = self._training_pictures(run, teacher.model)
         schedule = config.schedule(len(self.domain) if images is None else len(images))
         trainer, steps = self._start_or_resume(run, teacher.model, schedule)
         with StopSignals() as stop:
             while steps < schedule.steps:
                 steps = self._fit(run, trainer, images, labels, schedule, steps, stop)
-        about_teacher["teacher_seconds"] = teacher.seconds
-        return self._finish(run, trainer, schedule, about_teacher)
+        origin = {"config": config_file, "teacher_seconds": teacher.seconds}
+        return self._finish(run, trainer, schedule, {**origin, **about_teacher})
 
     def _about(self, teacher):
         """The teacher's scores on the test pictures, by the names of `metrics.json`."""
@@ -159,15 +164,16 @@ class Experiment(Preparation):
             validation_batch_size=self._validation_batch_size(),
             verbose=teachers.progress(),
             shuffle=False,
-            callbacks=self._callbacks(run, stop),
+            callbacks=self._callbacks(run, images, stop),
         )
         return last_round * schedule.steps_per_round
 
-    def _training_pictures(self, teacher):
+    def _training_pictures(self, run, teacher):
         selected = None
         if self.config.method in OUT_OF_DOMAIN:
             selection = self.select(teacher)
             print(selection.describe())
+            run.write_json(SELECTION, selection.summary())
             selected = selection.images
         return methods.training_pictures(self, teacher, selected)
 
@@ -193,16 +199,19 @@ class Experiment(Preparation):
         print(f"Continuing the run in {run.path} after step {steps} of {schedule.steps}")
         return trainer, steps
 
-    def _callbacks(self, run, stop):
-        chosen = [
-            StopWhenInvalid(run / CHECKPOINT),
+    def _callbacks(self, run, images, stop):
+        latents = np.random.default_rng(self.config.seed).standard_normal(
+            (64, self.config.latent_dim), dtype="float32"
+        )
+        chosen = [StopWhenInvalid(run / CHECKPOINT)]
+        if self.config.method == "mosaickd":
+            # Before those that write the logs down, because it adds to them.
+            chosen.append(PictureQuality(latents, images, log_dir=run / TENSORBOARD))
+        chosen += [
             callbacks.HistoryCsv(run / HISTORY),
             callbacks.TensorBoardScalars(run / TENSORBOARD),
         ]
         if self.config.is_game:
-            latents = np.random.default_rng(self.config.seed).standard_normal(
-                (64, self.config.latent_dim), dtype="float32"
-            )
             chosen.append(callbacks.SampleGrid(run / TENSORBOARD, latents, path=run / SAMPLES))
             chosen.append(CollapseWarning(self.classes))
         agreements = [row["val_agreement"] for row in callbacks.read_history(run / HISTORY)]
@@ -237,6 +246,7 @@ class Experiment(Preparation):
             "seed": config.seed,
             "teacher": config.teacher,
             "student": config.student,
+            "class_names": list(self.domain.class_names),
             **about_teacher,
             "student_accuracy": last["val_accuracy"],
             "student_accuracy_best": max(row["val_accuracy"] for row in history),
@@ -270,9 +280,9 @@ def dry_run(config):
     return _experiment(config).dry_run()
 
 
-def train(config):
+def train(config, config_file=None):
     """See `Experiment.train`."""
-    return _experiment(config).train()
+    return _experiment(config).train(config_file)
 
 
 def train_teacher(config):

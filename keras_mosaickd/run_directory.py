@@ -18,6 +18,7 @@ FLAGS, METRICS, HISTORY, ENVIRONMENT = (
     "environment.json",
 )
 STUDENT, SAVED_MODEL, SAMPLES = "student.keras", "saved_model", "samples.png"
+SELECTION = "selection.json"
 CHECKPOINT, TENSORBOARD = Path("checkpoints") / "last.keras", "tensorboard"
 BEST_STUDENT = Path("checkpoints") / "best_student.keras"
 

@@ -72,6 +72,7 @@ LAYERS: dict[str, set[str]] = {
         "export",
         "methods",
         "preparation",
+        "quality_callback",
         "run_directory",
         "teachers",
     },

@@ -74,12 +74,16 @@ def test_pictures_are_sorted_by_the_teachers_class_and_nothing_moves(model):
         assert (old == new).all()
 
 
-def test_a_teacher_of_dense_logits_counts_by_its_mean():
+def test_a_label_map_stands_beside_each_picture_where_every_pixel_has_a_prediction():
     generator = keras.Sequential([keras.Input((4,)), keras.layers.Reshape((2, 2, 1))])
     teacher = keras.Sequential(
         [keras.Input((2, 2, 1)), keras.layers.Conv2D(2, 1, kernel_initializer="ones")]
     )
-    assert callbacks.draw_samples(generator, teacher, LATENTS).shape[-1] == 1
+    grid = callbacks.draw_samples(generator, teacher, LATENTS, columns=1)
+    # Enlarged 24 times, a line of one pixel between the rows.
+    assert grid.shape == (len(LATENTS) * 49 - 1, 2 * 48, 3)
+    # Equal logits are class 0 everywhere: one colour.
+    assert len(numpy.unique(grid[:48, 48:].reshape(-1, 3), axis=0)) == 1
 
 
 def reload(directory):

@@ -75,7 +75,11 @@ def test_a_run_directory_holds_everything(finished):
         "train",
         "validation",
         "samples",
+        "quality",
     }
+    selection = json.loads((finished / "selection.json").read_text())
+    assert sum(selection["kept"]) == len(np.load(selection["images"])) == TINY["ood_size"]
+    assert selection["kept_mean"] > selection["dropped_mean"]
     with Image.open(finished / "samples.png") as picture:
         assert min(picture.size) >= 8 * 8
 

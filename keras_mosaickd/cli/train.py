@@ -23,7 +23,8 @@ def main(parsed: flags.Parsed) -> None:
     run_dir = Path(config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     flags.save(settings, run_dir / FLAGS)
-    runner.print_values(experiment.train(config))
+    config_file = parsed.flagfiles[-1] if parsed.flagfiles else None
+    runner.print_values(experiment.train(config, config_file))
     print(f"The run is in {run_dir}")
 
 

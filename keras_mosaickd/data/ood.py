@@ -57,6 +57,23 @@ class Selection:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def summary(self) -> dict[str, Any]:
+        """What a report shows of it, for JSON: the histogram, the means, the place of the pictures.
+
+        Returns:
+            `edges` (nats), `pool` and `kept` (counts), `kept_mean`, `dropped_mean` (None where
+            there is none) and `images`, a .npy file.
+        """
+        edges, pool, kept = (values.tolist() for values in self.histogram)
+        means = {"kept_mean": self.kept_mean, "dropped_mean": self.dropped_mean}
+        return {
+            "edges": edges,
+            "pool": pool,
+            "kept": kept,
+            **{name: None if np.isnan(value) else value for name, value in means.items()},
+            "images": str((self.path / "images.npy").absolute()),
+        }
+
     def describe(self) -> str:
         """What was kept, as text: counts, mean entropies, histogram."""
         size = len(self.entropies)

@@ -53,8 +53,8 @@ class Table:
 
 
 def _cell(text: str) -> str:
-    # Names may be broken where the page is narrow, numbers may not.
-    kind = ' class="number"' if text[:1].isdigit() or text == "-" else ""
+    # Long names may be broken where the page is narrow; numbers and words may not.
+    kind = ' class="whole"' if len(text) <= 14 else ""
     return f"<td{kind}>{html.escape(text)}</td>"
 
 

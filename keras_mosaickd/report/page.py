@@ -26,7 +26,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 0.5rem; }
 table { border-collapse: collapse; font-size: 0.8rem; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: 0.3rem 0.5rem; text-align: left;
   vertical-align: top; }
-td { overflow-wrap: anywhere; } td.number { white-space: nowrap; }
+td { overflow-wrap: anywhere; } td.whole { white-space: nowrap; }
 th { background: var(--head); }
 figure { margin: 1rem 0; }
 img { background: #f7f7f4; border-radius: 6px; display: block; height: auto; max-width: 100%; }

@@ -15,7 +15,7 @@ from keras import ops
 
 from keras_mosaickd.data.arrays import PIXEL_SCALE
 from keras_mosaickd.data.plan import positive
-from keras_mosaickd.data.scores import _PoolBatches
+from keras_mosaickd.data.scores import over_pool
 from keras_mosaickd.errors import InputError
 
 
@@ -106,16 +106,9 @@ def predicted_classes(teacher: Any, images: Any, batch_size: int = 256) -> np.nd
     Raises:
         InputError: If there is no picture, or the teacher predicts more than one class for each.
     """
-    size = len(images)
-    if not size:
+    if not len(images):
         raise InputError("expected at least one picture. Received: an empty pool")
-    batches = _PoolBatches(images, min(positive(batch_size, "batch_size"), size))
-    data: Any = batches
-    if keras.backend.backend() == "tensorflow":
-        from keras_mosaickd.data.pipelines import pool_dataset
-
-        data = pool_dataset(batches)
-    predictions = np.asarray(_Classifier(teacher).predict(data, verbose=0), np.int64)[:size]
+    predictions = np.asarray(over_pool(_Classifier(teacher), images, batch_size), np.int64)
     if predictions.ndim != 1:
         raise InputError(
             "expected a teacher with one prediction for each picture. "

@@ -63,6 +63,21 @@ def entropies(teacher: Any, images: Any, batch_size: int = 256, verbose: Any = 0
     Returns:
         float32 [n], in nats, from 0 to ln(classes); NaN where the logits are not finite.
     """
+    return np.asarray(over_pool(_Scorer(teacher), images, batch_size, verbose), np.float32)
+
+
+def over_pool(model: Any, images: Any, batch_size: int, verbose: Any = 0) -> np.ndarray:
+    """A model's predictions for a whole pool, which is read forward and never held whole.
+
+    Args:
+        model: Keras model that takes the pool's pictures as they are stored.
+        images: Array-like of pictures [n, h, w, c].
+        batch_size: Pictures at a time.
+        verbose: As in `keras.Model.predict`.
+
+    Returns:
+        The predictions, [n, ...].
+    """
     size = len(images)
     batches = _PoolBatches(images, min(positive(batch_size, "batch_size"), max(size, 1)))
     data: Any = batches
@@ -70,8 +85,7 @@ def entropies(teacher: Any, images: Any, batch_size: int = 256, verbose: Any = 0
         from keras_mosaickd.data.pipelines import pool_dataset
 
         data = pool_dataset(batches)
-    scores = _Scorer(teacher).predict(data, verbose=verbose)
-    return np.asarray(scores, np.float32)[:size]
+    return model.predict(data, verbose=verbose)[:size]
 
 
 def weights_hash(model: Any) -> str:

@@ -112,5 +112,5 @@ def test_what_cannot_be_built():
         networks.build("deeplabv3_resnet50", (16, 64, 3), 3, task="segmentation")
     with pytest.raises(InputError, match="resnet50, mobilenetv2"):
         networks.deeplabv3((64, 64, 3), 3, backbone="vgg16")
-    with pytest.raises(InputError, match="one of deeplabv3_mobilenetv2, deeplabv3_resnet50. R"):
+    with pytest.raises(InputError, match="one of deeplabv3_mobilenetv2, deeplabv3_resnet50, wrn"):
         networks.build("deeplabv3", (64, 64, 3), 3, task="segmentation")

@@ -60,7 +60,7 @@ class Supervised(StudentOnly):
         if labels is None or len(labels.shape) != len(expected):
             raise InputError(
                 f"each element of the training data must be (pictures, integer labels {expected}). "
-                f"Received: labels of shape {getattr(labels, 'shape', None)}"
+                f"Received: labels of shape {None if labels is None else tuple(labels.shape)}"
             )
 
         def objective():

@@ -1,13 +1,12 @@
 """What every method shares: a frozen teacher, a student, and how the student is judged."""
 
-import warnings
-
 import keras
 from keras import ops
 
 from keras_mosaickd import losses
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.metrics import MeanIoU
 from keras_mosaickd.optimizers import PhaseOptimizers
 from keras_mosaickd.teacher_outputs import as_logits
 from keras_mosaickd.training import PhaseTrainer
@@ -53,9 +52,7 @@ class StudentTrainer(PhaseTrainer):
         self.agreement_metric = keras.metrics.Mean(name="agreement")
         self.mean_iou_metric = None
         if len(student.output_shape) == 4:
-            self.mean_iou_metric = keras.metrics.MeanIoU(
-                student.output_shape[-1], name="mean_iou", ignore_class=VOID
-            )
+            self.mean_iou_metric = MeanIoU(student.output_shape[-1])
         self.loss_terms = {}
         self.built = True
 
@@ -153,10 +150,7 @@ class StudentTrainer(PhaseTrainer):
             else:
                 counted = ops.cast(ops.not_equal(y, VOID), "float32")
                 self.accuracy_metric.update_state(correct, counted)
-                with warnings.catch_warnings():
-                    # Keras counts in int64, which JAX narrows and says so.
-                    warnings.filterwarnings("ignore", message="Explicitly requested dtype")
-                    self.mean_iou_metric.update_state(y, classes)
+                self.mean_iou_metric.update_state(y, classes)
                 logs["mean_iou"] = self.mean_iou_metric.result()
             logs["accuracy"] = self.accuracy_metric.result()
         return logs

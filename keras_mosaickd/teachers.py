@@ -16,6 +16,7 @@ from keras_mosaickd.data import supervised_stream
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.data.store import cached
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.metrics import MeanIoU
 from keras_mosaickd.optimizers import student_recipe
 from keras_mosaickd.teacher_outputs import as_logits
 
@@ -174,11 +175,7 @@ def _train(config, domain):
         task=config.task,
     )
     is_segmentation = config.task == "segmentation"
-    metric = (
-        keras.metrics.MeanIoU(len(domain.class_names), ignore_class=VOID, sparse_y_pred=False)
-        if is_segmentation
-        else "accuracy"
-    )
+    metric = MeanIoU(len(domain.class_names), from_logits=True) if is_segmentation else "accuracy"
     teacher.compile(
         optimizer=student_recipe(
             steps * config.teacher_epochs, config.teacher_learning_rate, config.weight_decay

@@ -1,4 +1,4 @@
-"""Files that a training can go on from, what stops a training, and the student's checkpoints."""
+"""Files that a training can go on from, the signals that stop it, and the student's checkpoints."""
 
 import contextlib
 import hashlib
@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from keras_mosaickd.errors import DivergedError, InputError, StoppedError
+from keras_mosaickd.divergence import check_weights
+from keras_mosaickd.errors import InputError, StoppedError
 
 _CHECKSUMS = "sha256.json"
 
@@ -87,78 +87,6 @@ class StopSignals:
         signal.signal(number, self._before[number])
 
 
-class StopWhenInvalid(keras.callbacks.Callback):
-    """Leaves a training in which a loss or a weight is NaN or infinite, before it is saved.
-
-    `keras.callbacks.TerminateOnNaN` looks at the first loss alone and ends the epoch in the usual
-    way, which would replace a good checkpoint by the broken networks.
-
-    Args:
-        path: the checkpoint to name in the message.
-
-    Raises:
-        DivergedError: out of `fit`.
-    """
-
-    def __init__(self, path):
-        super().__init__()
-        self.path = Path(path)
-        self._epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Notes the epoch for the message."""
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Looks at the losses."""
-        for name, value in (logs or {}).items():
-            if name.endswith("loss") and not np.isfinite(float(value)):
-                raise DivergedError(
-                    f"{name} became {float(value)} in step {batch + 1} of epoch "
-                    f"{self._epoch + 1}; {self._where()}"
-                )
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Looks at the weights."""
-        for name in self.model.networks:
-            network = getattr(self.model, name)
-            if network is not None and not all(
-                np.isfinite(weight).all() for weight in network.get_weights()
-            ):
-                raise DivergedError(
-                    f"a weight of the {name} is NaN or infinite after epoch {epoch + 1}; "
-                    + self._where()
-                )
-
-    def _where(self):
-        good = f"the last good checkpoint is {self.path}" if self.path.is_file() else "none saved"
-        return f"lower --student_learning_rate or --generator_learning_rate ({good})"
-
-
-class CollapseWarning(keras.callbacks.Callback):
-    """Says so when the teacher sees nearly one class in all synthetic pictures.
-
-    Args:
-        classes: number of classes.
-        least: share of the entropy of equally frequent classes below which it speaks.
-    """
-
-    def __init__(self, classes, least=0.1):
-        super().__init__()
-        self.classes = classes
-        self.least = least
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Looks at the balance loss, which is the negative entropy of the classes in bits."""
-        entropy = -float((logs or {}).get("balance_loss", -np.inf))
-        most = np.log2(self.classes)
-        if entropy < self.least * most:
-            print(
-                f"Warning: the generator collapses: class entropy {entropy:.3f} of {most:.3f} bits "
-                f"in epoch {epoch + 1}; a higher --balance_weight may help"
-            )
-
-
 class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
     """`keras.callbacks.ModelCheckpoint` of the student alone.
 
@@ -184,8 +112,12 @@ def save_checkpoint(model, path):
 
     The checksum is on the disk before the file has its name, so that a crash at any moment leaves
     an intact checkpoint under one of the two names, if there was one.
+
+    Raises:
+        DivergedError: if a weight is no number; what was saved before is left as it is.
     """
     path = Path(path)
+    check_weights(model, path)
     with _saved_beside(model, path) as temporary:
         known = _known_checksums(path.parent)[-2:]
         _write_checksums(path.parent, [*known, _checksum(temporary)])
@@ -230,8 +162,8 @@ def save_atomically(model, path):
 @contextlib.contextmanager
 def _saved_beside(model, path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Keras wants the ending; the dot keeps an orphan of a crash out of sight.
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.keras")
+    # Keras wants the ending. What a kill leaves under this name is replaced by the next save.
+    temporary = path.with_name(f".{path.stem}.keras")
     try:
         model.save(temporary)
         with temporary.open("rb") as file:

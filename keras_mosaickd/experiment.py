@@ -8,15 +8,10 @@ import keras
 import numpy as np
 
 from keras_mosaickd import callbacks, cost, methods, teachers
-from keras_mosaickd.checkpoints import (
-    Checkpoint,
-    CollapseWarning,
-    StopSignals,
-    StopWhenInvalid,
-    newest_intact,
-)
+from keras_mosaickd.checkpoints import Checkpoint, StopSignals, newest_intact
 from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
 from keras_mosaickd.data import evaluation_arrays, select
+from keras_mosaickd.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.evaluation import EVALUATION_BATCH, scores
 from keras_mosaickd.export import export_saved_model
 from keras_mosaickd.preparation import Preparation

@@ -28,6 +28,8 @@ LAYERS: dict[str, set[str]] = {
     "config": set(),
     "divergence": set(),
     "checkpoints": {"divergence"},
+    "layer_maps": set(),
+    "import_weights": {"layer_maps", "networks"},
     "teacher_outputs": set(),
     "data": {"losses"},
     "event_files": {"pictures"},
@@ -79,7 +81,16 @@ LAYERS: dict[str, set[str]] = {
         "run_directory",
         "teachers",
     },
-    "cli": {"evaluation", "experiment", "export", "report", "run_directory", "tuning"},
+    "cli": {
+        "evaluation",
+        "experiment",
+        "export",
+        "import_weights",
+        "layer_maps",
+        "report",
+        "run_directory",
+        "tuning",
+    },
 }
 
 # The only places that may import TensorFlow. The command line's process loads it quietly, where it

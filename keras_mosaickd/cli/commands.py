@@ -10,6 +10,7 @@ from keras_mosaickd.cli.flag_table import FLAGS, Flag
 
 _ALWAYS = ("help", "traceback")
 _STUDY = ("study", "students", "grid", "tuner", "max_trials", "executions_per_trial")
+_IMPORT = ("weights", "network", "layer_map", "normalization")
 _TEACHER = (
     "task",
     "dataset",
@@ -54,12 +55,12 @@ COMMANDS: dict[str, Command] = {
     "train": Command(
         "The whole job: train or reuse the teacher, select the out-of-domain pictures, distil, "
         "evaluate, export.",
-        tuple(name for name in FLAGS if name not in ("out", "count", *_STUDY)),
+        tuple(name for name in FLAGS if name not in ("out", "count", *_STUDY, *_IMPORT)),
     ),
     "tune": Command(
         "Many runs that differ in some flags, each in a directory of its own, and their table; "
         "repeated, it continues where it was stopped.",
-        tuple(name for name in FLAGS if name not in ("out", "count", "dry_run")),
+        tuple(name for name in FLAGS if name not in ("out", "count", "dry_run", *_IMPORT)),
         {
             "run_dir": {
                 "help": "Directory of the study. Empty takes runs/NAME-STUDY, after the flagfile's "
@@ -117,5 +118,17 @@ COMMANDS: dict[str, Command] = {
         ("out", *_ALWAYS),
         {"out": {"help": "Directory of the report."}},
         "RUN_OR_STUDY...",
+    ),
+    "import_weights": Command(
+        "Write a PyTorch network's weights as a teacher: a .keras file of the same network here.",
+        (*_IMPORT, "image_size", "out", *_ALWAYS),
+        {
+            "image_size": {
+                "default": 32,
+                "lower": 1,
+                "help": "Height and width of the network's pictures in pixels.",
+            },
+            "out": {"help": "The .keras file to write; it must not exist yet."},
+        },
     ),
 }

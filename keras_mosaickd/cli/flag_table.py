@@ -53,6 +53,7 @@ _DATA, _NETWORKS, _TEACHER = "Data", "Networks", "Teacher's training"
 _DISTILLATION, _LOSSES, _OPTIMIZERS = "Distillation", "Losses", "Optimizers"
 _MACHINE, _FILES, _OTHER = "Machine", "Files", "Other"
 _STUDY = "Study"
+_IMPORT = "PyTorch weights"
 
 
 def _weight(name: str, default: float, help: str) -> Flag:
@@ -398,6 +399,30 @@ _TABLE = (
         _STUDY,
         lower=1,
         upper=1000,
+    ),
+    Flag(
+        "weights",
+        str,
+        "",
+        "File of the weights, .safetensors or .npz, under the names of PyTorch's state_dict.",
+        _IMPORT,
+    ),
+    Flag("network", str, "", "The network's name here, such as wrn40_2 or resnet20.", _IMPORT),
+    Flag(
+        "layer_map",
+        str,
+        "",
+        "JSON file: an object of layer there -> layer here, for all layers with weights. Empty "
+        "takes the built-in map of the usual names (wide residual networks, ResNets, vgg11).",
+        _IMPORT,
+    ),
+    Flag(
+        "normalization",
+        str,
+        "",
+        "MEAN/STD by which pictures in [0, 1] were normalised for the network, one number or one "
+        "per channel each, as in 0.5,0.5,0.5/0.25,0.25,0.25; becomes a layer. Empty: not at all.",
+        _IMPORT,
     ),
     Flag(
         "dry_run",

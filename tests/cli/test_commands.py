@@ -61,7 +61,9 @@ def test_every_command_has_a_module_a_wrapper_and_a_console_script(name):
     assert callable(importlib.import_module(f"keras_mosaickd.cli.{name}").console)
     assert f"keras_mosaickd.cli.{name}" in (root / "bin" / name).read_text()
     project = (root / "pyproject.toml").read_text()
-    assert f'keras-mosaickd-{name} = "keras_mosaickd.cli.{name}:console"' in project
+    assert (
+        f'keras-mosaickd-{name.replace("_", "-")} = "keras_mosaickd.cli.{name}:console"' in project
+    )
 
 
 def test_flags_are_the_fields_of_the_configuration_with_its_defaults():

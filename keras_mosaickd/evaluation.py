@@ -80,6 +80,17 @@ def load_run(run_dir):
         raise InputError(f"the checkpoint {checkpoint} cannot be loaded: {error}") from error
 
 
+def load_game(run_dir):
+    """`load_run` of a run with a generator; raises InputError for another one."""
+    trainer = load_run(run_dir)
+    if not isinstance(trainer, MosaicKD):
+        raise InputError(
+            f"--run_dir must hold a run with a generator (--method={' or '.join(GAMES)}). "
+            f"Received: {run_dir}"
+        )
+    return trainer
+
+
 def evaluate(run_dir, dataset="", data_dir=""):
     """Evaluates a finished run's student beside its teacher.
 
@@ -130,12 +141,7 @@ def sample(run_dir, count, out, seed=0):
     Returns:
         The file's path.
     """
-    trainer = load_run(run_dir)
-    if not isinstance(trainer, MosaicKD):
-        raise InputError(
-            f"--run_dir must hold a run with a generator (--method={' or '.join(GAMES)}). "
-            f"Received: {run_dir}"
-        )
+    trainer = load_game(run_dir)
     latents = np.random.default_rng(seed).standard_normal((count, trainer.latent_dim), "float32")
     grid = callbacks.draw_samples(trainer.generator, trainer.teacher, latents)
     return pictures.write_png(out, grid)

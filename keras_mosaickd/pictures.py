@@ -30,7 +30,7 @@ def grid(images: Any, columns: int | None = None, least_size: int = 48) -> numpy
     Raises:
         ValueError: No pictures, another shape, or ``columns`` below 1.
     """
-    pixels = _as_bytes(images)
+    pixels = as_bytes(images)
     count, height, width, channels = pixels.shape
     columns = math.ceil(math.sqrt(count)) if columns is None else columns
     if columns < 1:
@@ -60,12 +60,12 @@ def beside_label_maps(images: Any, labels: Any, classes: int) -> numpy.ndarray:
     Returns:
         uint8 [n, h, 2 w, 3].
     """
-    pixels = _as_bytes(images)
+    pixels = as_bytes(images)
     colours = [
         colorsys.hsv_to_rgb(index / classes, 0.75, 0.95 if index % 2 else 0.6)
         for index in range(classes)
     ]
-    maps = _as_bytes(numpy.asarray(colours)[numpy.asarray(labels)])
+    maps = as_bytes(numpy.asarray(colours)[numpy.asarray(labels)])
     return numpy.concatenate([numpy.broadcast_to(pixels, maps.shape), maps], axis=2)
 
 
@@ -94,7 +94,12 @@ def write_png(path: str | os.PathLike[str], picture: numpy.ndarray) -> Path:
     return target
 
 
-def _as_bytes(images: Any) -> numpy.ndarray:
+def as_bytes(images: Any) -> numpy.ndarray:
+    """Pictures [n, h, w, c], c 1 or 3, floats in [0, 1] or uint8, as uint8.
+
+    Raises:
+        ValueError: No pictures, or another shape.
+    """
     pixels = numpy.asarray(images)
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
         raise ValueError(

@@ -57,6 +57,7 @@ LAYERS: dict[str, set[str]] = {
     "teacher_features": set(),
     "quality_callback": {"event_files", "quality", "teacher_features"},
     "tuning": {"config", "run_directory"},
+    "transfer_set": {"evaluation", "pictures", "run_directory", "teacher_features"},
     "evaluation": {
         "callbacks",
         "checkpoints",
@@ -89,6 +90,7 @@ LAYERS: dict[str, set[str]] = {
         "layer_maps",
         "report",
         "run_directory",
+        "transfer_set",
         "tuning",
     },
 }

@@ -105,11 +105,18 @@ COMMANDS: dict[str, Command] = {
         },
     ),
     "sample": Command(
-        "Draw a grid of a run's synthetic pictures, sorted by the teacher's class.",
-        ("run_dir", "count", "out", *_ALWAYS),
+        "Draw a grid of a run's synthetic pictures, sorted by the teacher's class; or write a "
+        "transfer set of them, with the teacher's soft labels, for others to train on.",
+        ("run_dir", "count", "out", "seed", *_ALWAYS),
         {
             "run_dir": _RUN_DIR,
-            "out": {"help": "PNG file to write. Empty takes samples.png in --run_dir."},
+            "count": {"help": "Number of pictures; at most 4096 in a grid."},
+            "out": {
+                "help": "PNG file of a grid; or the directory of a transfer set, new or empty: PNG "
+                "files in folders by the teacher's class and soft_labels.npz (files, "
+                "probabilities, class_names, temperature). Empty takes samples.png in --run_dir."
+            },
+            "seed": {"help": "Seed of the latent vectors."},
         },
     ),
     "report": Command(

@@ -345,7 +345,7 @@ _TABLE = (
         _FILES,
     ),
     Flag("out", str, "", "Where to write.", _FILES),
-    Flag("count", int, 64, "Number of pictures.", _OTHER, lower=1, upper=4096),
+    Flag("count", int, 64, "Number of pictures.", _OTHER, lower=1, upper=1_000_000),
     Flag(
         "study",
         str,

@@ -1,4 +1,4 @@
-"""``bin/sample``: a grid of synthetic pictures."""
+"""``bin/sample``: synthetic pictures, as a grid or as a transfer set."""
 
 from __future__ import annotations
 
@@ -6,15 +6,30 @@ import sys
 from pathlib import Path
 
 from keras_mosaickd.cli import flags, runner
+from keras_mosaickd.errors import InputError
+
+# A grid of more pictures is too large to be looked at.
+MOST_IN_A_GRID = 4096
 
 
 def main(parsed: flags.Parsed) -> None:
-    """Draws the grid and prints where it is."""
+    """Draws the grid or writes the transfer set, and prints where it is."""
     run_dir = runner.required(parsed, "run_dir")
     out = parsed.values["out"] or str(Path(run_dir) / "samples.png")
+    count, seed = parsed.values["count"], parsed.values["seed"]
+    if Path(out).suffix.lower() != ".png":
+        from keras_mosaickd import transfer_set
+
+        print(transfer_set.write(run_dir, count, out, seed))
+        return
+    if count > MOST_IN_A_GRID:
+        raise InputError(
+            f"--count: expected at most {MOST_IN_A_GRID} for a grid, or a directory as --out. "
+            f"Received: {count}"
+        )
     from keras_mosaickd import evaluation
 
-    print(evaluation.sample(run_dir, parsed.values["count"], out))
+    print(evaluation.sample(run_dir, count, out, seed))
 
 
 def console() -> None:

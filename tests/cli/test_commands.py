@@ -119,7 +119,7 @@ def test_evaluate_and_sample_need_a_run(experiment, capsys):
     assert command("sample", "--run_dir=r", "--count=9") == 0
     assert experiment.calls == [
         ("evaluate", "r", {"dataset": "digits", "data_dir": ""}),
-        ("sample", "r", 9, "r/samples.png", {}),
+        ("sample", "r", 9, "r/samples.png", 0, {}),
     ]
 
 

@@ -18,6 +18,7 @@ from keras_mosaickd import run_directory, tuning
 from keras_mosaickd.cli import runner, tune
 from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.tuning import oracles, runs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -146,8 +147,8 @@ def test_mean_and_deviation_over_seeds_and_a_failed_trial(tmp_path, fake):
 
 def test_stride_study_has_every_stride_reduction_and_student(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(tuning, "_run", fake_run(calls))
-    monkeypatch.setattr(tuning, "_check_runs", lambda *arguments: None)
+    monkeypatch.setattr(runs, "train", fake_run(calls))
+    monkeypatch.setattr(runs, "check", lambda *arguments: None)
     config = ExperimentConfig(run_dir=str(tmp_path / "study"), student_updates=500, seed=3)
     final = tuning.tune(config, tuning.Study("stride", students="wrn10_1,wrn16_1"))
     combinations = [(c.student, c.local_reduction, c.overlap_stride) for c in calls]
@@ -173,8 +174,8 @@ def test_hyperband_shortens_and_the_best_is_of_full_length(tmp_path, monkeypatch
     calls = []
     # Short trainings look better here; they must not win.
     score = lambda c: 0.9 - c.student_updates / 2000 - c.student_learning_rate  # noqa: E731
-    monkeypatch.setattr(tuning, "_run", fake_run(calls, score))
-    monkeypatch.setattr(tuning, "_check_runs", lambda *arguments: None)
+    monkeypatch.setattr(runs, "train", fake_run(calls, score))
+    monkeypatch.setattr(runs, "check", lambda *arguments: None)
     config = ExperimentConfig(run_dir=str(tmp_path / "study"), student_updates=500)
     final = tuning.tune(config, tuning.Study("search", max_trials=25))
     lengths = [call.student_updates for call in calls]
@@ -196,8 +197,8 @@ def test_hyperband_shortens_and_the_best_is_of_full_length(tmp_path, monkeypatch
 def test_bayesian_search_learns_from_agreement(tmp_path, monkeypatch):
     calls = []
     score = lambda c: 1 - abs(c.student_learning_rate - 0.05)  # noqa: E731
-    monkeypatch.setattr(tuning, "_run", fake_run(calls, score))
-    monkeypatch.setattr(tuning, "_check_runs", lambda *arguments: None)
+    monkeypatch.setattr(runs, "train", fake_run(calls, score))
+    monkeypatch.setattr(runs, "check", lambda *arguments: None)
     config = ExperimentConfig(run_dir=str(tmp_path / "study"), epochs=7)
     final = tuning.tune(config, tuning.Study("search", tuner="bayesian", max_trials=6))
     assert len(calls) == 6 and {call.epochs for call in calls} == {7}
@@ -208,14 +209,14 @@ def test_bayesian_search_learns_from_agreement(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["lambda", "search"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_at_any_write_no_trial_is_lost_or_done_twice(name, moment, tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "_check_runs", lambda *arguments: None)
+    monkeypatch.setattr(runs, "check", lambda *arguments: None)
     study = tuning.Study(name, grid="0,1,3" if name == "lambda" else "", max_trials=3)
-    replace = tuning._replace
+    replace = oracles.replace
     interruptions = 0
     for nth in range(1, 100):
         calls, writes = [], []
         config = ExperimentConfig(run_dir=str(tmp_path / f"study{nth}"), student_updates=9)
-        monkeypatch.setattr(tuning, "_run", fake_run(calls))
+        monkeypatch.setattr(runs, "train", fake_run(calls))
 
         def killed(path, text, nth=nth, writes=writes):
             writes.append(path)
@@ -225,13 +226,13 @@ def test_killed_at_any_write_no_trial_is_lost_or_done_twice(name, moment, tmp_pa
             if len(writes) == nth:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(tuning, "_replace", killed)
+        monkeypatch.setattr(oracles, "replace", killed)
         try:
             tuning.tune(config, study)
         except KeyboardInterrupt:
             interruptions += 1
         finished = len(writes) < nth
-        monkeypatch.setattr(tuning, "_replace", replace)
+        monkeypatch.setattr(oracles, "replace", replace)
         final = tuning.tune(config, study)
         assert [t["status"] for t in final["trials"]] == ["COMPLETED"] * 3, f"write {nth}"
         values = {json.dumps(t["hyperparameters"]) for t in final["trials"]}
@@ -246,7 +247,7 @@ def test_trials_under_way_wait_for_their_worker_or_go_to_whoever_asks(role, tmp_
     config, study = ExperimentConfig(), tuning.Study("lambda", grid="0,1,3")
 
     def oracle():
-        made = tuning._oracle(config, study)
+        made = oracles.make(config, study)
         made.verbose = 0
         made.belongs_to_workers = role == "chief"
         made._set_project_dir(tmp_path, "tuner")
@@ -390,7 +391,7 @@ def test_what_the_training_refuses_stops_the_study(tmp_path, fake):
 
 
 def test_refusal_in_a_trial_is_no_failed_trial(tmp_path, fake, monkeypatch):
-    monkeypatch.setattr(tuning, "_check_runs", lambda *arguments: None)
+    monkeypatch.setattr(runs, "check", lambda *arguments: None)
     config = ExperimentConfig(run_dir=str(tmp_path / "study"))
     study = tuning.Study("stride", students="wrn10_1,refused", grid="2")
     with pytest.raises(InputError, match="expected a network"):

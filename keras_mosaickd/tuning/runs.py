@@ -1,0 +1,86 @@
+"""The runs of a trial, each trained by a process of its own and by never more than one."""
+
+import contextlib
+import fcntl
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras_tuner
+
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.run_directory import METRICS, RunDirectory, flag_value
+
+
+def train_command(config):
+    """The command line of the process that trains one run: a list of strings."""
+    flags = [f"--{name}={flag_value(value)}" for name, value in vars(config).items()]
+    return [sys.executable, "-m", "keras_mosaickd.cli.train", *flags]
+
+
+def check(config, study, command):
+    """Lets the training itself check one run of each student, before any is trained."""
+    space = study.space(config).space
+    last = {p.name: p.values[-1] for p in space} if study.study != "search" else {}
+    for student in study.names_of_students(config):
+        values = {**last, "student": student}
+        checked = study.configs(config, "check", values)[0]
+        finished = subprocess.run(
+            [*command(checked), "--dry_run"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        if finished.returncode:
+            error = last_line(finished.stdout)
+            raise InputError(error) if finished.returncode == 2 else RuntimeError(error)
+
+
+def train(config, command):
+    """Trains one run, continues it, or waits for whoever does; returns its metrics."""
+    directory = RunDirectory(config.run_dir)
+    directory.path.parent.mkdir(parents=True, exist_ok=True)
+    log = Path(f"{directory.path}.log")
+    with _locked(Path(f"{directory.path}.lock")) as lock:
+        if not directory.is_finished:
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    command(config),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(lock.fileno(),),
+                )
+            try:
+                status = process.wait()
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+            if status == 2:
+                raise InputError(last_line(log.read_bytes()))
+            if status > 128 or -status in (signal.SIGINT, signal.SIGTERM):
+                # Someone stopped it: it is to be continued, not to be counted as failed.
+                raise KeyboardInterrupt
+            if status:
+                raise keras_tuner.errors.FailedTrialError(last_line(log.read_bytes()))
+        return directory.read_json(METRICS)
+
+
+@contextlib.contextmanager
+def _locked(path):
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for the process that still trains {path.stem}", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # Closing does not unlock what a child has inherited.
+        yield file
+
+
+def last_line(output):
+    """The last words of a process, from its output as bytes."""
+    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
+    return (lines or ["it said nothing"])[-1].strip().removeprefix("bin/train: ")

@@ -1,0 +1,136 @@
+"""The tuner: asks the oracle for trials, alone or as a worker, and trains them."""
+
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+import keras_tuner
+from keras_tuner.engine.base_tuner import BaseTuner
+
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.run_directory import FLAGS, RunDirectory
+from keras_mosaickd.tuning import oracles, runs
+from keras_mosaickd.tuning.space import OBJECTIVE
+from keras_mosaickd.tuning.summary import columns, first_error, results, write
+
+_ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
+_TUNER_ID = "KERASTUNER_TUNER_ID"
+# As long as KerasTuner's own workers wait for their chief.
+_CHIEF_TIMEOUT = 3600
+
+
+def role():
+    """What this process is: `alone`, or in KerasTuner's distributed mode `chief` or `worker`.
+
+    Raises:
+        InputError: if only some of the environment variables of that mode are set.
+    """
+    if not any(os.environ.get(name) for name in _ADDRESS):
+        return "alone"
+    for name in (*_ADDRESS, _TUNER_ID):
+        if not os.environ.get(name):
+            raise InputError(
+                f"expected {', '.join(_ADDRESS)} and {_TUNER_ID} together. Received: no {name}"
+            )
+    return "chief" if "chief" in os.environ[_TUNER_ID] else "worker"
+
+
+def check(config, study):
+    """Raises InputError unless the study can be started, or continued, in the config's run_dir.
+
+    A worker waits here until its chief has made the study's directory.
+    """
+    study.check(config)
+    if role() == "worker":
+        deadline = time.monotonic() + _CHIEF_TIMEOUT
+        while not (Path(config.run_dir) / FLAGS).is_file():
+            if time.monotonic() > deadline:
+                raise InputError(
+                    "--run_dir: expected the directory in which the chief keeps the study. "
+                    f"Received: {config.run_dir}"
+                )
+            time.sleep(0.5)
+    RunDirectory(config.run_dir).check({**vars(config), **vars(study)})
+
+
+def tune(config, study, command=runs.train_command):
+    """Runs all trials that are not done yet.
+
+    Args:
+        config: `ExperimentConfig` of which the trials differ; its run_dir is the study's directory.
+        study: `Study`.
+        command: function from the `ExperimentConfig` of one run to the command line that trains it.
+
+    Returns:
+        Dict as it stands in `study.json`; None in a worker, whose chief writes it.
+    """
+    part = role()
+    directory = RunDirectory(config.run_dir)
+    if part != "worker" and not (directory / "tuner" / "oracle.json").exists():
+        runs.check(config, study, command)
+    oracle = oracles.make(config, study)
+    oracle.belongs_to_workers = part == "chief"
+    oracle.changed = lambda: write(directory, results(config, study, oracle))
+    # The tuner says itself what it does.
+    oracle.verbose = 0
+    tuner = _Tuner(oracle, config, study, command)
+    if part != "worker":
+        # KerasTuner looks for this file to know that there is something to continue.
+        tuner.save()
+    tuner.search()
+    if part == "worker":
+        return None
+    final = {**results(config, study, oracle), "finished": True}
+    write(directory, final)
+    if not any(done["status"] == "COMPLETED" for done in final["trials"]):
+        raise RuntimeError(f"no trial was completed: {first_error(final)}")
+    return final
+
+
+class _Tuner(BaseTuner):
+    """Trains each trial's runs in processes of their own."""
+
+    def __init__(self, oracle, config, study, command):
+        self._config, self._study, self._command = config, study, command
+        self._asked_in_vain = False
+        super().__init__(oracle, directory=config.run_dir, project_name="tuner")
+
+    def save(self):
+        if not self._is_worker():
+            self.oracle.save()
+        oracles.replace(Path(self._get_tuner_fname()), json.dumps(self.get_state()))
+
+    def pre_create_trial(self):
+        # While the oracle waits for other workers, KerasTuner asks it without a pause.
+        if self._asked_in_vain:
+            time.sleep(1)
+        self._asked_in_vain = True
+
+    def on_trial_begin(self, trial):
+        self._asked_in_vain = False
+        values = trial.hyperparameters.values
+        shown = ", ".join(
+            f"{name}={value}" for name, value in self._study.settings(self._config, values).items()
+        )
+        print(f"Trial {trial.trial_id}: {shown}", flush=True)
+
+    def _try_run_and_update_trial(self, trial):
+        # KerasTuner takes every error for the trial's failure, and prints a traceback. Here any
+        # other error (a full disk, a chief that is gone) ends the process and leaves the trial to
+        # be continued.
+        try:
+            # Reported a second time, after a kill at that moment, the mean stays what it is.
+            self.oracle.update_trial(trial.trial_id, self.run_trial(trial))
+            trial.status = "COMPLETED"
+        except keras_tuner.errors.FailedTrialError as error:
+            trial.status, trial.message = "FAILED", str(error)
+            print(f"Trial {trial.trial_id}: {error}", flush=True)
+
+    def run_trial(self, trial):
+        configs = self._study.configs(self._config, trial.trial_id, trial.hyperparameters.values)
+        measured = [runs.train(config, self._command) for config in configs]
+        means = {name: statistics.fmean(column) for name, column in columns(measured).items()}
+        print(f"Trial {trial.trial_id}: agreement {means[OBJECTIVE]:.4f}", flush=True)
+        return means

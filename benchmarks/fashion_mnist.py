@@ -30,6 +30,7 @@ METHODS = {
     "kd": ("fashion_mnist_kd", []),
     "balanced": ("fashion_mnist_kd", ["--method=balanced"]),
     "fitnet": ("fashion_mnist_kd", ["--method=fitnet"]),
+    "fitnet, hint weight 10": ("fashion_mnist_kd", ["--method=fitnet", "--hint_weight=10"]),
     "data_free": ("fashion_mnist", ["--method=data_free"]),
     "mosaickd": ("fashion_mnist_mosaickd", []),
     "mosaickd, image": ("fashion_mnist_mosaickd", ["--regularizer=image"]),

@@ -1,10 +1,11 @@
 """A run on the digits is killed again and again, and ends in the weights of one that never was.
 
-    python benchmarks/kill_and_resume.py [--kills 20] [--seed 0] [--signal KILL]
+    PYTHONPATH=. python benchmarks/kill_and_resume.py [--kills 20] [--seed 0] [--signal KILL]
 
-KERAS_BACKEND chooses the backend. The run is killed after random times out of its whole length, so
-that checkpoints are hit while they are written too (`--checkpoint_every_steps=3`), and continued by
-the same command. Prints where each kill found it; exit status 1 if a weight differs.
+KERAS_BACKEND chooses the backend. Every second kill comes while a checkpoint is being written, the
+others after a random time, half of them in the start-up; each is followed by the same command.
+Prints where each kill found the run; exit status 1 if a variable of the trainer or its optimizers
+differs in one bit from the run that was left alone, or if the killed one ended before all kills.
 """
 
 import argparse
@@ -20,76 +21,117 @@ from pathlib import Path
 import keras
 import numpy as np
 
+import keras_mosaickd  # noqa: F401
+from keras_mosaickd.checkpoints import newest_intact
+
 ROOT = Path(__file__).resolve().parent.parent
-FLAGS = [
-    "--dataset=digits[0-2]",
-    "--ood=digits[5-9]",
-    "--image_size=8",
-    "--teacher=wrn10_1",
-    "--student=wrn10_1",
-    "--teacher_epochs=1",
-    "--teacher_batch_size=64",
-    "--batch_size=16",
-    "--student_steps=2",
-    "--student_updates=400",
-    "--evaluations=5",
-    "--checkpoint_every_steps=3",
-]
+FLAGS = """
+    --dataset=digits[0-2] --ood=digits[5-9] --image_size=8 --teacher=wrn10_1 --student=wrn10_1
+    --teacher_epochs=1 --teacher_batch_size=64 --batch_size=8 --student_steps=2 --evaluations=4
+""".split()
 
 
-def command(run_dir, cache_dir):
-    """The command of the run."""
-    return [
-        str(ROOT / "bin" / "train"),
-        *FLAGS,
-        f"--run_dir={run_dir}",
-        f"--cache_dir={cache_dir}",
-    ]
+def start(run_dir, folder, updates, *flags):
+    """Starts the run's command; its output goes to `log`."""
+    places = [f"--run_dir={run_dir}", f"--cache_dir={folder / 'cache'}"]
+    with (folder / "log").open("w") as output:
+        return subprocess.Popen(
+            [ROOT / "bin" / "train", *FLAGS, f"--student_updates={updates}", *places, *flags],
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdout=output,
+            start_new_session=True,
+        )
+
+
+def wait_for(condition, process, seconds=600):
+    """Waits until a condition holds; False where the process ends before."""
+    end = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.001)
+    return process.poll() is None
+
+
+def kill(process, run_dir, folder, kind, delay, number):
+    """Sends the signal at its moment; returns what to say of it, or None where the run ended."""
+    last, half_written = (run_dir / "checkpoints" / name for name in ("last.keras", ".last.keras"))
+    moment = time.monotonic() + delay
+    if kind != "start-up":
+        is_saved = has_changed(last)
+        if not wait_for(is_saved, process):
+            return None
+        moment = time.monotonic() + delay
+    if not wait_for(lambda: time.monotonic() > moment, process):
+        return None
+    is_writing = has_changed(half_written)
+    if kind == "writing":
+        if not wait_for(is_writing, process):
+            return None
+        time.sleep(delay % 0.2)
+    os.killpg(process.pid, number)
+    status = process.wait()
+    lines = (folder / "log").read_text().splitlines()
+    said = [line for line in lines if "Continuing" in line or "damaged" in line]
+    left = ", a checkpoint half-written" if is_writing() else ""
+    return f"{kind}, {delay:.1f} s{left}, status {status}: {'; '.join(said) or 'from the start'}"
+
+
+def has_changed(path):
+    """A function that says whether a file is there and another than now."""
+
+    def time_of_change():
+        try:
+            return path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    before = time_of_change()
+    return lambda: time_of_change() not in (None, before)
+
+
+def variables(run_dir):
+    """All variables of a finished run's trainer and optimizers, by path."""
+    trainer = keras.saving.load_model(newest_intact(run_dir / "checkpoints" / "last.keras"))
+    every = [*trainer.variables, *trainer.optimizer.variables]
+    return [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in every]
 
 
 def main():
     """Kills, continues and compares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--updates", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
     arguments = parser.parse_args()
     generator = random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        cache, whole, killed = (Path(folder) / name for name in ("cache", "whole", "killed"))
-        quiet = {"stdout": subprocess.DEVNULL, "check": True}
-        subprocess.run(command(whole, cache), **quiet)
-        start = time.perf_counter()
-        subprocess.run(command(Path(folder) / "timed", cache), **quiet)
-        length = time.perf_counter() - start
-        log = Path(folder) / "log"
-        for kill in range(1, arguments.kills + 1):
-            delay = generator.uniform(0.3, 0.6) * length
-            with log.open("w") as output:
-                process = subprocess.Popen(
-                    command(killed, cache), stdout=output, start_new_session=True
-                )
-            try:
-                process.wait(delay)
-                print(f"kill {kill}: finished within {delay:.1f} s, removed and begun again")
-                subprocess.run(["rm", "-r", str(killed)], check=True)
-                continue
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, getattr(signal, f"SIG{arguments.signal}"))
-            status = process.wait()
-            lines = [line for line in log.read_text().splitlines() if "Continuing" in line]
-            left = sorted(path.name for path in (killed / "checkpoints").glob("*"))
-            print(f"kill {kill}: after {delay:.1f} s, status {status}, {lines or 'from the start'}")
-            print(f"  left: {', '.join(left) or 'no checkpoint'}")
-        subprocess.run(command(killed, cache), **quiet)
-        weights = [
-            keras.saving.load_model(run / "checkpoints" / "last.keras", safe_mode=True)
-            for run in (whole, killed)
-        ]
-        values = [[np.asarray(value) for value in model.get_weights()] for model in weights]
-        same = all(np.array_equal(a, b) for a, b in zip(*values, strict=True))
-    print(f"{len(values[0])} weights, bit for bit equal: {same}")
-    sys.exit(0 if same else 1)
+    number = getattr(signal, f"SIG{arguments.signal}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        whole, killed = folder / "whole", folder / "killed"
+        assert start(whole, folder, arguments.updates).wait() == 0  # fills the cache, too
+        begun = time.monotonic()
+        timed = folder / "timed"
+        process = start(timed, folder, arguments.updates, "--checkpoint_every_steps=3")
+        wait_for((timed / "checkpoints" / "last.keras").exists, process)
+        start_up = time.monotonic() - begun
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        print(f"{keras.backend.backend()}: {start_up:.1f} s until the first checkpoint", flush=True)
+        command = (killed, folder, arguments.updates, "--checkpoint_every_steps=3")
+        for count in range(1, arguments.kills + 1):
+            kind = ("start-up", "writing", "training", "writing")[count % 4]
+            delay = generator.uniform(0.0, start_up if kind == "start-up" else 4.0)
+            process = start(*command)
+            told = kill(process, killed, folder, kind, delay, number)
+            if told is None:
+                sys.exit(f"the run ended before kill {count}: raise --updates")
+            print(f"kill {count}: {told}", flush=True)
+        assert start(*command).wait() == 0
+        print((folder / "log").read_text().splitlines()[2])
+        pairs = list(zip(variables(whole), variables(killed), strict=True))
+    same = sum(np.array_equal(a, b) for a, b in pairs)
+    print(f"{same} of {len(pairs)} variables bit for bit equal")
+    sys.exit(0 if same == len(pairs) else 1)
 
 
 if __name__ == "__main__":

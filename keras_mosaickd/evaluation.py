@@ -1,6 +1,5 @@
 """Accuracy of networks, and finished runs looked at again."""
 
-import keras
 import numpy as np
 
 from keras_mosaickd import callbacks, pictures
@@ -9,6 +8,7 @@ from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import evaluation_arrays, load
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.loading import load_model
 from keras_mosaickd.mosaic_kd import MosaicKD
 from keras_mosaickd.run_directory import CHECKPOINT, METRICS, RunDirectory
 
@@ -74,10 +74,7 @@ def load_run(run_dir):
     checkpoint = newest_intact(run / CHECKPOINT)
     if checkpoint is None:
         raise InputError(f"--run_dir must hold a run with a checkpoint. Received: {run_dir}")
-    try:
-        return keras.saving.load_model(checkpoint, compile=False, safe_mode=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise InputError(f"the checkpoint {checkpoint} cannot be loaded: {error}") from error
+    return load_model(checkpoint, "the checkpoint")
 
 
 def load_game(run_dir):

@@ -8,12 +8,13 @@ import keras
 import numpy as np
 
 from keras_mosaickd import callbacks, cost, methods, teachers
-from keras_mosaickd.checkpoints import Checkpoint, StopSignals, newest_intact
+from keras_mosaickd.checkpoints import Checkpoint, StopSignals, newest_intact, save_atomically
 from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
 from keras_mosaickd.data import evaluation_arrays, select
 from keras_mosaickd.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.evaluation import EVALUATION_BATCH, scores
 from keras_mosaickd.export import export_saved_model
+from keras_mosaickd.loading import load_model
 from keras_mosaickd.preparation import Preparation
 from keras_mosaickd.quality_callback import PictureQuality
 from keras_mosaickd.run_directory import (
@@ -118,9 +119,13 @@ class Experiment(Preparation):
         Returns:
             The metrics that stand in `metrics.json`.
         """
-        config = self.config
-        run = RunDirectory(config.run_dir)
+        run = RunDirectory(self.config.run_dir)
         run.path.mkdir(parents=True, exist_ok=True)
+        with run.alone():
+            return self._train(run, config_file)
+
+    def _train(self, run, config_file):
+        config = self.config
         run.write_json(ENVIRONMENT, environment(config.seed))
         teacher = self.teacher()
         about_teacher = self._about(teacher)
@@ -189,7 +194,7 @@ class Experiment(Preparation):
         if checkpoint is None:
             return self.trainer(teacher, schedule), 0
         with self.distribution.scope():
-            trainer = keras.saving.load_model(checkpoint, safe_mode=True)
+            trainer = load_model(checkpoint, "the checkpoint", compile=True)
         steps = int(keras.ops.convert_to_numpy(trainer.optimizer.iterations))
         print(f"Continuing the run in {run.path} after step {steps} of {schedule.steps}")
         return trainer, steps
@@ -225,7 +230,7 @@ class Experiment(Preparation):
     def _finish(self, run, trainer, schedule, about_teacher):
         config = self.config
         history = callbacks.read_history(run / HISTORY)
-        trainer.student.save(run / STUDENT)
+        save_atomically(trainer.student, run / STUDENT)
         if importlib.util.find_spec("tensorflow") is None:
             print(f"No SavedModel: it needs TensorFlow. The student is in {run / STUDENT}")
         else:

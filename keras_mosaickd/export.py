@@ -102,19 +102,11 @@ def load_student(keras_path: str | os.PathLike[str]) -> Any:
     Raises:
         InputError: The file cannot be read as a Keras model.
     """
-    import keras
-
     # Registers the layers of this package's own networks.
     import keras_mosaickd.networks  # noqa: F401
+    from keras_mosaickd.loading import load_model
 
-    try:
-        return keras.saving.load_model(keras_path, compile=False, safe_mode=True)
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"expected a .keras file that Keras loads in safe mode: {reason}. "
-            f"Received: {keras_path}"
-        ) from error
+    return load_model(keras_path, "the student")
 
 
 def _random_pictures(student: Any) -> Any:

@@ -1,5 +1,6 @@
 """The directory of one run: whose it is, what it holds, and where it came from."""
 
+import contextlib
 import json
 import os
 import platform
@@ -59,7 +60,8 @@ class RunDirectory:
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise InputError(f"--run_dir must be writable. Received: {self.path}")
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        # A kill in the first moments leaves hidden files at most: a lock, a temporary file.
+        if not self.path.is_dir() or all(path.name[0] == "." for path in self.path.iterdir()):
             return
         if not (self / FLAGS).is_file():
             raise InputError(
@@ -85,8 +87,30 @@ class RunDirectory:
                 f"{self / METRICS}"
             )
 
+    @contextlib.contextmanager
+    def alone(self):
+        """Holds the directory for this process; the system frees it when that ends in any way.
+
+        Raises:
+            InputError: if another process is writing there.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Not every system has locks of this kind.
+            yield
+            return
+        with (self / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    "--run_dir must not be in use by another process. "
+                    f"Received: {self.path}, which one is writing to"
+                ) from None
+            yield
+
     def _written_settings(self):
-        lines = (self / FLAGS).read_text(encoding="utf-8").splitlines()
+        lines = (self / FLAGS).read_text(encoding="utf-8", errors="replace").splitlines()
         pairs = (line.removeprefix("--").partition("=") for line in lines if line.startswith("--"))
         return {name: value for name, _, value in pairs}
 

@@ -16,6 +16,7 @@ from keras_mosaickd.data import supervised_stream
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.data.store import cached
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.loading import load_model
 from keras_mosaickd.metrics import MeanIoU
 from keras_mosaickd.optimizers import student_recipe
 from keras_mosaickd.teacher_outputs import as_logits
@@ -69,11 +70,7 @@ def load(path, input_shape, classes):
     """
     if not os.path.isfile(path):
         raise InputError(f"--teacher must be a network's name or a .keras file. Received: {path}")
-    try:
-        teacher = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"--teacher {path} cannot be loaded as a Keras model: {reason}") from error
+    teacher = load_model(path, "--teacher")
     received = tuple(teacher.input_shape[1:])
     fits = len(received) == 3 and all(
         size in (None, wanted) for size, wanted in zip(received, input_shape, strict=True)

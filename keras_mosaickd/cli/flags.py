@@ -205,6 +205,8 @@ def _read_flagfile(path: Path, parents: tuple[Path, ...]) -> list[str]:
             continue
         if not line.startswith("-") or line == "--":
             raise InputError(f"expected --name=value in {path}, line {number}. Received: {line!r}")
+        if line in ("--flagfile", "-flagfile"):
+            raise InputError(f"expected --flagfile=FILE in {path}, line {number}. Received: {line}")
         nested = _flagfile_of(line)
         if nested is None:
             arguments.append(line)

@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -50,8 +51,9 @@ def run(
             sys.stdout.write(help_text(command, width))
             return 0
         show_traceback = parsed.values["traceback"]
-        _prepare_backend()
-        main(parsed)
+        with _plain_warnings():
+            _prepare_backend()
+            main(parsed)
         sys.stdout.flush()
         return 0
     except InputError as error:
@@ -98,6 +100,20 @@ def print_values(values: dict[str, object]) -> None:
     for name, value in values.items():
         shown = f"{value:.6g}" if isinstance(value, float) else str(value)
         print(f"{name:<{width}}  {shown}")
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Prints a warning as one line on stdout: stderr is for errors."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"Warning: {' '.join(str(message).split())}", flush=True)
+
+    with warnings.catch_warnings():
+        # Pillow's, on pictures that are merely large; it refuses those twice as large.
+        warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def _report(command: str, message: str, with_traceback: bool) -> None:

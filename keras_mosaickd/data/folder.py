@@ -73,7 +73,13 @@ class FolderImages:
         """SHA-256 of the pictures' relative paths, sizes and times of change."""
         digest = hashlib.sha256()
         for file in self.files:
-            status = os.stat(os.path.join(self.root, file))
+            path = os.path.join(self.root, file)
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise InputError(
+                    f"expected a readable picture. Received: {path!r} ({error.strerror})"
+                ) from error
             digest.update(os.fsencode(file))
             digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
         return digest.hexdigest()
@@ -102,6 +108,8 @@ def decode(path: str | Path, image_size: int, channels: int) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
+    if not os.path.isfile(path):  # A pipe would be waited for without end.
+        raise InputError(f"expected a readable picture. Received: {str(path)!r}, which is no file")
     try:
         with Image.open(path) as file:
             mode = "L" if channels == 1 else "RGB"

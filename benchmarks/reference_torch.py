@@ -185,7 +185,7 @@ class ReferenceLoop:
         self.iteration = 0
 
     def latents(self):
-        """z ~ N(0, I)."""
+        """Z ~ N(0, I)."""
         return torch.randn(self.options.batch, LATENT_DIM, device=self.options.device)
 
     def step(self):

@@ -55,6 +55,7 @@ class ExperimentConfig:
     generator_learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     checkpoint_every_steps: int = 0
+    export: str = "saved_model"
     strategy: str = "auto"
     precision: str = "float32"
     seed: int = 0

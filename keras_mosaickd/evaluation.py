@@ -1,5 +1,8 @@
 """Accuracy of networks, and finished runs looked at again."""
 
+import os
+import tempfile
+
 import numpy as np
 
 from keras_mosaickd import callbacks, pictures
@@ -10,6 +13,7 @@ from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.loading import load_model
 from keras_mosaickd.mosaic_kd import MosaicKD
+from keras_mosaickd.quality import latency_milliseconds
 from keras_mosaickd.run_directory import CHECKPOINT, METRICS, RunDirectory
 
 # Pictures at a time, by task: logits of every pixel take more memory.
@@ -91,16 +95,19 @@ def load_game(run_dir):
 def evaluate(run_dir, dataset="", data_dir=""):
     """Evaluates a finished run's student beside its teacher.
 
+    What both cost to store and to run (`footprint`) is kept in the run's `metrics.json`.
+
     Args:
         run_dir: directory of the run.
         dataset: data set whose test pictures are used; by default the run's.
         data_dir: directory of data files.
 
     Returns:
-        Dict with accuracies and agreement, as fractions of 1.
+        Dict with accuracies and agreement, as fractions of 1, and the footprint of both.
     """
     trainer = load_run(run_dir)
-    metrics = RunDirectory(run_dir).read_json(METRICS)
+    run = RunDirectory(run_dir)
+    metrics = run.read_json(METRICS)
     height, _, channels = trainer.student.input_shape[1:]
     tested = load(
         dataset or metrics["dataset"],
@@ -117,13 +124,34 @@ def evaluate(run_dir, dataset="", data_dir=""):
     teacher, student = (
         predictions(network, tested) for network in (trainer.teacher, trainer.student)
     )
+    cost = {**footprint("teacher", trainer.teacher), **footprint("student", trainer.student)}
+    run.write_json(METRICS, {**metrics, **cost})
     return {
         "dataset": tested.name,
         "pictures": len(tested),
         **{f"teacher_{name}": value for name, value in _scores(teacher, tested).items()},
         **{f"student_{name}": value for name, value in _scores(student, tested).items()},
         "student_agreement": float(np.mean(student == teacher)),
+        **cost,
     }
+
+
+def footprint(part, network):
+    """What a network costs to store and to run.
+
+    Args:
+        part: "teacher" or "student": the names start with it.
+        network: built Keras model.
+
+    Returns:
+        Dict of `..._bytes`, the size of its `.keras` file without an optimizer, and
+        `..._latency_ms`, the median time of one prediction of one picture on this machine.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "network.keras")
+        network.save(path, include_optimizer=False)
+        size = os.path.getsize(path)
+    return {f"{part}_bytes": size, f"{part}_latency_ms": latency_milliseconds(network)}
 
 
 def sample(run_dir, count, out, seed=0):

@@ -2,18 +2,16 @@
 
 import dataclasses
 import functools
-import importlib.util
 
 import keras
 import numpy as np
 
-from keras_mosaickd import callbacks, cost, methods, teachers
-from keras_mosaickd.checkpoints import Checkpoint, StopSignals, newest_intact, save_atomically
+from keras_mosaickd import callbacks, cost, export, methods, model_card, shipping, teachers
+from keras_mosaickd.checkpoints import Checkpoint, StopSignals, newest_intact
 from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
 from keras_mosaickd.data import evaluation_arrays, select
 from keras_mosaickd.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.evaluation import EVALUATION_BATCH, scores
-from keras_mosaickd.export import export_saved_model
 from keras_mosaickd.loading import load_model
 from keras_mosaickd.preparation import Preparation
 from keras_mosaickd.quality_callback import PictureQuality
@@ -24,9 +22,7 @@ from keras_mosaickd.run_directory import (
     HISTORY,
     METRICS,
     SAMPLES,
-    SAVED_MODEL,
     SELECTION,
-    STUDENT,
     TENSORBOARD,
     RunDirectory,
     environment,
@@ -137,6 +133,7 @@ class Experiment(Preparation):
             while steps < schedule.steps:
                 steps = self._fit(run, trainer, images, labels, schedule, steps, stop)
         origin = {"config": config_file, "teacher_seconds": teacher.seconds}
+        origin |= {"teacher_file": teacher.file, "teacher_sha256": model_card.sha256(teacher.file)}
         return self._finish(run, trainer, schedule, {**origin, **about_teacher})
 
     def _about(self, teacher):
@@ -230,11 +227,9 @@ class Experiment(Preparation):
     def _finish(self, run, trainer, schedule, about_teacher):
         config = self.config
         history = callbacks.read_history(run / HISTORY)
-        save_atomically(trainer.student, run / STUDENT)
-        if importlib.util.find_spec("tensorflow") is None:
-            print(f"No SavedModel: it needs TensorFlow. The student is in {run / STUDENT}")
-        else:
-            export_saved_model(trainer.student, run / SAVED_MODEL, keras_path=run / STUDENT)
+        formats, names = export.parse(config.export), self.domain.class_names
+        exports = shipping.export_run(run, trainer, formats, names, lambda: self.domain.images)
+        print(shipping.table(exports))
         seconds = sum(row["seconds"] for row in history)
         synthetic = schedule.student_updates * config.batch_size if config.is_game else 0
         last = history[-1]
@@ -261,8 +256,10 @@ class Experiment(Preparation):
             "student_updates": schedule.student_updates,
             "train_seconds": seconds,
             "synthetic_images_per_second": synthetic / seconds,
+            "exports": exports,
         }
         run.write_json(METRICS, metrics)
+        model_card.write(run)
         return metrics
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from keras_mosaickd import networks, teachers
+from keras_mosaickd import export, networks, teachers
 from keras_mosaickd.config import METHODS, OUT_OF_DOMAIN
 from keras_mosaickd.data import load, parse, stored
 from keras_mosaickd.errors import InputError
@@ -107,6 +107,7 @@ class Preparation:
                 "--method=balanced balances over classes of pictures and needs "
                 f"--task=classification. Received: --task={config.task}"
             )
+        export.check(export.parse(config.export))
         RunDirectory(config.run_dir or "runs").check(vars(config))
         self.check_domain()
         if config.method in OUT_OF_DOMAIN:

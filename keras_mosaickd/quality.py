@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -170,8 +171,6 @@ def picture_quality(
 def latency_milliseconds(model: Any, batch_size: int = 1, repetitions: int = 20) -> float:
     """Median milliseconds of one prediction on random pictures, compiled as ``predict`` does it.
 
-    Two predictions are made first and not counted: they compile.
-
     Args:
         model: Built Keras model with a fixed input shape.
         batch_size: Pictures in a prediction.
@@ -184,9 +183,21 @@ def latency_milliseconds(model: Any, batch_size: int = 1, repetitions: int = 20)
             f"{batch_size}, {repetitions} and {shape[1:]}"
         )
     pictures = np.random.default_rng(0).random(shape, dtype="float32")
+    return median_milliseconds(lambda: model.predict_on_batch(pictures), repetitions)
+
+
+def median_milliseconds(call: Callable[[], Any], repetitions: int = 20) -> float:
+    """Median milliseconds of a call.
+
+    Two calls are made first and not counted: they compile.
+
+    Args:
+        call: Returns when its work is done.
+        repetitions: Calls counted, at least 1.
+    """
     seconds = []
     for _ in range(2 + repetitions):
         start = time.perf_counter()
-        model.predict_on_batch(pictures)
+        call()
         seconds.append(time.perf_counter() - start)
     return 1000 * float(np.median(seconds[2:]))

@@ -19,7 +19,7 @@ FLAGS, METRICS, HISTORY, ENVIRONMENT = (
     "environment.json",
 )
 STUDENT, SAVED_MODEL, SAMPLES = "student.keras", "saved_model", "samples.png"
-SELECTION = "selection.json"
+SELECTION, MODEL_CARD = "selection.json", "model_card.md"
 CHECKPOINT, TENSORBOARD = Path("checkpoints") / "last.keras", "tensorboard"
 BEST_STUDENT = Path("checkpoints") / "best_student.keras"
 

@@ -35,8 +35,9 @@ LAYERS: dict[str, set[str]] = {
     "data": {"losses"},
     "event_files": {"pictures"},
     "callbacks": {"event_files", "pictures"},
-    "export": {"loading", "networks"},
+    "export": {"loading", "networks", "quality"},
     "run_directory": {"training"},
+    "model_card": {"run_directory"},
     "report": {
         "callbacks",
         "config",
@@ -53,7 +54,15 @@ LAYERS: dict[str, set[str]] = {
     "methods": {"baselines", "data", "mosaic_kd", "optimizers", "teachers"},
     "cost": {"data", "networks"},
     "teachers": {"data", "loading", "metrics", "networks", "optimizers", "teacher_outputs"},
-    "preparation": {"config", "data", "networks", "run_directory", "teachers", "training"},
+    "preparation": {
+        "config",
+        "data",
+        "export",
+        "networks",
+        "run_directory",
+        "teachers",
+        "training",
+    },
     "quality": {"teacher_features"},
     "teacher_features": set(),
     "quality_callback": {"event_files", "quality", "teacher_features"},
@@ -67,7 +76,17 @@ LAYERS: dict[str, set[str]] = {
         "loading",
         "mosaic_kd",
         "pictures",
+        "quality",
         "run_directory",
+    },
+    "shipping": {
+        "checkpoints",
+        "data",
+        "evaluation",
+        "export",
+        "model_card",
+        "run_directory",
+        "teacher_features",
     },
     "experiment": {
         "callbacks",
@@ -80,9 +99,11 @@ LAYERS: dict[str, set[str]] = {
         "export",
         "loading",
         "methods",
+        "model_card",
         "preparation",
         "quality_callback",
         "run_directory",
+        "shipping",
         "teachers",
     },
     "cli": {
@@ -91,8 +112,10 @@ LAYERS: dict[str, set[str]] = {
         "export",
         "import_weights",
         "layer_maps",
+        "model_card",
         "report",
         "run_directory",
+        "shipping",
         "transfer_set",
         "tuning",
     },
@@ -100,7 +123,7 @@ LAYERS: dict[str, set[str]] = {
 
 # The only places that may import TensorFlow. The command line's process loads it quietly, where it
 # is the backend, before Keras does it loudly.
-TENSORFLOW = ("data/", "training/tensorflow.py", "export.py", "cli/runner.py")
+TENSORFLOW = ("data/", "training/tensorflow.py", "export/", "cli/runner.py")
 
 # The package must work without TensorFlow and without the backends that were not chosen, so each is
 # imported by a module of its own or inside a function.
@@ -109,6 +132,7 @@ BACKEND_MODULES = {
     "tensorflow_datasets": set(),
     "jax": {"training/jax.py"},
     "torch": {"training/torch.py"},
+    **{name: set() for name in ("ai_edge_litert", "onnxruntime", "tf2onnx")},
 }
 
 

@@ -78,7 +78,8 @@ COMMANDS: dict[str, Command] = {
         (*_TEACHER, "ood", "ood_size", *_ALWAYS),
     ),
     "evaluate": Command(
-        "Evaluate a run's student and teacher: accuracy and agreement as fractions of 1.",
+        "Evaluate a run's student and teacher: accuracy and agreement as fractions of 1; size on "
+        "disk and latency, which metrics.json keeps.",
         ("run_dir", "dataset", "data_dir", *_ALWAYS),
         {
             "run_dir": _RUN_DIR,
@@ -90,8 +91,9 @@ COMMANDS: dict[str, Command] = {
         },
     ),
     "export": Command(
-        "Write a student as a TensorFlow SavedModel: pictures in [0, 1] in, logits out.",
-        ("run_dir", "student", "out", *_ALWAYS),
+        "Write a student in the formats that it is shipped in, run each and compare it with the "
+        "student.",
+        ("run_dir", "student", "export", "ood", "data_dir", "out", *_ALWAYS),
         {
             "run_dir": {"help": "Directory of a finished run, whose student is exported."},
             "student": {
@@ -99,8 +101,14 @@ COMMANDS: dict[str, Command] = {
                 "help": "A .keras file to export, instead of a run's student.",
             },
             "out": {
-                "help": "Directory of the SavedModel; an older SavedModel there is replaced. Empty "
-                "takes saved_model in --run_dir."
+                "help": "Path of the SavedModel; of the other formats too, with .keras, .onnx, "
+                ".tflite or _int8.tflite after it. An older export there is replaced. Empty writes "
+                "into --run_dir and its metrics.json."
+            },
+            "ood": {
+                "default": "",
+                "help": "Pictures to compare on, and to calibrate litert_int8 with, for --student "
+                "(see bin/train --help). Empty takes random ones. A run has its own.",
             },
         },
     ),

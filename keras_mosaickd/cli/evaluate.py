@@ -1,4 +1,4 @@
-"""``bin/evaluate``: accuracy and agreement of a finished run."""
+"""``bin/evaluate``: accuracy, agreement, size and latency of a finished run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from keras_mosaickd.cli import flags, runner
 
 
 def main(parsed: flags.Parsed) -> None:
-    """Evaluates the run's student and teacher and prints the figures."""
+    """Evaluates the run's student and teacher, prints the figures, and renews the model card."""
     run_dir = runner.required(parsed, "run_dir")
-    from keras_mosaickd import evaluation
+    from keras_mosaickd import evaluation, model_card
+    from keras_mosaickd.run_directory import MODEL_CARD, RunDirectory
 
     runner.print_values(
         evaluation.evaluate(
             run_dir, dataset=parsed.values["dataset"], data_dir=parsed.values["data_dir"]
         )
     )
+    run = RunDirectory(run_dir)
+    if (run / MODEL_CARD).is_file():
+        model_card.write(run)
 
 
 def console() -> None:

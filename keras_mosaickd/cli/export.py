@@ -1,4 +1,4 @@
-"""``bin/export``: a student as a TensorFlow SavedModel."""
+"""``bin/export``: a student in the formats that it is shipped in."""
 
 from __future__ import annotations
 
@@ -7,24 +7,34 @@ from pathlib import Path
 
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.run_directory import STUDENT
 
 
 def main(parsed: flags.Parsed) -> None:
-    """Exports the student of a run or of a .keras file, and prints where it is."""
+    """Exports the student of a run or of a .keras file, and prints what was written."""
     source = runner.required(parsed, "run_dir", "student")
-    out = parsed.values["out"]
-    if parsed.values["run_dir"]:
-        student, out = Path(source) / "student.keras", out or str(Path(source) / "saved_model")
-    elif out:
-        student = Path(source)
-    else:
+    values = parsed.values
+    student = Path(source) / STUDENT if values["run_dir"] else Path(source)
+    if values["student"] and not values["out"]:
         raise InputError("expected --out with --student. Received: none")
+    if values["run_dir"] and values["ood"]:
+        raise InputError(
+            "expected --ood with --student only, because a run has its own pictures. Received: "
+            f"--ood={values['ood']}"
+        )
     if not student.is_file():
-        flag = "run_dir" if parsed.values["run_dir"] else "student"
+        flag = "run_dir" if values["run_dir"] else "student"
         raise InputError(f"expected --{flag} to lead to a .keras file. Received: {student}")
-    from keras_mosaickd import export
+    from keras_mosaickd import export, shipping
 
-    print(export.export_file(student, out))
+    formats = export.parse(values["export"])
+    if values["run_dir"]:
+        exports = shipping.export_again(source, formats, values["out"], values["data_dir"])
+    else:
+        exports = shipping.export_file(
+            student, formats, values["out"], values["ood"], values["data_dir"]
+        )
+    print(shipping.table(exports))
 
 
 def console() -> None:

@@ -344,6 +344,16 @@ _TABLE = (
         "takes .cache in the working directory.",
         _FILES,
     ),
+    Flag(
+        "export",
+        str,
+        "saved_model",
+        "Formats of the student, with commas: saved_model, keras, onnx (requirements-onnx.txt), "
+        "litert, and litert_int8, whole numbers of 8 bits, calibrated on synthetic pictures or, "
+        "without a generator, out-of-domain ones (requirements-litert.txt). Each is run and "
+        "compared with the student. A run always keeps student.keras too.",
+        _FILES,
+    ),
     Flag("out", str, "", "Where to write.", _FILES),
     Flag("count", int, 64, "Number of pictures.", _OTHER, lower=1, upper=1_000_000),
     Flag(

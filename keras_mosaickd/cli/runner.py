@@ -95,7 +95,15 @@ def required(parsed: flags.Parsed, *names: str) -> str:
 
 
 def print_values(values: dict[str, object]) -> None:
-    """Prints one ``name value`` pair per line, numbers with up to six significant digits."""
+    """Prints one ``name value`` pair per line, numbers with up to six significant digits.
+
+    A list of dicts is a table, which whoever made it has printed.
+    """
+    values = {
+        name: value
+        for name, value in values.items()
+        if not (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+    }
     width = max((len(name) for name in values), default=0)
     for name, value in values.items():
         shown = f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,169 @@
+"""A student in the formats that it is shipped in, each run after writing and compared with it.
+
+Formats other than ``.keras`` are written by TensorFlow. On that backend the student is exported
+where it is; on JAX and PyTorch it is saved as ``.keras`` and exported by a fresh process on the
+TensorFlow backend, so that all three end in the same files. What was written is run by the plain
+runtime that will serve it and compared with the student before it takes its place.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.export.comparison import ExportError, outputs, random_pictures
+from keras_mosaickd.export.formats import FORMATS, check, parse, target
+from keras_mosaickd.export.process import in_tensorflow_process
+from keras_mosaickd.export.writing import Request, checked_target, write
+from keras_mosaickd.loading import load_model
+
+__all__ = [
+    "FORMATS",
+    "ExportError",
+    "check",
+    "export_saved_model",
+    "export_student",
+    "load_student",
+    "parse",
+    "target",
+]
+
+
+def export_saved_model(
+    student: Any,
+    path: str | os.PathLike[str],
+    keras_path: str | os.PathLike[str] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Path:
+    """Writes ``student`` as a SavedModel whose batch size is free.
+
+    Its endpoint ``serve`` takes pictures [n, h, w, c] float32 in [0, 1] and gives logits. That of a
+    classifier has a second one, ``classify``: uint8 pictures of any size in, names and
+    probabilities out.
+
+    Args:
+        student: Built Keras model with one input, [n, h, w, c] float32 in [0, 1], and logits out.
+        path: Directory of the SavedModel. An older SavedModel there is replaced; the new one
+            appears whole or not at all.
+        keras_path: The student's ``.keras`` file where there is one already (JAX and PyTorch
+            export from it).
+        class_names: One name per class; "0", "1" and so on by default.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        InputError: ``path`` holds something else than a SavedModel, the student has several
+            inputs or outputs, or another number of classes than names.
+        ExportError: TensorFlow is not installed (the ``.keras`` file is then kept and named), or
+            the SavedModel does not compute what the student computes.
+    """
+    saved_model = checked_target("saved_model", Path(path))
+    if importlib.util.find_spec("tensorflow") is None:
+        random_pictures(student)  # complains about a student that no later command could export
+        kept = Path(keras_path) if keras_path is not None else _sibling_keras(saved_model)
+        if keras_path is None:
+            student.save(kept)
+        raise ExportError(
+            f"a SavedModel needs TensorFlow, which is not installed. The student is kept in {kept};"
+            f" after installing TensorFlow: bin/export --student={kept} --out={saved_model}"
+        )
+    targets = {"saved_model": saved_model}
+    export_student(student, targets, class_names=class_names, keras_path=keras_path)
+    return saved_model
+
+
+def export_student(
+    student: Any,
+    targets: Mapping[str, str | os.PathLike[str]],
+    pictures: Any = None,
+    calibration: Any = None,
+    class_names: Sequence[str] | None = None,
+    keras_path: str | os.PathLike[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Writes ``student`` in several formats, runs each and compares it with the student.
+
+    Args:
+        student: As for `export_saved_model`.
+        targets: Path to write, by format (a key of `FORMATS`). What is there of the same format is
+            replaced; the new one appears whole or not at all.
+        pictures: [n, h, w, c] float32 in [0, 1] to compare on; by default three random ones.
+        calibration: Such pictures, from which ``litert_int8`` takes the ranges of its activations.
+        class_names: As for `export_saved_model`.
+        keras_path: As for `export_saved_model`.
+
+    Returns:
+        For each format, in the order of `FORMATS`, a dict of ``format``, ``file`` (its path),
+        ``bytes`` (on disk), ``latency_ms`` (median of one prediction of one picture), and, against
+        the student, ``max_difference`` (largest difference of a logit) and ``agreement`` (share of
+        pictures, or of pixels, with the same most probable class).
+
+    Raises:
+        InputError: A target that holds something else, a package that is missing, no calibration
+            pictures for ``litert_int8``, or a student that cannot be exported.
+        ExportError: An export does not compute what the student computes. ``litert_int8``, whose
+            loss is what ``agreement`` tells, is held to no limit.
+    """
+    check(targets)
+    checked = {
+        name: checked_target(name, Path(targets[name])) for name in FORMATS if name in targets
+    }
+    if "litert_int8" in checked and (calibration is None or not len(calibration)):
+        raise InputError("litert_int8 needs calibration pictures. Received: none")
+    random = random_pictures(student)
+    request = Request(
+        targets=checked,
+        pictures=random if pictures is None else np.asarray(pictures, "float32"),
+        calibration=calibration,
+        class_names=_checked_names(class_names, student),
+    )
+    if keras.backend.backend() == "tensorflow":
+        return write(student, request)
+    elsewhere = {name: path for name, path in checked.items() if FORMATS[name].needs_tensorflow}
+    here = {name: path for name, path in checked.items() if name not in elsewhere}
+    results = write(student, request.but(targets=here))
+    if elsewhere:
+        request = request.but(targets=elsewhere, reference=outputs(student, request.pictures))
+        with tempfile.TemporaryDirectory() as folder:
+            source = keras_path or here.get("keras")
+            if source is None:
+                source = Path(folder) / "student.keras"
+                student.save(source)
+            results += in_tensorflow_process(Path(source), request, Path(folder))
+    return sorted(results, key=lambda result: list(FORMATS).index(result["format"]))
+
+
+def load_student(keras_path: str | os.PathLike[str]) -> Any:
+    """Loads a ``.keras`` file, in safe mode: no code from the file is run.
+
+    Raises:
+        InputError: The file cannot be read as a Keras model.
+    """
+    # Registers the layers of this package's own networks.
+    import keras_mosaickd.networks  # noqa: F401
+
+    return load_model(keras_path, "the student")
+
+
+def _checked_names(class_names: Sequence[str] | None, student: Any) -> list[str]:
+    classes = student.output_shape[-1]
+    names = [str(index) for index in range(classes)] if class_names is None else list(class_names)
+    if len(names) != classes:
+        raise InputError(
+            f"expected {classes} class names, one for each output of the student. "
+            f"Received: {len(names)}"
+        )
+    return names
+
+
+def _sibling_keras(saved_model: Path) -> Path:
+    saved_model.parent.mkdir(parents=True, exist_ok=True)
+    return saved_model.with_name(f"{saved_model.name}.keras")

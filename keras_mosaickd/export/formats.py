@@ -1,0 +1,84 @@
+"""The formats by name: what each needs, and where it lies."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_mosaickd.errors import InputError
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        suffix: What the path's name ends in.
+        runtime: Package that runs it.
+        converter: Package that writes it, besides TensorFlow.
+        requirements: Requirements file that installs them.
+    """
+
+    suffix: str
+    runtime: str
+    converter: str
+    requirements: str
+
+    @property
+    def needs_tensorflow(self) -> bool:
+        """Whether TensorFlow writes it, on whatever backend the student is."""
+        return self.converter != "keras"
+
+
+FORMATS = {
+    "keras": Format(".keras", "keras", "keras", "requirements.txt"),
+    "saved_model": Format("", "tensorflow", "tensorflow", "requirements.txt"),
+    "onnx": Format(".onnx", "onnxruntime", "tf2onnx", "requirements-onnx.txt"),
+    "litert": Format(".tflite", "ai_edge_litert", "tensorflow", "requirements-litert.txt"),
+    "litert_int8": Format(
+        "_int8.tflite", "ai_edge_litert", "tensorflow", "requirements-litert.txt"
+    ),
+}
+
+
+def parse(text: str, flag: str = "--export") -> tuple[str, ...]:
+    """Splits ``saved_model,onnx`` into names of formats, each once, in the order of `FORMATS`.
+
+    Raises:
+        InputError: A name that is no format, or none at all.
+    """
+    given = [name.strip() for name in text.split(",")]
+    unknown = [name for name in given if name not in FORMATS]
+    if unknown:
+        raise InputError(
+            f"{flag}: expected some of {', '.join(FORMATS)}, with commas. Received: {text!r}"
+        )
+    return tuple(name for name in FORMATS if name in given)
+
+
+def check(names: Iterable[str], flag: str = "--export") -> None:
+    """Raises unless the packages of the formats are installed.
+
+    A SavedModel, which every run writes by default, is not asked for: where TensorFlow is missing
+    the run keeps its ``.keras`` file and says so.
+
+    Raises:
+        InputError: A package is missing; the message names the file that installs it.
+    """
+    for name in names:
+        needed = [FORMATS[name].converter, FORMATS[name].runtime]
+        if FORMATS[name].needs_tensorflow:
+            needed = ["tensorflow", *needed]
+        missing = [package for package in needed if importlib.util.find_spec(package) is None]
+        if missing and name != "saved_model":
+            raise InputError(
+                f"{flag}={name} expected {missing[0]} to be installed (pip install -r "
+                f"{FORMATS[name].requirements}). Received: no such package"
+            )
+
+
+def target(base: Path, name: str) -> Path:
+    """The path of a format beside others of the same base: ``student`` gives ``student.onnx``."""
+    return base.with_name(base.name + FORMATS[name].suffix)

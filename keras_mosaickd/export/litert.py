@@ -1,0 +1,82 @@
+"""LiteRT, by TensorFlow's converter (TensorFlow backend only), run by ai-edge-litert on the CPU."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mosaickd.export.frozen import frozen
+
+
+def write(student: Any, path: Path, calibration: np.ndarray | None = None) -> None:
+    """Writes a model of one picture [1, h, w, c].
+
+    Args:
+        student: Built Keras model.
+        path: File to write.
+        calibration: Where given, everything is quantized to 8-bit integers with activations in the
+            ranges seen on these pictures, [n, h, w, c] float32 in [0, 1]; the model then takes
+            bytes, as they are in a picture, and gives bytes.
+    """
+    import tensorflow
+
+    converter = tensorflow.lite.TFLiteConverter.from_concrete_functions([frozen(student, 1)])
+    if calibration is not None:
+        converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: _with_full_range(calibration)
+        converter.target_spec.supported_ops = [tensorflow.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tensorflow.uint8
+    with warnings.catch_warnings():
+        # About another way of quantizing, which needs no calibration.
+        warnings.filterwarnings("ignore", message="Statistics for quantized inputs were expected")
+        path.write_bytes(converter.convert())
+
+
+def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from pictures to logits, which are quantized where the file is."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def predict(pictures: np.ndarray) -> np.ndarray:
+        rows = []
+        for picture in pictures:
+            interpreter.set_tensor(entry["index"], _quantized(picture[None], entry))
+            interpreter.invoke()
+            rows.append(_real(interpreter.get_tensor(exit_["index"]), exit_))
+        return np.concatenate(rows)
+
+    return predict
+
+
+def _with_full_range(pictures: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """The pictures one by one, each with a black and a white value in its corner.
+
+    So the input's range is all of [0, 1] whatever the pictures are, and its bytes are those of a
+    picture: n stands for n / 255.
+    """
+    for picture in pictures:
+        picture = np.array(picture, "float32")
+        picture[0, 0], picture[-1, -1] = 0.0, 1.0
+        yield [picture[None]]
+
+
+def _quantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    if details["dtype"] == np.float32:
+        return values
+    scale, zero = details["quantization"]
+    limits = np.iinfo(details["dtype"])
+    return np.rint(values / scale + zero).clip(limits.min, limits.max).astype(details["dtype"])
+
+
+def _real(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    if details["dtype"] == np.float32:
+        return values
+    scale, zero = details["quantization"]
+    return (values.astype("float32") - zero) * np.float32(scale)

@@ -1,0 +1,47 @@
+"""ONNX, by tf2onnx (TensorFlow backend only), run by ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mosaickd.export.frozen import frozen
+
+
+def write(student: Any, path: Path) -> None:
+    """Writes a graph from ``picture`` [n, h, w, c] float32 in [0, 1] to ``logits``.
+
+    Keras's own ONNX export makes the constants of a Normalization layer further inputs of the
+    graph (3.15), so the graph is frozen first.
+    """
+    import tf2onnx
+
+    function = frozen(student, batch_size=None)
+    picture, logits = function.inputs[0].name, function.outputs[0].name
+    # tf2onnx goes through functions of TensorFlow that log their own deprecation.
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        tf2onnx.convert.from_graph_def(
+            function.graph.as_graph_def(),
+            name="student",
+            input_names=[picture],
+            output_names=[logits],
+            tensors_to_rename={picture: "picture", logits: "logits"},
+            output_path=str(path),
+        )
+    finally:
+        logger.setLevel(level)
+
+
+def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from pictures to logits."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda pictures: session.run(["logits"], {"picture": pictures})[0]

@@ -1,0 +1,147 @@
+"""Writes a student in every format that was asked for, runs what was written, and compares."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.export import keras_file, litert, onnx, saved_model
+from keras_mosaickd.export.comparison import (
+    CROSS_BACKEND_TOLERANCE,
+    OTHER_RUNTIME_TOLERANCE,
+    agreement,
+    compare,
+    in_batches,
+    largest_difference,
+    outputs,
+    tolerance,
+)
+from keras_mosaickd.export.formats import FORMATS
+from keras_mosaickd.quality import median_milliseconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is to be written, and with what it is compared.
+
+    Attributes:
+        targets: Path by format.
+        pictures: float32 [n, h, w, c] in [0, 1], to compare on.
+        calibration: Such pictures for quantization, or None.
+        class_names: One per class.
+        reference: The student's outputs for ``pictures`` on its own backend, where that is not
+            this process's; or None.
+    """
+
+    targets: Mapping[str, Path]
+    pictures: np.ndarray
+    calibration: np.ndarray | None
+    class_names: Sequence[str]
+    reference: np.ndarray | None = None
+
+    def but(self, **changes: Any) -> Request:
+        """The request with some attributes changed."""
+        return dataclasses.replace(self, **changes)
+
+
+_WRITERS: dict[str, Callable[[Any, Path, Request], None]] = {
+    "saved_model": lambda student, path, request: saved_model.write(
+        student, path, request.class_names
+    ),
+    "keras": lambda student, path, request: keras_file.write(student, path),
+    "onnx": lambda student, path, request: onnx.write(student, path),
+    "litert": lambda student, path, request: litert.write(student, path),
+    "litert_int8": lambda student, path, request: litert.write(student, path, request.calibration),
+}
+# Each gives a function from pictures [n, h, w, c] in [0, 1] to logits.
+_LOADERS: dict[str, Callable[[Path], Callable[[np.ndarray], np.ndarray]]] = {
+    "saved_model": saved_model.load,
+    "keras": keras_file.load,
+    "onnx": onnx.load,
+    "litert": litert.load,
+    "litert_int8": litert.load,
+}
+_BATCH = 64
+
+
+def write(student: Any, request: Request) -> list[dict[str, Any]]:
+    """Writes and checks every target; see `keras_mosaickd.export.export_student`."""
+    if not request.targets:
+        return []
+    with saved_model.full_float32():
+        expected = outputs(student, request.pictures)
+    return [_write_one(student, name, request, expected) for name in request.targets]
+
+
+def _write_one(student: Any, name: str, request: Request, expected: np.ndarray) -> dict[str, Any]:
+    path, pictures = request.targets[name], request.pictures
+    original = expected if request.reference is None else request.reference
+    with _replacing(path, FORMATS[name].suffix) as written:
+        _WRITERS[name](student, written, request)
+        predict = _LOADERS[name](written)
+        with saved_model.full_float32():
+            actual = in_batches(predict, pictures, _BATCH)
+            if name != "litert_int8":
+                allowed = _allowed(name, student)
+                compare(actual, expected, allowed, f"{name} and the student")
+                message = f"{name} and the student on its own backend"
+                compare(actual, original, max(allowed, CROSS_BACKEND_TOLERANCE), message)
+            if name == "saved_model":
+                saved_model.check_classify(student, written, pictures, tolerance(student))
+        return {
+            "format": name,
+            "file": str(path),
+            "bytes": size_on_disk(written),
+            "latency_ms": median_milliseconds(lambda: predict(pictures[:1])),
+            "max_difference": largest_difference(actual, original),
+            "agreement": agreement(actual, original),
+        }
+
+
+def _allowed(name: str, student: Any) -> float:
+    """Largest relative difference between the student and an export in the same process."""
+    if name in ("saved_model", "keras"):
+        return tolerance(student)
+    return max(tolerance(student), OTHER_RUNTIME_TOLERANCE)
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, or of all files in a directory."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def checked_target(name: str, path: Path) -> Path:
+    """Returns the path, or raises InputError where something else than an older export is there."""
+    if name == "saved_model":
+        is_ours = path.is_dir() and ((path / "saved_model.pb").is_file() or not any(path.iterdir()))
+        wanted = "a new directory, an empty one or a SavedModel to write to"
+    else:
+        is_ours, wanted = path.is_file(), "a new file or an older one to write to"
+    if os.path.lexists(path) and not is_ours:
+        raise InputError(f"expected {wanted}. Received: {path}")
+    return path
+
+
+@contextlib.contextmanager
+def _replacing(target: Path, suffix: str) -> Iterator[Path]:
+    """A path to write to, which takes the target's place when all went well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        written = temporary / f"new{suffix}"
+        yield written
+        if target.is_dir():
+            os.rename(target, temporary / "old")
+        os.replace(written, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

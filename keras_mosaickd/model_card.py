@@ -1,0 +1,198 @@
+"""The model card of a run: what its student is, where it came from, how good it is, what for.
+
+After Mitchell et al., "Model Cards for Model Reporting" (2019, arXiv 1810.03993), with what a run
+directory knows; what only the user can know is asked for in a sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_mosaickd.run_directory import (
+    ENVIRONMENT,
+    FLAGS,
+    METRICS,
+    MODEL_CARD,
+    SELECTION,
+    STUDENT,
+    RunDirectory,
+)
+
+_METRICS = (
+    ("student_accuracy", "accuracy of the student"),
+    ("student_mean_iou", "mean IoU of the student"),
+    ("student_agreement", "agreement of the student with the teacher"),
+    ("teacher_accuracy", "accuracy of the teacher"),
+    ("teacher_mean_iou", "mean IoU of the teacher"),
+)
+_SIZES = (("parameters", "{:,}"), ("bytes", "{:,}"), ("latency_ms", "{:.2f}"))
+
+
+def write(run: RunDirectory) -> Path:
+    """Writes ``model_card.md`` of a finished run, whole or not at all.
+
+    Args:
+        run: Its directory, with metrics.json, flags.txt and environment.json.
+
+    Returns:
+        The file.
+    """
+    path = run / MODEL_CARD
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text(run), encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def sha256(path: str | os.PathLike[str]) -> str | None:
+    """SHA-256 of a file, in hexadecimal digits; None where there is no such file."""
+    if not Path(path).is_file():
+        return None
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text(run: RunDirectory) -> str:
+    """The card as Markdown.
+
+    Raises:
+        InputError: metrics.json cannot be read.
+    """
+    metrics = run.read_json(METRICS)
+    environment = run.read_json(ENVIRONMENT) if (run / ENVIRONMENT).is_file() else {}
+    sections = [
+        _summary(metrics),
+        _numbers(metrics),
+        _exports(metrics),
+        _use(metrics),
+        _provenance(run, metrics, environment),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _summary(metrics: Mapping[str, Any]) -> str:
+    names = metrics.get("class_names") or []
+    lines = [
+        f"# {_name(metrics.get('student'))}, distilled from {_name(metrics.get('teacher'))}",
+        "",
+        f"A network that was trained by `{metrics.get('method')}` "
+        f"({metrics.get('student_updates', 0):,} updates) to answer as its teacher does. "
+        "It takes pictures in [0, 1] and gives logits.",
+    ]
+    if names:
+        lines += ["", f"{len(names)} classes: {', '.join(map(str, names))}."]
+    return "\n".join(lines)
+
+
+def _numbers(metrics: Mapping[str, Any]) -> str:
+    data = metrics.get("dataset")
+    rows = [
+        (title, f"{metrics[key]:.4f}")
+        for key, title in _METRICS
+        if isinstance(metrics.get(key), int | float)
+    ]
+    blocks = ["## How good it is"]
+    if rows:
+        where = f" on the test pictures of `{data}`" if data else ""
+        blocks.append(f"After the last epoch{where}, one run, fractions of 1:")
+        blocks.append(_table(("", "value"), rows))
+    sizes = []
+    for part in ("teacher", "student"):
+        known = [(metrics.get(f"{part}_{name}"), form) for name, form in _SIZES]
+        cells = ["-" if value is None else form.format(value) for value, form in known]
+        sizes.append((part, _name(metrics.get(part)), *cells))
+    blocks.append(_table(("", "network", "parameters", "bytes as .keras", "ms per picture"), sizes))
+    return "\n\n".join(blocks)
+
+
+def _exports(metrics: Mapping[str, Any]) -> str:
+    exports = metrics.get("exports")
+    if not exports:
+        return ""
+    rows = [
+        (
+            export["format"],
+            f"`{export['file']}`",
+            f"{export['bytes']:,}",
+            f"{export['latency_ms']:.2f}",
+            f"{export['max_difference']:.1e}",
+            f"{export['agreement']:.4f}",
+        )
+        for export in exports
+    ]
+    header = ("format", "file", "bytes", "ms per picture", "largest difference", "agreement")
+    note = (
+        "Each was run after writing and compared with the student: the largest difference of a "
+        "logit, and the share of pictures with the same class. One picture at a time, median."
+    )
+    return "\n\n".join(["## Exports", _table(header, rows), note])
+
+
+def _use(metrics: Mapping[str, Any]) -> str:
+    method, pool = metrics.get("method"), metrics.get("ood")
+    origin = {
+        "supervised": "the labelled pictures of its domain",
+        "data_free": "synthetic pictures alone, without a label",
+        "mosaickd": f"synthetic pictures and those of `{pool}`, without a label",
+    }.get(str(method), f"the pictures of `{pool}`, without a label")
+    return "\n".join(
+        [
+            "## Intended use and limits",
+            "",
+            "- For the pictures that the teacher was made for, where the teacher itself is too "
+            "large or too slow.",
+            f"- It learned from {origin}.",
+            "- It inherits the teacher's errors and biases, and adds its own where the two "
+            "disagree. The teacher's data and licence bind the student too.",
+            "- It always answers with one of its classes, also to pictures of none of them, and "
+            "its probabilities were not calibrated.",
+            "- Before it decides anything, test it on labelled pictures of where it will be used.",
+        ]
+    )
+
+
+def _provenance(
+    run: RunDirectory, metrics: Mapping[str, Any], environment: Mapping[str, Any]
+) -> str:
+    versions = environment.get("versions") or {}
+    facts = [
+        ("student.keras, SHA-256", sha256(run / STUDENT)),
+        ("teacher", metrics.get("teacher_file") or metrics.get("teacher")),
+        ("teacher, SHA-256", metrics.get("teacher_sha256")),
+        ("domain", metrics.get("dataset")),
+        ("out of domain", metrics.get("ood")),
+        ("out-of-domain pictures kept", _kept(run)),
+        ("backend", metrics.get("backend")),
+        ("devices", ", ".join(map(str, environment.get("devices") or []))),
+        ("versions", ", ".join(f"{name} {number}" for name, number in versions.items() if number)),
+        ("commit", environment.get("commit")),
+        ("started", environment.get("started")),
+    ]
+    rows = [(name, f"`{value}`") for name, value in facts if value not in (None, "")]
+    blocks = ["## Provenance", _table(("", ""), rows)]
+    if (run / FLAGS).is_file():
+        flags = (run / FLAGS).read_text(encoding="utf-8").strip()
+        blocks.append(f"Flags (`bin/train --flagfile={FLAGS}` repeats the run):")
+        blocks.append(f"```\n{flags}\n```")
+    return "\n\n".join(blocks)
+
+
+def _name(network: Any) -> str:
+    return Path(str(network)).name
+
+
+def _kept(run: RunDirectory) -> str:
+    if not (run / SELECTION).is_file():
+        return ""
+    selection = run.read_json(SELECTION)
+    return f"{sum(selection['kept']):,} of {sum(selection['pool']):,}"
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

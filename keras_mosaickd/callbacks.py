@@ -186,8 +186,29 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return columns, [row for row in rows if row["epoch"].isdecimal()]
 
 
+# Logs that belong together: by the first word of their names, and terms of a phase's loss.
+_PHASES = ("discriminator", "generator", "student", "synthetic")
+_TERMS = {
+    **dict.fromkeys(("adversarial_loss", "align_loss", "balance_loss", "local_loss"), "generator"),
+    **dict.fromkeys(("distillation_loss", "hint_loss"), "student"),
+}
+
+
+def _tag(name: str) -> str:
+    """A log's name in TensorBoard, which makes a group of what stands before a slash."""
+    if name in _TERMS:
+        return f"{_TERMS[name]}/{name}"
+    phase, _, rest = name.partition("_")
+    return f"{phase}/{rest}" if phase in _PHASES and rest else f"epoch_{name}"
+
+
 class TensorBoardScalars(keras.callbacks.Callback):
-    """Writes every epoch's logs to TensorBoard, in the folders and under the names of Keras's own.
+    """Writes every epoch's logs to TensorBoard, grouped by the phase of training.
+
+    What belongs to a phase is called ``PHASE/NAME``, as ``generator/align_loss``, so that
+    TensorBoard shows the phases apart: ``discriminator``, ``generator``, ``student``, and
+    ``synthetic`` for the quality of the pictures. The rest is in the folders and under the names of
+    Keras's own callback: ``epoch_loss``, ``epoch_accuracy``.
 
     `keras.callbacks.TensorBoard` starts TensorFlow, which on JAX and PyTorch need not be installed
     and would take the accelerator's memory. Where the package tensorboard is not installed, nothing
@@ -207,7 +228,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         parts: tuple[dict[str, float], dict[str, float]] = {}, {}
         for name, value in (logs or {}).items():
             is_validation = name.startswith("val_")
-            parts[is_validation][f"epoch_{name.removeprefix('val_')}"] = float(value)
+            parts[is_validation][_tag(name.removeprefix("val_"))] = float(value)
         for file, values in zip((self._train, self._validation), parts, strict=True):
             if values:
                 file.scalars(epoch, values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -82,3 +83,31 @@ class EventFile:
         )
         self._writer.add_event(event_pb2.Event(summary=summary, step=step, wall_time=time.time()))
         self._writer.flush()
+
+
+def write_whole(path: str | os.PathLike[str], values: Sequence[Mapping[str, Any]]) -> None:
+    """Writes an event file with one entry that has no step; it appears whole or not at all.
+
+    Needs the package tensorboard.
+
+    Args:
+        path: The file, in a directory that exists; "tfevents" in its name makes TensorBoard read
+            it. An older one is replaced.
+        values: Fields of ``Summary.Value``, for each value of the entry.
+    """
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    target = Path(path)
+    # Without "tfevents", so that nobody reads what is not finished.
+    temporary = target.with_name(f".new.{os.getpid()}")
+    summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(**value) for value in values])
+    now = time.time()
+    with temporary.open("wb") as file:
+        records = RecordWriter(file)
+        for event in (
+            event_pb2.Event(file_version="brain.Event:2", wall_time=now),
+            event_pb2.Event(summary=summary, wall_time=now),
+        ):
+            records.write(event.SerializeToString())
+    os.replace(temporary, target)

@@ -27,6 +27,7 @@ from keras_mosaickd.run_directory import (
     RunDirectory,
     environment,
     flag_value,
+    published_accuracy,
 )
 
 
@@ -132,8 +133,13 @@ class Experiment(Preparation):
         with StopSignals() as stop:
             while steps < schedule.steps:
                 steps = self._fit(run, trainer, images, labels, schedule, steps, stop)
-        origin = {"config": config_file, "teacher_seconds": teacher.seconds}
-        origin |= {"teacher_file": teacher.file, "teacher_sha256": model_card.sha256(teacher.file)}
+        origin = {
+            "config": config_file,
+            "published_accuracy": published_accuracy(config_file),
+            "teacher_seconds": teacher.seconds,
+            "teacher_file": teacher.file,
+            "teacher_sha256": model_card.sha256(teacher.file),
+        }
         return self._finish(run, trainer, schedule, {**origin, **about_teacher})
 
     def _about(self, teacher):
@@ -201,7 +207,7 @@ class Experiment(Preparation):
             (64, self.config.latent_dim), dtype="float32"
         )
         chosen = [StopWhenInvalid(run / CHECKPOINT)]
-        if self.config.method == "mosaickd":
+        if self.config.is_game:
             # Before those that write the logs down, because it adds to them.
             chosen.append(PictureQuality(latents, images, log_dir=run / TENSORBOARD))
         chosen += [

@@ -128,26 +128,33 @@ def near_duplicate_rate(points: Any, reference: Any, share: float = DUPLICATE_SH
     return float((nearest_distances(points) < limit).mean())
 
 
-def summarize(synthetic: tuple[Any, Any], out_of_domain: tuple[Any, Any]) -> dict[str, float]:
+def summarize(
+    synthetic: tuple[Any, Any], out_of_domain: tuple[Any, Any] | None = None
+) -> dict[str, float]:
     """The numbers of two sets that a teacher has seen.
 
     Args:
         synthetic: What `keras_mosaickd.teacher_features.see` gives for the synthetic pictures, at
             least 2.
-        out_of_domain: Likewise for the out-of-domain ones.
+        out_of_domain: Likewise for the out-of-domain ones; None where there are none.
 
     Returns:
-        ``class_entropy`` (nats), ``class_entropy_share`` (of ln classes), ``confidence``,
-        ``frechet_distance`` and ``near_duplicates``, the last two in the teacher's features.
+        ``class_entropy`` (nats), ``class_entropy_share`` (of ln classes), ``confidence``, and where
+        there are out-of-domain pictures to measure against ``frechet_distance`` and
+        ``near_duplicates``, in the teacher's features.
     """
     points, probabilities = synthetic
     classes = probabilities.shape[-1]
     rows = probabilities.reshape(-1, classes)
     entropy = class_entropy(rows)
-    return {
+    numbers = {
         "class_entropy": entropy,
         "class_entropy_share": entropy / math.log(classes) if classes > 1 else 1.0,
         "confidence": confidence(rows),
+    }
+    if out_of_domain is None:
+        return numbers
+    return numbers | {
         "frechet_distance": frechet_distance(points, out_of_domain[0]),
         "near_duplicates": near_duplicate_rate(points, out_of_domain[0]),
     }

@@ -28,7 +28,8 @@ class PictureQuality(keras.callbacks.Callback):
         latents: [n, latent_dim] float32, n at least 2, drawn once by the caller, so that epochs can
             be compared.
         ood_images: [m, h, w, c], m at least 2: uint8, or floats in [0, 1]. Of more than 1024 as
-            many are taken, evenly spaced.
+            many are taken, evenly spaced. None where there are none: then the numbers that are
+            measured against them are left out.
         every: Look after every this many epochs; the last epoch is always looked at.
         log_dir: TensorBoard's directory; a histogram of the classes that the teacher sees goes to
             its sub-directory ``quality``. None writes none.
@@ -37,7 +38,7 @@ class PictureQuality(keras.callbacks.Callback):
     def __init__(
         self,
         latents: Any,
-        ood_images: Any,
+        ood_images: Any = None,
         every: int = 1,
         log_dir: str | os.PathLike[str] | None = None,
     ):
@@ -46,10 +47,7 @@ class PictureQuality(keras.callbacks.Callback):
             raise ValueError(f"expected every of at least 1. Received: {every}")
         self.latents = np.asarray(latents, dtype="float32")
         self.every = every
-        count = min(len(ood_images), MOST_PICTURES)
-        chosen = np.linspace(0, len(ood_images) - 1, count).round().astype(int)
-        # One at a time: `ood_images` may be a memory map larger than the memory.
-        self._ood_images: Any = np.stack([np.asarray(ood_images[index]) for index in chosen])
+        self._ood_images: Any = None if ood_images is None else _some(ood_images)
         self._log = None if log_dir is None else EventFile(Path(log_dir) / "quality")
         self._features: Any = None
         self._out_of_domain: Any = None
@@ -62,7 +60,8 @@ class PictureQuality(keras.callbacks.Callback):
         if self._features is None:
             # The teacher is frozen: what it sees in real pictures stays the same.
             self._features = teacher_features.feature_model(self.model.teacher)
-            self._out_of_domain = teacher_features.see(self._features, self._ood_images)
+            if self._ood_images is not None:
+                self._out_of_domain = teacher_features.see(self._features, self._ood_images)
             self._ood_images = None
         images = teacher_features.generate(self.model.generator, self.latents)
         synthetic = teacher_features.see(self._features, images)
@@ -75,3 +74,10 @@ class PictureQuality(keras.callbacks.Callback):
         """Closes the event file."""
         if self._log is not None:
             self._log.close()
+
+
+def _some(images: Any) -> np.ndarray:
+    count = min(len(images), MOST_PICTURES)
+    chosen = np.linspace(0, len(images) - 1, count).round().astype(int)
+    # One at a time: `images` may be a memory map larger than the memory.
+    return np.stack([np.asarray(images[index]) for index in chosen])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ BEST_STUDENT = Path("checkpoints") / "best_student.keras"
 
 # Where a run lies and where it finds things do not make it another run.
 _PLACES = ("run_dir", "data_dir", "cache_dir")
+_PUBLISHED = re.compile(r"^# Published: ([0-9]+(?:\.[0-9]+)?) %", re.MULTILINE)
 
 
 class RunDirectory:
@@ -142,6 +144,23 @@ class RunDirectory:
 def flag_value(value):
     """A setting as a flagfile writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def published_accuracy(config_file):
+    """The number in a flagfile's comment ``# Published: 61.01 %.`` as a fraction of 1.
+
+    Args:
+        config_file: path, or None.
+
+    Returns:
+        None where there is no file, or none that can be read, or it names no number.
+    """
+    try:
+        text = Path(config_file or "").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = _PUBLISHED.search(text)
+    return float(found[1]) / 100 if found else None
 
 
 def environment(seed):

@@ -66,7 +66,7 @@ LAYERS: dict[str, set[str]] = {
     "quality": {"teacher_features"},
     "teacher_features": set(),
     "quality_callback": {"event_files", "quality", "teacher_features"},
-    "tuning": {"config", "run_directory"},
+    "tuning": {"config", "event_files", "run_directory"},
     "transfer_set": {"evaluation", "pictures", "run_directory", "teacher_features"},
     "evaluation": {
         "callbacks",

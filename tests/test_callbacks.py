@@ -138,6 +138,23 @@ def test_scalars_have_the_tags_of_keras_and_a_resumed_run_replaces_its_own(model
         assert last == pytest.approx(model.history.history[key])
 
 
+def test_scalars_are_grouped_by_phase(tmp_path):
+    scalars = callbacks.TensorBoardScalars(tmp_path)
+    names = {
+        "loss": "epoch_loss",
+        "discriminator_loss": "discriminator/loss",
+        "generator_learning_rate": "generator/learning_rate",
+        "local_loss": "generator/local_loss",
+        "student_loss": "student/loss",
+        "synthetic_class_entropy": "synthetic/class_entropy",
+        "hint_loss": "student/hint_loss",
+    }
+    scalars.on_epoch_end(0, dict.fromkeys(names, 1.0) | {"val_agreement": 0.5})
+    scalars.on_train_end()
+    assert set(reload(tmp_path / "train").Tags()["scalars"]) == set(names.values())
+    assert reload(tmp_path / "validation").Tags()["scalars"] == ["epoch_agreement"]
+
+
 def test_without_tensorboard_nothing_is_written(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     png = tmp_path / "samples.png"

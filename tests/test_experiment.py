@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mosaickd import checkpoints
+from keras_mosaickd import checkpoints, run_directory
 from keras_mosaickd.cli import evaluate, flags, runner, sample, teacher, train
 from keras_mosaickd.config import ExperimentConfig
 
@@ -142,9 +142,14 @@ def test_sample_draws_a_grid(finished, tmp_path):
 
 
 def test_flags_file_reruns_the_run(finished, cache, tmp_path):
-    again = tmp_path / "again"
-    arguments = [f"--flagfile={finished / 'flags.txt'}", f"--run_dir={again}"]
+    again, config = tmp_path / "again", tmp_path / "cell.flags"
+    config.write_text(f"# Table 1.\n# Published: 61.01 %.\n--flagfile={finished / 'flags.txt'}\n")
+    arguments = [f"--flagfile={config}", f"--run_dir={again}"]
     assert runner.run(train.main, "train", arguments) == 0
+    # The number that the config names goes with the run; the flags alone name none.
+    for run, published in ((again, 0.6101), (finished, None)):
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert metrics["published_accuracy"] == published
     for a, b in zip(student_weights(finished), student_weights(again), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -301,6 +306,24 @@ def test_students_of_both_methods_see_as_many_pictures():
     assert ExperimentConfig(batch_size=8).student_batch_size == 16
     assert ExperimentConfig(batch_size=8, method="kd").student_batch_size == 16
     assert ExperimentConfig(batch_size=8, synthetic_only=True).student_batch_size == 8
+
+
+def test_published_numbers_are_read_from_a_configs_comment(tmp_path):
+    read = run_directory.published_accuracy
+    paper = Path(__file__).resolve().parent.parent / "configs" / "paper"
+    found = {
+        path.relative_to(paper).as_posix(): read(path)
+        for path in paper.rglob("*.flags")
+        if not path.name.startswith("recipe")
+    }
+    assert found["table1_main/cifar10/mosaickd_wrn40_2_wrn16_1.flags"] == pytest.approx(0.6101)
+    assert found["table4_stride/stride3_wrn40_2_wrn16_1.flags"] == pytest.approx(0.4235)
+    for name, number in found.items():
+        none_given = "# Published: none given" in (paper / name).read_text()
+        assert (number is None) == none_given, name
+    other = tmp_path / "other.flags"
+    other.write_bytes(b"# Published: 61 points.\n#Published: 7 %\n\xff")
+    assert read(other) is read(tmp_path / "missing") is read(None) is None
 
 
 def test_flag_defaults_are_the_configs():

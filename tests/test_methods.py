@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_mosaickd import callbacks
 from keras_mosaickd.cli import evaluate, runner, sample, train
 from keras_mosaickd.config import METHODS, OUT_OF_DOMAIN
 
@@ -56,6 +57,11 @@ def test_each_method_leaves_the_same_kind_of_run(method, cache, tmp_path):
     assert student.count_params() == metrics["student_parameters"]
     # Only a generator has pictures to show.
     assert (tmp_path / method / "samples.png").is_file() == (method == "data_free")
+    (*_, last) = callbacks.read_history(tmp_path / method / "history.csv")
+    # Of its quality, what needs no out-of-domain pictures.
+    expected = {"synthetic_class_entropy", "synthetic_class_entropy_share", "synthetic_confidence"}
+    found = {name for name in last if name.startswith("synthetic_")}
+    assert found == (expected if method == "data_free" else set())
 
 
 def test_data_free_reads_no_pool(cache, tmp_path, capsys):

@@ -181,6 +181,17 @@ def test_the_callback_adds_to_what_the_next_callbacks_write(tmp_path):
         assert rows[-1][f"synthetic_{name}"] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
+def test_without_out_of_domain_pictures_what_needs_them_is_left_out(tmp_path):
+    model = fit(PictureQuality(LATENTS), callbacks.HistoryCsv(tmp_path / "history.csv"))
+    last = callbacks.read_history(tmp_path / "history.csv")[-1]
+    left_out = {"synthetic_frechet_distance", "synthetic_near_duplicates"}
+    found = {name: value for name, value in last.items() if name.startswith("synthetic_")}
+    assert set(found) == NAMES - left_out
+    whole = quality.picture_quality(model.generator, model.teacher, LATENTS, PICTURES)
+    for name, value in found.items():
+        assert whole[name.removeprefix("synthetic_")] == pytest.approx(value, rel=1e-4), name
+
+
 def test_the_callback_takes_its_turn_and_the_last_epoch(tmp_path):
     fit(
         PictureQuality(LATENTS, PICTURES, every=2),

@@ -120,7 +120,7 @@ def _plain_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         # Pillow's, on pictures that are merely large; it refuses those twice as large.
         warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
-        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.showwarning = show
         yield
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ STUDY, SELECTION = "study.json", "selection.json"
 _NEEDED: dict[str, Any] = {"method": str, "student": str, "student_accuracy": (int, float)}
 # What does not make another experiment: places, the seed, and how a run is saved.
 _NOT_COMPARED = {"run_dir", "data_dir", "cache_dir", "seed", "checkpoint_every_steps", "config"}
-_PUBLISHED = re.compile(r"#\s*Published:\s*([0-9]+(?:\.[0-9]+)?)\s*%")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +58,9 @@ class Run:
 
     @property
     def published(self) -> float | None:
-        """The paper's accuracy as a fraction, or None: see `published_accuracy`."""
+        """The paper's accuracy as a fraction, or None where the run's config names none."""
         number = self.metrics.get("published_accuracy")
-        if isinstance(number, int | float):
-            return float(number)
-        config = self.metrics.get("config")
-        return published_accuracy(config) if isinstance(config, str) and config else None
+        return float(number) if isinstance(number, int | float) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,19 +93,6 @@ def metrics_of(trial: dict[str, Any]) -> list[dict[str, Any]]:
         for metrics in trial.get("executions") or []
         if isinstance(metrics, dict) and _lack(metrics) is None
     ]
-
-
-def published_accuracy(config: str | Path) -> float | None:
-    """The number in a flagfile's comment ``# Published: 61.01 %.`` as a fraction of 1.
-
-    Returns:
-        None where the file cannot be read or names no number.
-    """
-    try:
-        found = _PUBLISHED.search(Path(config).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        return None
-    return float(found[1]) / 100 if found else None
 
 
 def read(paths: Iterable[str | Path]) -> tuple[list[Run], list[Study], list[str]]:

@@ -11,7 +11,7 @@ from keras_tuner.engine.base_tuner import BaseTuner
 
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.run_directory import FLAGS, RunDirectory
-from keras_mosaickd.tuning import oracles, runs
+from keras_mosaickd.tuning import hparams, oracles, runs
 from keras_mosaickd.tuning.space import OBJECTIVE
 from keras_mosaickd.tuning.summary import columns, first_error, results, write
 
@@ -79,6 +79,7 @@ def tune(config, study, command=runs.train_command):
     if part != "worker":
         # KerasTuner looks for this file to know that there is something to continue.
         tuner.save()
+        hparams.write_experiment(directory.path, config, oracle.hyperparameters)
     tuner.search()
     if part == "worker":
         return None
@@ -130,7 +131,17 @@ class _Tuner(BaseTuner):
 
     def run_trial(self, trial):
         configs = self._study.configs(self._config, trial.trial_id, trial.hyperparameters.values)
-        measured = [runs.train(config, self._command) for config in configs]
+        measured = [self._train(config, trial) for config in configs]
         means = {name: statistics.fmean(column) for name, column in columns(measured).items()}
         print(f"Trial {trial.trial_id}: agreement {means[OBJECTIVE]:.4f}", flush=True)
         return means
+
+    def _train(self, config, trial):
+        values = self._study.settings(self._config, trial.hyperparameters.values)
+        try:
+            metrics = runs.train(config, self._command)
+        except keras_tuner.errors.FailedTrialError:
+            hparams.write_session(config, values, trial.trial_id, succeeded=False)
+            raise
+        hparams.write_session(config, values, trial.trial_id, succeeded=True)
+        return metrics

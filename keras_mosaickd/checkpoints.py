@@ -169,6 +169,10 @@ def _saved_beside(model, path):
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         yield temporary
+    except OSError as error:
+        # A full disk does not say which file it had no room for.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import dataclasses
 import os
 import shutil
@@ -143,5 +144,18 @@ def _replacing(target: Path, suffix: str) -> Iterator[Path]:
         if target.is_dir():
             os.rename(target, temporary / "old")
         os.replace(written, target)
+    except Exception as error:
+        if reason := _why_not_written(error):
+            raise ExportError(f"{target} cannot be written: {reason}") from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _why_not_written(error: Exception) -> str:
+    """What the system said of a full disk and the like; empty for an error of another kind."""
+    if isinstance(error, OSError):
+        return str(error)
+    # TensorFlow's errors are no OSError: "...; No space left on device [Op:SaveV2]".
+    text = (str(error).strip().splitlines() or [""])[0].partition(" [Op:")[0].rpartition("; ")[2]
+    return text if text in (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG)) else ""

@@ -14,7 +14,7 @@ from keras_mosaickd.errors import InputError
 from keras_mosaickd.loading import load_model
 from keras_mosaickd.mosaic_kd import MosaicKD
 from keras_mosaickd.quality import latency_milliseconds
-from keras_mosaickd.run_directory import CHECKPOINT, METRICS, RunDirectory
+from keras_mosaickd.run_directory import CHECKPOINT, METRICS, STUDENT, RunDirectory
 
 # Pictures at a time, by task: logits of every pixel take more memory.
 EVALUATION_BATCH = {"classification": 256, "segmentation": 16}
@@ -124,7 +124,10 @@ def evaluate(run_dir, dataset="", data_dir=""):
     teacher, student = (
         predictions(network, tested) for network in (trainer.teacher, trainer.student)
     )
-    cost = {**footprint("teacher", trainer.teacher), **footprint("student", trainer.student)}
+    cost = {
+        **footprint("teacher", trainer.teacher),
+        **footprint("student", trainer.student, run / STUDENT),
+    }
     run.write_json(METRICS, {**metrics, **cost})
     return {
         "dataset": tested.name,
@@ -136,21 +139,23 @@ def evaluate(run_dir, dataset="", data_dir=""):
     }
 
 
-def footprint(part, network):
+def footprint(part, network, file=None):
     """What a network costs to store and to run.
 
     Args:
         part: "teacher" or "student": the names start with it.
         network: built Keras model.
+        file: its `.keras` file; where there is none, one is written and removed again.
 
     Returns:
         Dict of `..._bytes`, the size of its `.keras` file without an optimizer, and
         `..._latency_ms`, the median time of one prediction of one picture on this machine.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "network.keras")
-        network.save(path, include_optimizer=False)
-        size = os.path.getsize(path)
+        if file is None or not os.path.isfile(file):
+            file = os.path.join(folder, "network.keras")
+            network.save(file, include_optimizer=False)
+        size = os.path.getsize(file)
     return {f"{part}_bytes": size, f"{part}_latency_ms": latency_milliseconds(network)}
 
 

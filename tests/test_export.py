@@ -1,4 +1,4 @@
-"""The student as a SavedModel, from every backend: keras_mosaickd/export.py."""
+"""The student as SavedModel, ONNX and LiteRT, from every backend: keras_mosaickd/export."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import keras
 import numpy
 import pytest
+from hypothesis import strategies
+from PIL import Image
 
 from keras_mosaickd import export, networks
 from keras_mosaickd.cli import export as command
 from keras_mosaickd.cli import runner
+from keras_mosaickd.data import resizing
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.export import comparison, litert, saved_model, writing
 
 ROOT = Path(__file__).resolve().parents[1]
+PORTABLE = ("onnx", "litert", "litert_int8")
 
 # Loads a SavedModel with TensorFlow, where this package cannot be imported, and prints its logits.
 PLAIN_TENSORFLOW = """
@@ -32,10 +38,34 @@ print(json.dumps([model.serve(batch).numpy().tolist() for batch in batches]))
 """
 
 
+# Likewise the names that a JPEG file gets, decoded by TensorFlow in its own size.
+CLASSIFY_A_JPEG = """
+import json, sys
+sys.modules["keras_mosaickd"] = sys.modules["keras"] = None
+import tensorflow
+model = tensorflow.saved_model.load(sys.argv[1])
+pixels = tensorflow.io.decode_jpeg(tensorflow.io.read_file(sys.argv[2]))
+answer = {name: value.numpy() for name, value in model.classify(pixels[None]).items()}
+text = lambda array: [name.decode() for name in array.reshape(-1)]
+print(json.dumps({
+    "class_name": text(answer["class_name"]),
+    "class_names": text(answer["class_names"]),
+    "probabilities": answer["probabilities"].tolist(),
+    "pixels": pixels.numpy().tolist(),
+    "signatures": sorted(model.signatures),
+}))
+"""
+
+
 @pytest.fixture
 def student():
     """A small network of the library with statistics and weights unlike the initial ones."""
-    student = networks.build("wrn10_1", (8, 8, 3), 4, mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
+    return shaken(
+        networks.build("wrn10_1", (8, 8, 3), 4, mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
+    )
+
+
+def shaken(student):
     generator = numpy.random.default_rng(3)
     for weight in student.weights:
         noise = generator.uniform(0.8, 1.2, weight.shape).astype("float32")
@@ -43,21 +73,31 @@ def student():
     return student
 
 
+def random_pictures(count, shape=(8, 8, 3), seed=0):
+    return numpy.random.default_rng(seed).random((count, *shape), dtype="float32")
+
+
 def logits_of(student, pictures):
     return keras.ops.convert_to_numpy(student(pictures, training=False))
 
 
-def served_elsewhere(saved_model, pictures, folder):
-    numpy.save(folder / "pictures.npy", pictures)
+def elsewhere(program, path, given, folder):
+    """What a program in a process of its own prints, which cannot import this package."""
     finished = subprocess.run(
-        [sys.executable, "-c", PLAIN_TENSORFLOW, str(saved_model), str(folder / "pictures.npy")],
+        [sys.executable, "-c", program, str(path), str(given)],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         capture_output=True,
         text=True,
     )
     assert finished.returncode == 0, finished.stderr
-    return [numpy.array(logits) for logits in json.loads(finished.stdout)]
+    return json.loads(finished.stdout)
+
+
+def served_elsewhere(path, pictures, folder):
+    numpy.save(folder / "pictures.npy", pictures)
+    answers = elsewhere(PLAIN_TENSORFLOW, path, folder / "pictures.npy", folder)
+    return [numpy.array(logits) for logits in answers]
 
 
 def test_plain_tensorflow_gives_the_students_logits_for_any_batch_size(student, tmp_path, capfd):
@@ -66,10 +106,167 @@ def test_plain_tensorflow_gives_the_students_logits_for_any_batch_size(student, 
     assert export.export_saved_model(student, target) == target
     assert capfd.readouterr().out == ""
     assert os.listdir(target.parent) == ["saved_model"]
-    pictures = numpy.random.default_rng(0).random((5, 8, 8, 3), dtype="float32")
+    pictures = random_pictures(5)
     expected = logits_of(student, pictures)
     for logits in served_elsewhere(target, pictures, tmp_path):
         numpy.testing.assert_allclose(logits, expected[: len(logits)], atol=1e-5, rtol=1e-5)
+
+
+def test_plain_tensorflow_names_the_class_of_a_jpeg_of_another_size(student, tmp_path):
+    names = ["cat", "dog", "hen", "cow"]
+    export.export_saved_model(student, tmp_path / "saved_model", class_names=names)
+    rows, columns = numpy.mgrid[0:37, 0:51]
+    pixels = numpy.stack([5 * columns, 6 * rows, 255 - 5 * columns], -1).clip(0, 255)
+    Image.fromarray(pixels.astype("uint8")).save(tmp_path / "picture.jpg")
+    answer = elsewhere(CLASSIFY_A_JPEG, tmp_path / "saved_model", "picture.jpg", tmp_path)
+    # The same pixels through this package's own resizing, softmax by hand.
+    small = resizing.resized(numpy.array([answer["pixels"]], "uint8"), 8) / numpy.float32(255)
+    logits = logits_of(student, small.astype("float32"))[0].astype("float64")
+    probabilities = numpy.exp(logits) / numpy.exp(logits).sum()
+    # Pillow rounds to bytes between rows and columns; nothing else may differ.
+    numpy.testing.assert_allclose(answer["probabilities"][0], probabilities, atol=0.01)
+    assert answer["class_name"] == [names[probabilities.argmax()]]
+    assert answer["class_names"] == names
+    assert {"serve", "classify"} <= set(answer["signatures"])
+
+
+@pytest.mark.backend("tensorflow")
+@hypothesis.given(
+    strategies.tuples(strategies.integers(1, 40), strategies.integers(1, 40)),
+    strategies.sampled_from([(1, 1), (1, 3), (3, 1), (3, 3)]),
+    strategies.integers(0, 9),
+)
+@hypothesis.settings(max_examples=40)
+def test_pictures_are_prepared_as_a_folders_are(size, channels, seed):
+    given, wanted = channels
+    raw = numpy.random.default_rng(seed).integers(0, 256, (2, *size, given), "uint8")
+    expected = resizing.resized(resizing.with_channels(raw, wanted), 8)
+    prepared = saved_model._prepared(raw, (8, 8, wanted)).numpy()
+    assert prepared.shape == (2, 8, 8, wanted)
+    # Half a byte of Pillow's rounding between rows and columns can tip the last rounding over.
+    assert numpy.abs(prepared * 255 - expected).max() <= 1.001
+
+
+@pytest.mark.backend("tensorflow")
+def test_a_picture_of_the_right_size_is_only_scaled():
+    raw = numpy.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), "uint8")
+    numpy.testing.assert_allclose(saved_model._prepared(raw, (8, 8, 3)), raw / 255, atol=1e-6)
+
+
+@pytest.mark.backend("tensorflow")
+def test_pictures_of_two_channels_are_refused(student, tmp_path):
+    import tensorflow
+
+    export.export_saved_model(student, tmp_path / "out")
+    restored = tensorflow.saved_model.load(str(tmp_path / "out"))
+    with pytest.raises(tensorflow.errors.InvalidArgumentError, match="with c 1 or 3"):
+        restored.classify(tensorflow.zeros((1, 8, 8, 2), "uint8"))
+
+
+def test_every_format_computes_what_the_student_computes(student, tmp_path):
+    pictures, calibration = random_pictures(20), random_pictures(30, seed=1)
+    targets = {name: export.target(tmp_path / "student", name) for name in export.FORMATS}
+    results = export.export_student(student, targets, pictures, calibration)
+    assert [result["format"] for result in results] == list(export.FORMATS)
+    for result in results:
+        path = targets[result["format"]]
+        assert result["file"] == str(path)
+        assert result["bytes"] == writing.size_on_disk(path) > 10_000
+        assert result["latency_ms"] > 0
+        exact = result["format"] != "litert_int8"
+        assert (result["max_difference"] < 1e-4) == exact
+        assert result["agreement"] == 1 if exact else result["agreement"] > 0.8
+    assert set(os.listdir(tmp_path)) == {path.name for path in targets.values()}
+    assert os.path.getsize(targets["litert_int8"]) < os.path.getsize(targets["litert"]) / 2
+
+    # What a user of the files gets, by the plain runtimes.
+    import onnxruntime
+    from ai_edge_litert.interpreter import Interpreter
+
+    expected = logits_of(student, pictures)
+    session = onnxruntime.InferenceSession(targets["onnx"], providers=["CPUExecutionProvider"])
+    assert [entry.name for entry in session.get_inputs()] == ["picture"]
+    logits = session.run(["logits"], {"picture": pictures})[0]
+    numpy.testing.assert_allclose(logits, expected, atol=1e-4)
+    runner_ = Interpreter(model_path=str(targets["litert"])).get_signature_runner()
+    logits = runner_(picture=pictures[:1])["logits"]
+    numpy.testing.assert_allclose(logits, expected[:1], atol=1e-4)
+    runner_ = Interpreter(model_path=str(targets["litert_int8"])).get_signature_runner()
+    scale, zero = runner_.get_input_details()["picture"]["quantization"]
+    assert (scale, zero) == (pytest.approx(1 / 255), 0)  # bytes as they are in a picture
+    assert runner_(picture=(pictures[:1] * 255).astype("uint8"))["logits"].dtype == numpy.uint8
+
+
+@pytest.mark.backend("tensorflow")
+def test_pixels_have_classes_too(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Conv2D(3, 3, padding="same")(inputs)
+    student = shaken(keras.Model(inputs, outputs))
+    targets = {name: export.target(tmp_path / "s", name) for name in ("saved_model", *PORTABLE)}
+    pictures = random_pictures(4, (8, 8, 1))
+    results = export.export_student(student, targets, pictures, pictures)
+    assert [result["agreement"] for result in results[:3]] == [1, 1, 1]
+    assert results[3]["agreement"] > 0.9
+
+    import tensorflow
+
+    restored = tensorflow.saved_model.load(str(targets["saved_model"]))
+    assert restored.serve(pictures).shape == (4, 8, 8, 3)
+    assert not hasattr(restored, "classify")  # one class name for a picture is not its answer
+
+
+@pytest.mark.backend("tensorflow")
+def test_quantized_values_by_hand():
+    details = {"dtype": numpy.uint8, "quantization": (0.5, 10)}
+    values = numpy.array([-5.0, 0.0, 0.7, 122.5, 200.0])
+    assert litert._quantized(values, details).tolist() == [0, 10, 11, 255, 255]
+    assert litert._real(numpy.array([0, 10, 12], "uint8"), details).tolist() == [-5, 0, 1]
+
+
+def test_agreement_and_difference_by_hand():
+    actual = numpy.array([[1.0, 2.0], [3.0, 1.0], [0.0, 5.0]])
+    expected = numpy.array([[1.0, 2.5], [3.0, 4.0], [0.0, 5.0]])
+    assert comparison.agreement(actual, expected) == pytest.approx(2 / 3)
+    assert comparison.largest_difference(actual, expected) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("saved_model", ("saved_model",)),
+        ("onnx, saved_model,onnx", ("saved_model", "onnx")),
+        ("litert_int8,keras", ("keras", "litert_int8")),
+    ],
+)
+def test_formats_are_named_with_commas(text, expected):
+    assert export.parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "tflite", "onnx,,litert"])
+def test_what_is_no_format_is_named(text):
+    with pytest.raises(InputError, match="--export: expected some of keras, saved_model, onnx"):
+        export.parse(text)
+
+
+def test_a_missing_package_is_named_with_the_file_that_installs_it(monkeypatch):
+    hide(monkeypatch, "tf2onnx", "ai_edge_litert")
+    export.check(["saved_model", "keras"])
+    with pytest.raises(InputError, match="tf2onnx to be installed .*-r requirements-onnx.txt"):
+        export.check(["saved_model", "onnx"])
+    for name in ("litert", "litert_int8"):
+        with pytest.raises(InputError, match=f"--export={name} expected ai_edge_litert"):
+            export.check([name])
+
+
+def test_names_and_calibration_must_fit(student, tmp_path):
+    with pytest.raises(InputError, match="expected 4 class names.* Received: 2"):
+        export.export_saved_model(student, tmp_path / "out", class_names=["a", "b"])
+    with pytest.raises(InputError, match="calibration pictures"):
+        export.export_student(student, {"litert_int8": tmp_path / "out.tflite"})
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(InputError, match="a new file or an older one"):
+        export.export_student(student, {"onnx": tmp_path / "folder.onnx"})
+    assert os.listdir(tmp_path) == ["folder.onnx"]
 
 
 @pytest.mark.backend("tensorflow")
@@ -100,13 +297,24 @@ def test_export_command_on_a_run_and_on_a_file(student, tmp_path, capsys):
     student.save(tmp_path / "student.keras")
     assert runner.run(command.main, "export", [f"--run_dir={tmp_path}"]) == 0
     assert (tmp_path / "saved_model" / "saved_model.pb").is_file()
-    assert capsys.readouterr().out == f"{tmp_path / 'saved_model'}\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["format", "file", "bytes"]
+    assert lines[1].split()[:2] == ["saved_model", "saved_model"]
     arguments = [f"--student={tmp_path / 'student.keras'}", f"--out={tmp_path / 'other'}"]
-    assert runner.run(command.main, "export", arguments) == 0
+    formats = "--export=saved_model,litert_int8"
+    assert runner.run(command.main, "export", [*arguments, formats, "--ood=digits[5-9]"]) == 0
     assert (tmp_path / "other" / "saved_model.pb").is_file()
+    assert (tmp_path / "other_int8.tflite").stat().st_size > 10_000
+    capsys.readouterr()
+    assert runner.run(command.main, "export", [*arguments, formats]) == 2
+    assert runner.run(command.main, "export", [f"--run_dir={tmp_path}", formats]) == 2
+    assert runner.run(command.main, "export", [f"--run_dir={tmp_path}", "--ood=digits"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert "with --student expected --ood" in errors[0]
+    assert "calibration pictures" in errors[1]
+    assert "a run has its own pictures" in errors[2] and len(errors) == 3
 
 
-@pytest.mark.backend("tensorflow")
 def test_a_file_that_is_no_model_is_an_input_error(tmp_path, capsys):
     broken = tmp_path / "student.keras"
     broken.write_text("not a model")
@@ -117,11 +325,20 @@ def test_a_file_that_is_no_model_is_an_input_error(tmp_path, capsys):
 
 
 @pytest.mark.backend("jax", "torch")
-def test_a_file_that_is_no_model_is_named_by_the_tensorflow_process(tmp_path):
+def test_a_file_that_is_no_model_is_named_by_the_tensorflow_process(student, tmp_path):
     (tmp_path / "student.keras").write_text("not a model")
     with pytest.raises(export.ExportError, match="safe mode"):
-        export.export_file(tmp_path / "student.keras", tmp_path / "out")
+        export.export_saved_model(student, tmp_path / "out", tmp_path / "student.keras")
     assert os.listdir(tmp_path) == ["student.keras"]
+
+
+@pytest.mark.backend("jax", "torch")
+def test_another_students_file_is_noticed(student, tmp_path):
+    other = networks.build("wrn10_1", (8, 8, 3), 4, mean=0.5, std=0.25)
+    other.save(tmp_path / "other.keras")
+    with pytest.raises(export.ExportError, match="the student on its own backend"):
+        export.export_saved_model(student, tmp_path / "out", tmp_path / "other.keras")
+    assert os.listdir(tmp_path) == ["other.keras"]
 
 
 @pytest.mark.backend("tensorflow")
@@ -136,34 +353,49 @@ def test_code_in_a_file_is_not_run(tmp_path):
 def test_without_tensorflow_the_student_is_kept_and_the_later_command_named(
     student, tmp_path, monkeypatch
 ):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name == "tensorflow" else find_spec(name, *rest),
-    )
+    hide(monkeypatch, "tensorflow")
     target = tmp_path / "saved_model"
     kept = tmp_path / "saved_model.keras"
     wanted = f"bin/export --student={kept} --out={target}"
     with pytest.raises(export.ExportError, match=wanted):
         export.export_saved_model(student, target)
     assert os.listdir(tmp_path) == ["saved_model.keras"]
-    with pytest.raises(export.ExportError, match=wanted):
-        export.export_file(kept, target)
+    with pytest.raises(InputError, match="--export=litert expected tensorflow"):
+        export.check(["litert"])
+
+
+def hide(monkeypatch, *packages):
+    """Makes packages look as if they were not installed."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name in packages else find_spec(name, *rest),
+    )
 
 
 @pytest.mark.backend("tensorflow")
 def test_a_saved_model_that_differs_is_not_kept(student, tmp_path, monkeypatch):
-    right = export._outputs
-    monkeypatch.setattr(export, "_outputs", lambda *arguments: right(*arguments) + 1e-3)
-    with pytest.raises(export.ExportError, match="a difference of 1.0e-03"):
+    right = comparison.outputs
+    monkeypatch.setattr(writing, "outputs", lambda *arguments: right(*arguments) + 2e-3)
+    for name in ("saved_model", "onnx", "litert"):
+        with pytest.raises(export.ExportError, match="a difference of 2.0e-03"):
+            export.export_student(student, {name: tmp_path / "out"})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.backend("tensorflow")
+def test_a_classify_that_differs_is_not_kept(student, tmp_path, monkeypatch):
+    prepared = saved_model._prepared
+    monkeypatch.setattr(saved_model, "_prepared", lambda *given: prepared(*given)[:, ::-1])
+    with pytest.raises(export.ExportError, match="classify and the student"):
         export.export_saved_model(student, tmp_path / "out")
     assert os.listdir(tmp_path) == []
 
 
 def test_not_a_number_is_a_difference(student, tmp_path):
     with pytest.raises(export.ExportError, match="nan"):
-        export._compare(numpy.array([numpy.nan]), numpy.array([0.0]), 1e-5, "the student")
+        comparison.compare(numpy.array([numpy.nan]), numpy.array([0.0]), 1e-5, "the student")
 
 
 def test_several_inputs_are_refused(tmp_path):
@@ -179,9 +411,12 @@ def test_bfloat16_student(tmp_path):
         student = networks.build("wrn10_1", (8, 8, 3), 4, mean=0.5, std=0.25)
     finally:
         keras.config.set_dtype_policy("float32")
-    assert export._tolerance(student) == export.TOLERANCES["bfloat16"]
-    export.export_saved_model(student, tmp_path / "out")
-    assert os.listdir(tmp_path) == ["out"]
+    assert comparison.tolerance(student) == comparison.TOLERANCES["bfloat16"]
+    targets = {"saved_model": tmp_path / "out", "onnx": tmp_path / "out.onnx"}
+    results = export.export_student(student, targets)
+    assert sorted(os.listdir(tmp_path)) == ["out", "out.onnx"]
+    # ONNX computes in float32: as the student does with its policy changed, to the last digits.
+    assert 0 < results[1]["max_difference"] < 5e-2
 
 
 MIRRORED = """
@@ -194,7 +429,9 @@ import keras
 from keras_mosaickd import export, networks
 with tensorflow.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
     student = networks.build("wrn10_1", (8, 8, 3), 4, mean=0.5, std=0.25)
-export.export_saved_model(student, sys.argv[1])
+import pathlib
+target = pathlib.Path(sys.argv[1])
+export.export_student(student, {"saved_model": target, "onnx": target.with_suffix(".onnx")})
 """
 
 

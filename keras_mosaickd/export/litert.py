@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.export.frozen import frozen
+from keras_mosaickd.export.graph import graph
 
 
 def write(student: Any, path: Path, calibration: np.ndarray | None = None) -> None:
-    """Writes a model of one picture [1, h, w, c].
+    """Writes a model with one signature, from ``picture`` [1, h, w, c] to ``logits``.
 
     Args:
         student: Built Keras model.
@@ -24,7 +24,8 @@ def write(student: Any, path: Path, calibration: np.ndarray | None = None) -> No
     """
     import tensorflow
 
-    converter = tensorflow.lite.TFLiteConverter.from_concrete_functions([frozen(student, 1)])
+    function, owner = graph(student, batch_size=1)
+    converter = tensorflow.lite.TFLiteConverter.from_concrete_functions([function], owner)
     if calibration is not None:
         converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: _with_full_range(calibration)
@@ -40,17 +41,13 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """A function from pictures to logits, which are quantized where the file is."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(path))
-    interpreter.allocate_tensors()
-    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    student = Interpreter(model_path=str(path)).get_signature_runner()
+    picture_details = student.get_input_details()["picture"]
+    logits_details = student.get_output_details()["logits"]
 
     def predict(pictures: np.ndarray) -> np.ndarray:
-        rows = []
-        for picture in pictures:
-            interpreter.set_tensor(entry["index"], _quantized(picture[None], entry))
-            interpreter.invoke()
-            rows.append(_real(interpreter.get_tensor(exit_["index"]), exit_))
-        return np.concatenate(rows)
+        rows = [student(picture=_quantized(one[None], picture_details)) for one in pictures]
+        return np.concatenate([_real(row["logits"], logits_details) for row in rows])
 
     return predict
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.export.frozen import frozen
+from keras_mosaickd.export.graph import graph
 
 
 def write(student: Any, path: Path) -> None:
@@ -19,8 +19,10 @@ def write(student: Any, path: Path) -> None:
     graph (3.15), so the graph is frozen first.
     """
     import tf2onnx
+    from tensorflow.python.framework import convert_to_constants
 
-    function = frozen(student, batch_size=None)
+    with_variables, _owner = graph(student, batch_size=None)
+    function = convert_to_constants.convert_variables_to_constants_v2(with_variables)
     picture, logits = function.inputs[0].name, function.outputs[0].name
     # tf2onnx goes through functions of TensorFlow that log their own deprecation.
     logger = logging.getLogger("tensorflow")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import dataclasses
+import errno
 import os
 import shutil
 import tempfile

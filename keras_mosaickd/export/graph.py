@@ -1,4 +1,4 @@
-"""A student as one graph of constants, which other runtimes' converters start from."""
+"""A student as one float32 graph, which other runtimes' converters start from."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ from typing import Any
 import keras
 
 
-def frozen(student: Any, batch_size: int | None) -> Any:
-    """The student in float32 as a TensorFlow concrete function without variables.
+def graph(student: Any, batch_size: int | None) -> tuple[Any, Any]:
+    """The student in float32 as a TensorFlow concrete function.
 
     Args:
         student: Built Keras model on the TensorFlow backend.
         batch_size: Pictures in a prediction, or None for any number.
 
     Returns:
-        Concrete function from the tensor ``picture`` to logits.
+        Concrete function from ``picture`` to ``logits``, and the module that owns its variables,
+        which lives no longer than it is held.
     """
     import tensorflow
-    from tensorflow.python.framework import convert_to_constants
 
     student = _in_float32(student)
-    signature = tensorflow.TensorSpec(
-        (batch_size, *student.input_shape[1:]), "float32", name="picture"
-    )
-    function = tensorflow.function(lambda picture: student(picture, training=False))
-    return convert_to_constants.convert_variables_to_constants_v2(
-        function.get_concrete_function(signature)
-    )
+    owner = tensorflow.Module()
+    owner.variables_of_student = [variable.value for variable in student.variables]
+    function = tensorflow.function(lambda picture: {"logits": student(picture, training=False)})
+    shape = (batch_size, *student.input_shape[1:])
+    signature = tensorflow.TensorSpec(shape, "float32", name="picture")
+    return function.get_concrete_function(signature), owner
 
 
 def _in_float32(student: Any) -> Any:

@@ -36,6 +36,7 @@ RUN_FILES = (
     "saved_model/saved_model.pb",
     "samples.png",
     "environment.json",
+    "model_card.md",
     "checkpoints/last.keras",
 )
 
@@ -100,6 +101,17 @@ def test_metrics(finished, backend):
     assert metrics["synthetic_images_per_second"] * metrics["train_seconds"] == pytest.approx(
         8 * 16
     )
+
+
+def test_exports_stand_in_the_metrics(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert [export["format"] for export in metrics["exports"]] == ["keras", "saved_model"]
+    assert [export["file"] for export in metrics["exports"]] == ["student.keras", "saved_model"]
+    for export in metrics["exports"]:
+        assert export["max_difference"] < 1e-4
+        assert export["agreement"] == 1
+    assert len(metrics["teacher_sha256"]) == 64
+    assert metrics["teacher_sha256"] in (finished / "model_card.md").read_text()
 
 
 def test_history_and_last_accuracy(finished):
@@ -251,6 +263,7 @@ def broken_folder(path):
         ({"ood": "folder:{tmp}/missing"}, "missing"),
         ({"ood": "folder:{tmp}/empty"}, "empty"),
         ({"ood": "folder:{tmp}/broken", "ood_size": 0, "batch_size": 1}, "broken.png"),
+        ({"export": "tflite"}, "--export: expected some of keras, saved_model"),
         ({"image_size": 13}, "--image_size: expected a height and width divisible by 4"),
         ({"ood_size": 100_000}, "--ood_size"),
         ({"balance_weight": -1}, "--balance_weight"),

@@ -377,9 +377,9 @@ def hide(monkeypatch, *packages):
 @pytest.mark.backend("tensorflow")
 def test_a_saved_model_that_differs_is_not_kept(student, tmp_path, monkeypatch):
     right = comparison.outputs
-    monkeypatch.setattr(writing, "outputs", lambda *arguments: right(*arguments) + 2e-3)
+    monkeypatch.setattr(writing, "outputs", lambda *arguments: right(*arguments) + 0.5)
     for name in ("saved_model", "onnx", "litert"):
-        with pytest.raises(export.ExportError, match="a difference of 2.0e-03"):
+        with pytest.raises(export.ExportError, match="a difference of 5.0e-01"):
             export.export_student(student, {name: tmp_path / "out"})
     assert os.listdir(tmp_path) == []
 

@@ -1,0 +1,175 @@
+"""What leaves a finished run: further exports, size and latency, the model card."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from keras_mosaickd import evaluation, model_card, report, shipping
+from keras_mosaickd.cli import evaluate as evaluate_command
+from keras_mosaickd.cli import export as export_command
+from keras_mosaickd.cli import runner
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.run_directory import RunDirectory
+from tests import game
+
+METRICS = {
+    "method": "kd",
+    "dataset": "digits[0-2]",
+    "ood": "digits[5-9]",
+    "backend": "tensorflow",
+    "teacher": "wrn16_1",
+    "student": "wrn10_1",
+    "class_names": ["zero", "one", "two"],
+    "teacher_file": "cache/teacher.keras",
+    "teacher_sha256": "c0ffee",
+    "teacher_accuracy": 0.875,
+    "student_accuracy": 0.75,
+    "student_agreement": 0.8125,
+    "teacher_parameters": 12345,
+    "student_parameters": 678,
+    "student_updates": 2000,
+}
+EXPORT = {
+    "format": "onnx",
+    "file": "student.onnx",
+    "bytes": 1234567,
+    "latency_ms": 1.5,
+    "max_difference": 2e-7,
+    "agreement": 1.0,
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run, put down by hand: a student and what a card is made of."""
+    run = RunDirectory(tmp_path)
+    game.classifier().save(run / "student.keras")
+    images = np.random.default_rng(0).integers(0, 256, (21, *game.SHAPE), "uint8")
+    np.save(run / "images.npy", images)
+    run.write_json("metrics.json", METRICS)
+    selection = {"kept": [1, 20], "pool": [10, 1200], "images": str(run / "images.npy")}
+    run.write_json("selection.json", selection)
+    versions = {"keras": "3.15.1", "torch": None}
+    run.write_json("environment.json", {"versions": versions, "commit": "abc123"})
+    (run / "flags.txt").write_text("--method=kd\n--seed=7\n")
+    return run
+
+
+@pytest.mark.backend("tensorflow")
+def test_a_run_gets_further_exports_and_its_files_tell_of_them(run, capsys):
+    earlier = [{**EXPORT, "bytes": 1}, {**EXPORT, "format": "keras", "file": "student.keras"}]
+    run.write_json("metrics.json", {**METRICS, "exports": earlier})
+    arguments = [f"--run_dir={run.path}", "--export=onnx,litert_int8"]
+    assert runner.run(export_command.main, "export", arguments) == 0
+    printed = capsys.readouterr().out
+    metrics = run.read_json("metrics.json")
+    assert [export["format"] for export in metrics["exports"]] == ["keras", "onnx", "litert_int8"]
+    assert metrics["exports"][0] == earlier[1]
+    assert metrics["exports"][1]["bytes"] == (run / "student.onnx").stat().st_size
+    assert {name: metrics[name] for name in METRICS} == METRICS
+    for export in metrics["exports"][1:]:
+        row = f"| {export['format']} | `{export['file']}` | {export['bytes']:,} |"
+        assert row in (run / "model_card.md").read_text()
+        assert export["file"] in printed
+
+
+@pytest.mark.backend("tensorflow")
+def test_what_is_compared_took_no_part_in_the_calibration(run, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        shipping, "export_student", lambda student, targets, **given: seen.update(given) or []
+    )
+    shipping.export_again(run.path, ["litert_int8"])
+    images = np.load(run / "images.npy") / np.float32(255)
+    # 20 of 21, evenly spaced, taken in turn.
+    chosen = np.linspace(0, 20, 20).round().astype(int)
+    np.testing.assert_allclose(seen["calibration"], images[chosen[0::2]], rtol=1e-6)
+    np.testing.assert_allclose(seen["pictures"], images[chosen[1::2]], rtol=1e-6)
+    assert seen["class_names"] == METRICS["class_names"]
+    (run / "images.npy").unlink()
+    with pytest.raises(InputError, match=r"images.npy"):
+        shipping.export_again(run.path, ["litert_int8"])
+    # A run without either kind of pictures has those of its domain.
+    (run / "selection.json").unlink()
+    shipping.export_again(run.path, ["litert_int8"])
+    assert seen["calibration"].shape[1:] == game.SHAPE
+    assert 0 < len(seen["calibration"]) == len(seen["pictures"]) <= 256
+
+
+def test_evaluate_keeps_size_and_latency_for_the_report(run, monkeypatch, capsys):
+    trainer = game.game()
+    monkeypatch.setattr(evaluation, "load_run", lambda path: trainer)
+    (run / "model_card.md").write_text("an older one")
+    assert runner.run(evaluate_command.main, "evaluate", [f"--run_dir={run.path}"]) == 0
+    metrics = run.read_json("metrics.json")
+    assert {name: metrics[name] for name in METRICS} == METRICS
+    assert metrics["student_bytes"] == (run / "student.keras").stat().st_size
+    # The same network without a file of its own: the archive holds no optimizer.
+    assert metrics["teacher_bytes"] == pytest.approx(metrics["student_bytes"], rel=0.1)
+    for name in ("teacher_latency_ms", "student_latency_ms"):
+        assert 0 < metrics[name] < 60_000
+    printed = dict(line.split() for line in capsys.readouterr().out.strip().splitlines())
+    assert int(printed["student_bytes"]) == metrics["student_bytes"]
+    card = (run / "model_card.md").read_text()
+    assert f"| student | wrn10_1 | 678 | {metrics['student_bytes']:,} |" in card
+    report.write([run.path], run / "report")
+    page = (run / "report" / "report.md").read_text()
+    assert f"{metrics['student_bytes'] / 1e6:.2f}" in page and "latency (ms)" in page
+
+
+def test_card(run):
+    run.write_json("metrics.json", {**METRICS, "exports": [EXPORT]})
+    path = model_card.write(run)
+    card = path.read_text()
+    digest = hashlib.sha256((run / "student.keras").read_bytes()).hexdigest()
+    for line in (
+        "# wrn10_1, distilled from wrn16_1",
+        "3 classes: zero, one, two.",
+        "| accuracy of the student | 0.7500 |",
+        "| agreement of the student with the teacher | 0.8125 |",
+        "| accuracy of the teacher | 0.8750 |",
+        "| student | wrn10_1 | 678 | - | - |",
+        "| onnx | `student.onnx` | 1,234,567 | 1.50 | 2.0e-07 | 1.0000 |",
+        "- It learned from the pictures of `digits[5-9]`, without a label.",
+        f"| student.keras, SHA-256 | `{digest}` |",
+        "| teacher | `cache/teacher.keras` |",
+        "| teacher, SHA-256 | `c0ffee` |",
+        "| out-of-domain pictures kept | `21 of 1,210` |",
+        "| versions | `keras 3.15.1` |",
+        "| commit | `abc123` |",
+        "--seed=7",
+    ):
+        assert line in card.splitlines(), line
+    assert not [name for name in run.path.iterdir() if name.name.startswith(".")]
+
+
+def test_card_of_a_run_without_labels_or_selection(run):
+    known = ("method", "teacher", "student", "student_agreement")
+    run.write_json(
+        "metrics.json", {name: METRICS[name] for name in known} | {"method": "data_free"}
+    )
+    for name in ("selection.json", "environment.json", "flags.txt"):
+        (run / name).unlink()
+    card = model_card.text(run)
+    assert "None" not in card and "accuracy" not in card
+    assert "It learned from synthetic pictures alone, without a label." in card
+    (run / "metrics.json").write_text("{")
+    with pytest.raises(InputError, match=r"metrics\.json"):
+        model_card.text(run)
+
+
+def test_table_is_aligned():
+    small = {**EXPORT, "format": "litert_int8", "bytes": 9, "agreement": 0.5}
+    lines = shipping.table([EXPORT, small]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1].split() == ["onnx", "student.onnx", "1,234,567", "1.50", "2.0e-07", "1.0000"]
+    assert lines[2].split() == ["litert_int8", "student.onnx", "9", "1.50", "2.0e-07", "0.5000"]
+
+
+def test_sha256_of_a_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1.
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert model_card.sha256(tmp_path / "a") == expected
+    assert model_card.sha256(tmp_path / "b") is None

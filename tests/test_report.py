@@ -143,6 +143,21 @@ def test_the_published_number_of_the_config(tmp_path):
     assert found == ["69.41", "-"]
 
 
+def test_networks_have_the_columns_that_were_measured(tmp_path):
+    plain = write_run(tmp_path / "a")
+    report.write([plain], tmp_path / "out")
+    rows = table(tmp_path / "out" / "networks.csv")
+    assert rows == [
+        {"": "teacher", "network": "wrn16_1", "parameters": "1000"},
+        {"": "student", "network": "wrn10_1", "parameters": "100"},
+    ]
+    measured = {"student_bytes": 2_345_678, "student_latency_ms": 1.5}
+    report.write([write_run(tmp_path / "b", measured)], tmp_path / "out")
+    teacher, student = table(tmp_path / "out" / "networks.csv")
+    assert (student["MB on disk"], student["latency (ms)"]) == ("2.35", "1.50")
+    assert (teacher["MB on disk"], teacher["latency (ms)"]) == ("-", "-")
+
+
 def test_broken_runs_are_named_and_stop_nothing(tmp_path):
     good = write_run(tmp_path / "good")
     missing, broken, other = (write_run(tmp_path / name) for name in ("gone", "broken", "other"))

@@ -54,7 +54,7 @@ class Table:
 
 def _cell(text: str) -> str:
     # Long names may be broken where the page is narrow; numbers and words may not.
-    kind = ' class="whole"' if len(text) <= 14 else ""
+    kind = ' class="whole"' if len(text) <= 24 else ""
     return f"<td{kind}>{html.escape(text)}</td>"
 
 

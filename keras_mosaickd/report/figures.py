@@ -183,7 +183,12 @@ def _axes(count: int, legend: int) -> tuple[Any, list[Any]]:
 
 
 def _finished(figure: Any, axes: Sequence[Any]) -> bytes:
-    handles, labels = axes[0].get_legend_handles_labels()
+    # matplotlib lists lines before error bars; what is measured comes before what is published.
+    entries = sorted(
+        zip(*axes[0].get_legend_handles_labels(), strict=True),
+        key=lambda entry: entry[1].startswith("published"),
+    )
+    handles, labels = zip(*entries, strict=True)
     figure.legend(handles, labels, loc="outside lower center", fontsize=8, frameon=False)
     return _png(figure)
 

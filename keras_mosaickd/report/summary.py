@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -130,8 +131,12 @@ def networks(found: Sequence[Group]) -> Table | None:
                 rows[(part, name, *cells)] = None
     if not rows:
         return None
-    note = "Latency: median of one prediction of one picture, where bin/evaluate measured it."
-    return Table("networks", ["", "network", *titles], [list(row) for row in rows], note)
+    table = Table("networks", ["", "network", *titles], [list(row) for row in rows])
+    table = _without_empty(table, kept=())
+    if "latency (ms)" not in table.columns:
+        return table
+    note = "Latency: median of one prediction of one picture, as bin/evaluate measured it."
+    return dataclasses.replace(table, note=note)
 
 
 def quality(found: Sequence[Group]) -> Table | None:

@@ -1,4 +1,4 @@
-"""The README's example runs as it stands."""
+"""The README's example runs as it stands; its commands: tests/test_docs.py."""
 
 import re
 from pathlib import Path
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from tests import game
+from tests.documents import ROOT, blocks
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
-EXAMPLE = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+README = ROOT / "README.md"
+TEXT = README.read_text()
+(EXAMPLE,) = (block.text for block in blocks(README) if block.language == "python")
 
 
 def test_example_is_short():
@@ -35,10 +37,9 @@ def test_example_runs(tmp_path, monkeypatch):
 
 def test_the_two_commands_are_named():
     for command in ("bin/quickstart", "bin/test"):
-        assert re.search(rf"^    {command}$", README, re.MULTILINE)
+        assert re.search(rf"^    {command}$", TEXT, re.MULTILINE)
 
 
 def test_files_that_it_names_exist():
-    root = Path(__file__).resolve().parent.parent
-    for name in re.findall(r"\b((?:bin|docs|configs)/[\w./]+\w)", README):
-        assert (root / name).exists(), name
+    for name in re.findall(r"\b((?:bin|docs|configs)/[\w./]+\w)", TEXT):
+        assert (ROOT / name).exists(), name

@@ -19,6 +19,7 @@ from keras_mosaickd.export import keras_file, litert, onnx, saved_model
 from keras_mosaickd.export.comparison import (
     CROSS_BACKEND_TOLERANCE,
     OTHER_RUNTIME_TOLERANCE,
+    ExportError,
     agreement,
     compare,
     in_batches,

@@ -40,6 +40,8 @@ _SMALL = {
     "sample": "--run_dir={root}/run --count=2 --out={root}/new/grid.png",
     "report": "--out={root}/new {root}/run",
     "export": "--out={root}/new",
+    "import_weights": "--weights={root}/teacher.keras --network=wrn10_1 --image_size=8 "
+    "--out={root}/new.keras",
     "tune": "",
 }
 _PLACES = {

@@ -28,7 +28,7 @@ def flags(tmp_path_factory):
     game.classifier(1).save(folder / "teacher.keras")
     return f"""--method=kd --dataset=digits[0-2] --ood=digits[5-9] --ood_size=40 --image_size=8
         --teacher={folder}/teacher.keras --student=wrn10_1 --batch_size=8 --student_steps=1
-        --student_updates=4 --evaluations=1 --checkpoint_every_steps=1""".split()
+        --student_updates=4 --evaluations=1 --checkpoint_every_steps=1 --export=keras""".split()
 
 
 def run(flags, run_dir, save=None):
@@ -52,7 +52,6 @@ def run(flags, run_dir, save=None):
             real(model, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "export_saved_model", lambda *_, **__: None)
         patch.setattr(checkpoints, "save_checkpoint", save_checkpoint)
         return runner.run(train.main, "train", [*flags, *places])
 

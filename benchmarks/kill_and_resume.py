@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import keras_mosaickd  # noqa: F401
+import keras_mosaickd.experiment  # noqa: F401, registers what a checkpoint holds
 from keras_mosaickd.checkpoints import newest_intact
 
 ROOT = Path(__file__).resolve().parent.parent

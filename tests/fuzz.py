@@ -190,6 +190,7 @@ def complaint(case: Case, material: Path, as_process: bool = False) -> str | Non
         before = {path for path in root.rglob("*") if "cache" not in path.parts}
         run = _as_process if as_process else _in_process
         status, out, err = run(case.command, line, root)
+        err = _without_noise(err)
         if status is None:
             return f"no end within {SECONDS} s"
         if status not in (0, 2):
@@ -235,13 +236,14 @@ def _in_process(command: str, line: list[str], root: Path) -> tuple[int | None, 
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
-    return (None if late else status), texts[0], _without_retracing(texts[1])
+    return (None if late else status), texts[0], texts[1]
 
 
-def _without_retracing(err: str) -> str:
-    """Drops TensorFlow's advice to a process that compiles many models, as no command does."""
+def _without_noise(err: str) -> str:
+    """Drops what TensorFlow says of itself: when Keras loads it, and after compiling many models."""
     lines = err.splitlines(keepends=True)
-    return "".join(line for line in lines if "triggered tf.function retracing" not in line)
+    kept = (line for line in lines if "triggered tf.function retracing" not in line)
+    return "".join(line for line in kept if not runner._NOISE.match(line))
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import contextlib
 import jax
 import keras
 
+from keras_mosaickd.errors import InputError
 from keras_mosaickd.training.single_device import (
     ONE_DEVICE,
     Distribution,
@@ -63,6 +64,12 @@ class PhaseTrainer(SingleProgramTrainer):
             logs = self.alternate(data)
         return logs, tuple(_current(scope, variables) for variables in groups)
 
+    def fit(self, x=None, *args, **kwargs):
+        """As `keras.Model.fit`; of several processes each takes its own rows of every batch."""
+        if jax.process_count() > 1:
+            x = _OwnRows(x)
+        return super().fit(x, *args, **kwargs)
+
     def without_gradient(self):
         """A context that records nothing: only `minimize` differentiates on JAX."""
         return contextlib.nullcontext()
@@ -73,6 +80,37 @@ class PhaseTrainer(SingleProgramTrainer):
             *self.non_trainable_variables,
             *self.optimizer.variables,
         ]
+
+
+class _OwnRows(keras.utils.PyDataset):
+    """This process's rows of every element of a stream, all of whose leading axes are the batch."""
+
+    def __init__(self, stream):
+        if not isinstance(stream, keras.utils.PyDataset):
+            raise InputError(
+                "expected a keras.utils.PyDataset, as mosaic_stream makes, for training in several "
+                f"processes. Received: {type(stream).__name__}"
+            )
+        super().__init__(workers=stream.workers, max_queue_size=stream.max_queue_size)
+        self.stream = stream
+
+    def __len__(self):
+        return len(self.stream)
+
+    def __getitem__(self, index):
+        return keras.tree.map_structure(self._rows, self.stream[index])
+
+    def on_epoch_end(self):
+        """Passes it on: the stream draws a new order."""
+        self.stream.on_epoch_end()
+
+    def _rows(self, values):
+        count, share = jax.process_count(), len(values) // jax.process_count()
+        if share * count != len(values):
+            raise InputError(
+                f"the batch must be divisible by the {count} processes. Received: {len(values)}"
+            )
+        return values[jax.process_index() * share : (jax.process_index() + 1) * share]
 
 
 def devices():
@@ -94,7 +132,8 @@ def distribution(name):
     several = jax.device_count() > 1
     if name == "none" or not several or (name == "auto" and jax.default_backend() == "cpu"):
         return ONE_DEVICE
-    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    # `fit` divides the data among processes: Keras can divide a tf.data.Dataset alone.
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
     return Distribution(contextlib.nullcontext, jax.device_count())
 
 

@@ -1,10 +1,12 @@
 """PhaseTrainer on TensorFlow: gradient tapes, and replicas of a distribution strategy."""
 
 import contextlib
+import os
 
 import keras
 import tensorflow as tf
 
+from keras_mosaickd.errors import InputError
 from keras_mosaickd.training.single_device import ONE_DEVICE, Distribution
 
 
@@ -86,7 +88,16 @@ def distribution(name):
     Args:
         name: "mirrored" for all local devices (GPUs, or logical CPUs where there are none),
             "none" for one, "auto" for mirrored where there are several GPUs.
+
+    Raises:
+        InputError: where TF_CONFIG asks for several machines.
     """
+    if "TF_CONFIG" in os.environ:
+        raise InputError(
+            "TF_CONFIG asks for MultiWorkerMirroredStrategy, under which fit fails in Keras 3.15: "
+            "unset it, or train on several machines with KERAS_BACKEND=jax "
+            f"(docs/several_devices.md). Received: TF_CONFIG={os.environ['TF_CONFIG']!r}"
+        )
     gpus = tf.config.list_logical_devices("GPU")
     if name == "none" or (name == "auto" and len(gpus) < 2):
         return ONE_DEVICE

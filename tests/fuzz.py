@@ -240,7 +240,7 @@ def _in_process(command: str, line: list[str], root: Path) -> tuple[int | None, 
 
 
 def _without_noise(err: str) -> str:
-    """Drops what TensorFlow says of itself: when Keras loads it, and after compiling many models."""
+    """Drops what TensorFlow says of itself: as it is loaded, and of many models in one process."""
     lines = err.splitlines(keepends=True)
     kept = (line for line in lines if "triggered tf.function retracing" not in line)
     return "".join(line for line in kept if not runner._NOISE.match(line))

@@ -152,6 +152,15 @@ def test_compile_outside_the_scope_is_refused():
     run(COMPILED_OUTSIDE)
 
 
+def test_several_machines_are_refused_with_the_reason(monkeypatch):
+    from keras_mosaickd.errors import InputError
+    from keras_mosaickd.training import distribution
+
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}}')
+    with pytest.raises(InputError, match="MultiWorkerMirroredStrategy, under which fit fails"):
+        distribution("auto")
+
+
 def test_command_with_two_devices(tmp_path):
     run(
         COMMAND,

@@ -143,6 +143,12 @@ def _prepare_backend() -> None:
         raise InputError(
             f"expected KERAS_BACKEND to be one of {', '.join(BACKENDS)}. Received: {backend}"
         )
+    if "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ:
+        raise InputError(
+            "expected one process: several train together from Python code alone "
+            "(docs/several_devices.md). Received: KERAS_DISTRIBUTION_JOB_ADDRESSES="
+            f"{os.environ['KERAS_DISTRIBUTION_JOB_ADDRESSES']}"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if backend == "tensorflow":
         with _without_noise():

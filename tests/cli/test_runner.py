@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import pytest
 
@@ -78,6 +79,22 @@ def test_unknown_backend_is_two(monkeypatch, capsys):
     monkeypatch.setenv("KERAS_BACKEND", "theano")
     assert run(never) == 2
     assert "KERAS_BACKEND" in capsys.readouterr().err
+
+
+def test_several_processes_are_refused(monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_JOB_ADDRESSES", "10.0.0.1:9000")
+    assert run(never) == 2
+    assert "docs/several_devices.md" in capsys.readouterr().err
+
+
+def test_warnings_are_one_line_on_stdout(capfd):
+    def warn(parsed):
+        warnings.warn("the cache\nis damaged", stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run(warn) == 0
+    assert capfd.readouterr() == ("Warning: the cache is damaged\n", "")
 
 
 def test_arguments_default_to_the_processs(monkeypatch):

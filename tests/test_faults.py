@@ -3,8 +3,12 @@
 import contextlib
 import hashlib
 import json
+import os
 import resource
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,6 +18,7 @@ from keras_mosaickd import checkpoints, experiment, export, teachers
 from keras_mosaickd.cli import evaluate, runner, teacher, train
 from tests import fuzz_files, game
 
+ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [
     pytest.mark.slow,
     # As in a command's own process: here a warning of a damaged cache is no error.
@@ -208,3 +213,33 @@ def test_a_directory_is_one_runs_at_a_time(flags, tmp_path, capsys):
     with experiment.RunDirectory(tmp_path / "run").alone():
         assert run(flags, tmp_path / "run") == 2
     assert "--run_dir must not be in use by another process" in capsys.readouterr().err
+
+
+@pytest.mark.backend("torch")
+def test_two_runs_at_once_share_one_cache(tmp_path):
+    flags = f"""--method=kd --dataset=digits[0-2] --ood=digits[5-9] --ood_size=40 --image_size=8
+        --teacher=wrn10_1 --teacher_epochs=1 --teacher_batch_size=128 --student=wrn10_1
+        --batch_size=8 --student_steps=1 --student_updates=2 --evaluations=1
+        --cache_dir={tmp_path}/cache""".split()
+    code = (
+        "import sys; from keras_mosaickd import experiment; from keras_mosaickd.cli import train\n"
+        "experiment.export_saved_model = lambda *_, **__: None\n"
+        "train.console()"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *flags, f"--run_dir={tmp_path}/{name}"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in "ab"
+    ]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    # One trained the teacher while the other waited for it, and so with the selection.
+    for told in ("training on", "found in", "as selected before"):
+        assert sum(told in output for output in outputs) == 1, (told, outputs)
+    assert "damaged" not in "".join(outputs)
+    for a, b in zip(weights(tmp_path / "a"), weights(tmp_path / "b"), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -26,16 +26,26 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         path: `.keras` file.
         every_steps: save after every so many training steps too; 0 saves after epochs alone.
-        best: `.keras` file for the student with the highest `val_agreement`, or None.
-        best_so_far: the highest `val_agreement` of an earlier part of the run.
+        best: `.keras` file for the student with the highest `monitor`, or None.
+        best_so_far: the highest `monitor` of an earlier part of the run.
         stop: `StopSignals`: once one has come, the trainer is saved and the training left.
+        monitor: name in the logs of what the best student has most of.
 
     Raises:
         StoppedError: out of `fit`, after a signal.
     """
 
-    def __init__(self, path, every_steps=0, best=None, best_so_far=-1.0, stop=None):
+    def __init__(
+        self,
+        path,
+        every_steps=0,
+        best=None,
+        best_so_far=-1.0,
+        stop=None,
+        monitor="val_agreement",
+    ):
         super().__init__()
+        self.monitor = monitor
         self.path = Path(path)
         self.every_steps = every_steps
         self.best = best
@@ -52,9 +62,9 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves."""
-        agreement = (logs or {}).get("val_agreement", -1.0)
-        if self.best is not None and agreement > self.best_so_far:
-            self.best_so_far = agreement
+        value = (logs or {}).get(self.monitor, -1.0)
+        if self.best is not None and value > self.best_so_far:
+            self.best_so_far = value
             save_atomically(self.model.student, self.best)
         save_checkpoint(self.model, self.path)
 

@@ -9,6 +9,7 @@ GAMES = ("mosaickd", "data_free")
 # Methods that learn from out-of-domain pictures.
 OUT_OF_DOMAIN = ("mosaickd", "kd", "balanced", "fitnet")
 TASKS = ("classification", "segmentation")
+SELECT = ("last", "agreement")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,8 @@ class ExperimentConfig:
     cache_dir: str = ""
     run_dir: str = ""
     teacher: str = "wrn16_1"
+    teacher_input: str = "0-1"
+    class_names: str = ""
     teacher_epochs: int = 200
     teacher_batch_size: int = 256
     teacher_learning_rate: float = 0.1
@@ -56,6 +59,8 @@ class ExperimentConfig:
     weight_decay: float = 1e-4
     checkpoint_every_steps: int = 0
     export: str = "saved_model"
+    select: str = "last"
+    eval: str = ""
     strategy: str = "auto"
     precision: str = "float32"
     seed: int = 0
@@ -73,6 +78,11 @@ class ExperimentConfig:
     def is_game(self):
         """Whether the method has a generator."""
         return self.method in GAMES
+
+    @property
+    def judges_without_labels(self):
+        """Whether out-of-domain pictures are held out, to judge the student without labels."""
+        return not self.dataset or self.select == "agreement"
 
     def schedule(self, pool_size):
         """Lengths of the distillation on a pool of `pool_size` pictures.

@@ -79,6 +79,13 @@ def describe(trainer, config, schedule):
         if network is not None:
             shapes = f"{network.input_shape[1:]} -> {network.output_shape[1:]}"
             lines.append(f"{name:<14} {network.count_params():>10,}  {shapes}")
+    steps = (
+        f"training steps     {schedule.steps} ({schedule.rounds} rounds of "
+        f"{schedule.steps_per_round}), {schedule.student_updates} student updates"
+    )
+    if not all(_is_countable(getattr(trainer, name)) for name in trainer.networks):
+        lines += ["", "operations         not known: the layers of a network cannot be seen", steps]
+        return "\n".join(lines)
     phases = floating_point_operations(trainer, config.batch_size, config.student_batch_size)
     total = sum(phases.values())
     lines += ["", "phase          GFLOP per step"]
@@ -86,12 +93,19 @@ def describe(trainer, config, schedule):
     lines += [f"{'in all':<14} {total / 1e9:>14.2f}", ""]
     rate = achieved_rate(trainer.teacher, config.batch_size)
     lines += [
-        f"training steps     {schedule.steps} ({schedule.rounds} rounds of "
-        f"{schedule.steps_per_round}), {schedule.student_updates} student updates",
+        steps,
         f"estimated time     {_duration(total * schedule.steps / rate)} for the distillation, at "
         f"the {rate / 1e9:.0f} GFLOP/s that the teacher's forward pass reaches here",
     ]
     return "\n".join(lines)
+
+
+def _is_countable(network):
+    """Whether the operations of a network can be counted from its layers."""
+    try:
+        return network is None or flops(network) > 0
+    except ValueError:
+        return False
 
 
 def _duration(seconds):

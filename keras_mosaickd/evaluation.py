@@ -5,7 +5,7 @@ import tempfile
 
 import numpy as np
 
-from keras_mosaickd import callbacks, pictures
+from keras_mosaickd import callbacks, given_models, pictures
 from keras_mosaickd.checkpoints import newest_intact
 from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import evaluation_arrays, load
@@ -50,10 +50,11 @@ def scores(model, pictures):
     Returns:
         Dict with `accuracy` and, for segmentation, `mean_iou`, as fractions of 1.
     """
-    return _scores(predictions(model, pictures), pictures)
+    return scores_of(predictions(model, pictures), pictures)
 
 
-def _scores(predicted, pictures):
+def scores_of(predicted, pictures):
+    """As `scores`, from what `predictions` gave."""
     labels = np.asarray(pictures.labels)
     counted = labels != VOID if pictures.task == "segmentation" else np.ones(labels.shape, bool)
     result = {"accuracy": float(np.mean(predicted[counted] == labels[counted]))}
@@ -68,22 +69,29 @@ def _scores(predicted, pictures):
     return result
 
 
-def load_run(run_dir):
+def load_run(run_dir, teacher=""):
     """The trainer of a run, with all its networks, as it was at the last checkpoint.
+
+    Args:
+        run_dir: directory of the run.
+        teacher: the run's `--teacher` again, where it is a SavedModel or `module:function`: what
+            it runs is run only when it is named.
 
     Raises:
         InputError: if there is none or it cannot be loaded.
     """
     run = RunDirectory(run_dir)
+    if teacher:
+        given_models.load(teacher, "--teacher")
     checkpoint = newest_intact(run / CHECKPOINT)
     if checkpoint is None:
         raise InputError(f"--run_dir must hold a run with a checkpoint. Received: {run_dir}")
     return load_model(checkpoint, "the checkpoint")
 
 
-def load_game(run_dir):
+def load_game(run_dir, teacher=""):
     """`load_run` of a run with a generator; raises InputError for another one."""
-    trainer = load_run(run_dir)
+    trainer = load_run(run_dir, teacher)
     if not isinstance(trainer, MosaicKD):
         raise InputError(
             f"--run_dir must hold a run with a generator (--method={' or '.join(GAMES)}). "
@@ -92,7 +100,7 @@ def load_game(run_dir):
     return trainer
 
 
-def evaluate(run_dir, dataset="", data_dir=""):
+def evaluate(run_dir, dataset="", data_dir="", teacher=""):
     """Evaluates a finished run's student beside its teacher.
 
     What both cost to store and to run (`footprint`) is kept in the run's `metrics.json`.
@@ -101,13 +109,22 @@ def evaluate(run_dir, dataset="", data_dir=""):
         run_dir: directory of the run.
         dataset: data set whose test pictures are used; by default the run's.
         data_dir: directory of data files.
+        teacher: as of `load_run`.
 
     Returns:
         Dict with accuracies and agreement, as fractions of 1, and the footprint of both.
+
+    Raises:
+        InputError: if the run cannot be loaded or the data set does not fit.
     """
-    trainer = load_run(run_dir)
+    trainer = load_run(run_dir, teacher)
     run = RunDirectory(run_dir)
     metrics = run.read_json(METRICS)
+    if not dataset and not metrics["dataset"]:
+        raise InputError(
+            "--dataset must name labelled pictures: the run was made without a data set. "
+            "Received: none"
+        )
     height, _, channels = trainer.student.input_shape[1:]
     tested = load(
         dataset or metrics["dataset"],
@@ -132,8 +149,8 @@ def evaluate(run_dir, dataset="", data_dir=""):
     return {
         "dataset": tested.name,
         "pictures": len(tested),
-        **{f"teacher_{name}": value for name, value in _scores(teacher, tested).items()},
-        **{f"student_{name}": value for name, value in _scores(student, tested).items()},
+        **{f"teacher_{name}": value for name, value in scores_of(teacher, tested).items()},
+        **{f"student_{name}": value for name, value in scores_of(student, tested).items()},
         "student_agreement": float(np.mean(student == teacher)),
         **cost,
     }
@@ -159,7 +176,7 @@ def footprint(part, network, file=None):
     return {f"{part}_bytes": size, f"{part}_latency_ms": latency_milliseconds(network)}
 
 
-def sample(run_dir, count, out, seed=0):
+def sample(run_dir, count, out, seed=0, teacher=""):
     """Draws a grid of a run's synthetic pictures, sorted by the teacher's class.
 
     Args:
@@ -167,11 +184,12 @@ def sample(run_dir, count, out, seed=0):
         count: number of pictures.
         out: PNG file to write.
         seed: seed of z.
+        teacher: as of `load_run`.
 
     Returns:
         The file's path.
     """
-    trainer = load_game(run_dir)
+    trainer = load_game(run_dir, teacher)
     latents = np.random.default_rng(seed).standard_normal((count, trainer.latent_dim), "float32")
     grid = callbacks.draw_samples(trainer.generator, trainer.teacher, latents)
     return pictures.write_png(out, grid)

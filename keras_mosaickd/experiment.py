@@ -6,12 +6,13 @@ import functools
 import keras
 import numpy as np
 
-from keras_mosaickd import callbacks, cost, export, methods, model_card, shipping, teachers
+from keras_mosaickd import callbacks, checks, cost, methods, outcome, teachers
 from keras_mosaickd.checkpoints import Checkpoint, StopSignals, newest_intact
 from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
 from keras_mosaickd.data import evaluation_arrays, select
 from keras_mosaickd.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.evaluation import EVALUATION_BATCH, scores
+from keras_mosaickd.label_free import SCORE, LabelFreeAgreement, LabelFreeJudge
 from keras_mosaickd.loading import load_model
 from keras_mosaickd.preparation import Preparation
 from keras_mosaickd.quality_callback import PictureQuality
@@ -20,7 +21,6 @@ from keras_mosaickd.run_directory import (
     CHECKPOINT,
     ENVIRONMENT,
     HISTORY,
-    METRICS,
     SAMPLES,
     SELECTION,
     TENSORBOARD,
@@ -52,7 +52,23 @@ class Experiment(Preparation):
         """The training data: what `fit` takes, from global step `first_step` on."""
         return methods.stream(self, images, labels, schedule, first_step)
 
+    @functools.cached_property
+    def judge(self):
+        """The `LabelFreeJudge`; None where the student is judged on the domain's labels alone."""
+        if not self.config.judges_without_labels:
+            return None
+        return LabelFreeJudge(
+            None if self.held_out is None else self.held_out.images,
+            self.config.latent_dim if self.config.is_game else None,
+            self.input_shape,
+            self.config.seed,
+        )
+
     # ---- the commands --------------------------------------------------------------------
+
+    def check(self):
+        """Raises InputError for everything that would make the run fail later."""
+        checks.check(self)
 
     def select(self, teacher):
         """Selects the out-of-domain pictures: a `Selection`."""
@@ -79,17 +95,25 @@ class Experiment(Preparation):
         flags = "\n".join(
             f"--{name}={flag_value(value)}" for name, value in sorted(vars(self.config).items())
         )
-        pictures = (
-            f"domain             {len(self.domain)} training and {len(self.domain_test)} test "
-            f"pictures of {self.domain.name}, {self.classes} classes"
-        )
+        trainer = self.trainer(teacher, schedule)
+        costs = cost.describe(trainer, self.config, schedule)
+        return "\n\n".join([flags, "\n".join(self._describe_pictures()), costs])
+
+    def _describe_pictures(self):
+        if self.has_domain:
+            yield (
+                f"domain             {len(self.domain)} training and {len(self.domain_test)} test "
+                f"pictures of {self.domain.name}, {self.classes} classes"
+            )
+        else:
+            yield f"domain             no pictures and no labels; {self.classes} classes"
         if self.config.method in OUT_OF_DOMAIN:
-            pictures += (
-                f"\nout-of-domain      {self.pictures} of {len(self.pool)} pictures of "
+            yield (
+                f"out-of-domain      {self.pictures} of {len(self.pool)} pictures of "
                 f"{self.pool.name}"
             )
-        trainer = self.trainer(teacher, schedule)
-        return "\n\n".join([flags, pictures, cost.describe(trainer, self.config, schedule)])
+            if self.held_out is not None:
+                yield f"held out           {len(self.held_out)} pictures more"
 
     def train_teacher(self):
         """Trains the teacher or finds it in the cache.
@@ -97,7 +121,7 @@ class Experiment(Preparation):
         Returns:
             Dict with its accuracy on the test pictures, its number of parameters and its file.
         """
-        self.check_domain()
+        checks.check_domain(self)
         teacher = self.teacher()
         return {
             **self._about(teacher),
@@ -126,7 +150,8 @@ class Experiment(Preparation):
         run.write_json(ENVIRONMENT, environment(config.seed))
         teacher = self.teacher()
         about_teacher = self._about(teacher)
-        print(f"Teacher accuracy: {about_teacher['teacher_accuracy']:.4f}")
+        if about_teacher:
+            print(f"Teacher accuracy: {about_teacher['teacher_accuracy']:.4f}")
         images, labels = self._training_pictures(run, teacher.model)
         schedule = config.schedule(len(self.domain) if images is None else len(images))
         trainer, steps = self._start_or_resume(run, teacher.model, schedule)
@@ -136,14 +161,17 @@ class Experiment(Preparation):
         origin = {
             "config": config_file,
             "published_accuracy": published_accuracy(config_file),
-            "teacher_seconds": teacher.seconds,
             "teacher_file": teacher.file,
-            "teacher_sha256": model_card.sha256(teacher.file),
+            "teacher_sha256": teacher.sha256,
+            "teacher_seconds": teacher.seconds,
+            **about_teacher,
         }
-        return self._finish(run, trainer, schedule, {**origin, **about_teacher})
+        return outcome.finish(self, run, trainer, schedule, self.judge, origin)
 
     def _about(self, teacher):
         """The teacher's scores on the test pictures, by the names of `metrics.json`."""
+        if not self.has_domain:
+            return {}
         return {
             f"teacher_{name}": value
             for name, value in scores(teacher.model, self.domain_test).items()
@@ -163,8 +191,7 @@ class Experiment(Preparation):
             epochs=last_round,
             initial_epoch=first_round,
             steps_per_epoch=part.steps_per_round,
-            validation_data=evaluation_arrays(self.domain_test),
-            validation_batch_size=self._validation_batch_size(),
+            **self._validation(),
             verbose=teachers.progress(),
             shuffle=False,
             callbacks=self._callbacks(run, images, stop),
@@ -180,16 +207,22 @@ class Experiment(Preparation):
             selected = selection.images
         return methods.training_pictures(self, teacher, selected)
 
-    def _validation_batch_size(self):
-        """Pictures in a validation batch, such that every device gets some of every batch.
+    def _validation(self):
+        """What `fit` validates on: the test pictures, where there are any.
 
-        Keras wants the first batch to split evenly, and BatchNorm fails on no pictures at all.
+        Every device must get some pictures of every batch: Keras wants the first batch to split
+        evenly, and BatchNorm fails on no pictures at all.
         """
+        if not self.has_domain:
+            return {}
         replicas, size = self.distribution.replicas, len(self.domain_test)
         batch = max(1, min(EVALUATION_BATCH[self.config.task], size) // replicas) * replicas
         while batch > replicas and 0 < size % batch < replicas:
             batch -= replicas
-        return batch
+        return {
+            "validation_data": evaluation_arrays(self.domain_test),
+            "validation_batch_size": batch,
+        }
 
     def _start_or_resume(self, run, teacher, schedule):
         """The trainer and the number of training steps that it has made."""
@@ -210,6 +243,10 @@ class Experiment(Preparation):
         if self.config.is_game:
             # Before those that write the logs down, because it adds to them.
             chosen.append(PictureQuality(latents, images, log_dir=run / TENSORBOARD))
+        monitor = "val_agreement"
+        if self.judge is not None:
+            monitor = SCORE
+            chosen.append(LabelFreeAgreement(self.judge, is_validation=not self.has_domain))
         chosen += [
             callbacks.HistoryCsv(run / HISTORY),
             callbacks.TensorBoardScalars(run / TENSORBOARD),
@@ -217,7 +254,7 @@ class Experiment(Preparation):
         if self.config.is_game:
             chosen.append(callbacks.SampleGrid(run / TENSORBOARD, latents, path=run / SAMPLES))
             chosen.append(CollapseWarning(self.classes))
-        agreements = [row["val_agreement"] for row in callbacks.read_history(run / HISTORY)]
+        values = [row[monitor] for row in callbacks.read_history(run / HISTORY)]
         # Last, so that a checkpoint stands for a round whose other traces are on the disk.
         return [
             *chosen,
@@ -225,48 +262,12 @@ class Experiment(Preparation):
                 run / CHECKPOINT,
                 every_steps=self.config.checkpoint_every_steps,
                 best=run / BEST_STUDENT,
-                best_so_far=max(agreements, default=-1.0),
+                best_so_far=max(values, default=-1.0),
                 stop=stop,
+                monitor=monitor,
             ),
         ]
 
-    def _finish(self, run, trainer, schedule, about_teacher):
-        config = self.config
-        history = callbacks.read_history(run / HISTORY)
-        formats, names = export.parse(config.export), self.domain.class_names
-        exports = shipping.export_run(run, trainer, formats, names, lambda: self.domain.images)
-        print(shipping.table(exports))
-        seconds = sum(row["seconds"] for row in history)
-        synthetic = schedule.student_updates * config.batch_size if config.is_game else 0
-        last = history[-1]
-        metrics = {
-            "method": config.method,
-            "dataset": self.domain.name,
-            "ood": self.pool.name if config.method in OUT_OF_DOMAIN else None,
-            "backend": keras.backend.backend(),
-            "seed": config.seed,
-            "teacher": config.teacher,
-            "student": config.student,
-            "class_names": list(self.domain.class_names),
-            **about_teacher,
-            "student_accuracy": last["val_accuracy"],
-            "student_accuracy_best": max(row["val_accuracy"] for row in history),
-            "student_agreement": last["val_agreement"],
-            **{
-                f"student_{name}": last[f"val_{name}"]
-                for name in ("mean_iou",)
-                if f"val_{name}" in last
-            },
-            "teacher_parameters": trainer.teacher.count_params(),
-            "student_parameters": trainer.student.count_params(),
-            "student_updates": schedule.student_updates,
-            "train_seconds": seconds,
-            "synthetic_images_per_second": synthetic / seconds,
-            "exports": exports,
-        }
-        run.write_json(METRICS, metrics)
-        model_card.write(run)
-        return metrics
 
 
 # check() and then train() of the same settings share what was loaded and built.
@@ -296,8 +297,8 @@ def train_teacher(config):
 def select_ood(config):
     """Checks, then selects the out-of-domain pictures; returns what was kept as text."""
     experiment = _experiment(config)
-    experiment.check_domain()
-    experiment.check_pool()
+    checks.check_domain(experiment)
+    checks.check_pool(experiment)
     return experiment.select(experiment.teacher().model).describe()
 
 

@@ -13,8 +13,8 @@ from keras_mosaickd.baselines import (
 from keras_mosaickd.data import mosaic_stream, supervised_stream
 from keras_mosaickd.data.balance import balanced_indices, predicted_classes
 from keras_mosaickd.mosaic_kd import MosaicKD
+from keras_mosaickd.normalization import normalization
 from keras_mosaickd.optimizers import recipe, student_recipe
-from keras_mosaickd.teachers import normalization
 
 
 def trainer(prepared, teacher, schedule):
@@ -109,7 +109,7 @@ def training_pictures(prepared, teacher, selected):
         classes = predicted_classes(teacher, selected)
         indices, missing = balanced_indices(classes, prepared.classes, seed=config.seed)
         if missing:
-            names = ", ".join(prepared.domain.class_names[index] for index in missing)
+            names = ", ".join(prepared.class_names[index] for index in missing)
             print(f"Balanced over the other classes: the teacher predicts no picture as {names}")
         return np.asarray(selected[indices]), None
     return selected, None

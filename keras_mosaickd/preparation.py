@@ -1,20 +1,22 @@
-"""What an experiment is given: data, teacher, devices; and the checks that come before any work."""
+"""What an experiment is given: data, teacher, devices, fresh networks."""
 
 import functools
 from pathlib import Path
 
 import keras
 
-from keras_mosaickd import export, networks, teachers
-from keras_mosaickd.config import METHODS, OUT_OF_DOMAIN
+from keras_mosaickd import given_models, networks, teachers
+from keras_mosaickd.config import OUT_OF_DOMAIN
 from keras_mosaickd.data import load, parse, stored
+from keras_mosaickd.data.held_out import hold_out
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.run_directory import RunDirectory
+from keras_mosaickd.labelled import class_names_of, labelled_as
+from keras_mosaickd.teacher_outputs import as_logits
 from keras_mosaickd.training import distribution
 
 
 class Preparation:
-    """Loads and builds what settings name, each when it is first asked for, and checks it.
+    """Loads and builds what settings name, each when it is first asked for.
 
     Args:
         config: `ExperimentConfig`.
@@ -31,33 +33,80 @@ class Preparation:
         """Directory of cached teachers and selections."""
         return Path(self.config.cache_dir or ".cache")
 
+    @property
+    def has_domain(self):
+        """Whether there is a data set of the domain; without one there are no labels."""
+        return bool(self.config.dataset)
+
     @functools.cached_property
     def domain(self):
         """Training pictures of the domain, with labels."""
-        return self._load(self.config.dataset, "train", "--dataset")
+        return self._load(self.config.dataset, "train", "--dataset", *self._teacher_format)
 
     @functools.cached_property
     def domain_test(self):
         """Test pictures of the domain: only ever used to report."""
-        return self._load(self.config.dataset, "test", "--dataset")
+        return self._load(self.config.dataset, "test", "--dataset", *self._teacher_format)
+
+    @property
+    def pool(self):
+        """Out-of-domain pictures to select from, in the teacher's size and channels."""
+        return self._out_of_domain[0]
+
+    @property
+    def held_out(self):
+        """Out-of-domain pictures kept out of training, to judge the student; None without any."""
+        return self._out_of_domain[1]
 
     @functools.cached_property
-    def pool(self):
-        """Out-of-domain pictures to select from, in the domain's size and channels."""
+    def _out_of_domain(self):
+        config = self.config
+        if config.method not in OUT_OF_DOMAIN:
+            return None, None
         height, _, channels = self.input_shape
         # Test pictures stay out of training; a folder has none to keep apart.
-        split = "all" if parse(self.config.ood, "--ood").path else "train"
-        return self._load(self.config.ood, split, "--ood", height, channels, is_pool=True)
+        split = "all" if parse(config.ood, "--ood").path else "train"
+        pictures = self._read(config.ood, split, "--ood", height, channels, with_labels=False)
+        held_out = None
+        if config.judges_without_labels:
+            pictures, held_out = hold_out(pictures, config.seed)
+            held_out = stored(held_out, self.cache_dir, streams=True)
+        # A large pool is read as a stream, of which the selection writes what it keeps.
+        return stored(pictures, self.cache_dir), held_out
+
+    @functools.cached_property
+    def labelled(self):
+        """The pictures of `--eval`, labelled with the teacher's classes; None without any."""
+        if not self.config.eval:
+            return None
+        split = "all" if parse(self.config.eval, "--eval").name == "folder" else "test"
+        height, _, channels = self.input_shape
+        pictures = self._load(self.config.eval, split, "--eval", height, channels)
+        is_named = self.has_domain or bool(self.config.class_names)
+        return labelled_as(pictures, self.class_names, self.config.task, is_named)
 
     @property
     def input_shape(self):
         """`(height, width, channels)`."""
+        if self.given_teacher is not None:
+            return tuple(self.given_teacher.model.input_shape[1:])
         return tuple(self.domain.images.shape[1:])
 
     @property
     def classes(self):
-        """Number of classes of the domain."""
+        """Number of classes of the teacher."""
+        if self.given_teacher is not None:
+            return self.given_teacher.model.output_shape[-1]
         return len(self.domain.class_names)
+
+    @functools.cached_property
+    def class_names(self):
+        """Names of the teacher's classes: from the file, of the domain, or their numbers."""
+        if self.config.class_names:
+            return class_names_of(self.config.class_names, self.classes)
+        if self.has_domain:
+            return tuple(self.domain.class_names)
+        return tuple(map(str, range(self.classes)))
 
     @property
     def pictures(self):
@@ -68,98 +117,39 @@ class Preparation:
 
     @functools.cached_property
     def given_teacher(self):
-        """The `Teacher` of `--teacher=PATH.keras`, or None where it is named by its network."""
-        if not teachers.is_file(self.config.teacher):
+        """The `Teacher` of the user's own, or None where `--teacher` is a network's name."""
+        config = self.config
+        if not given_models.is_given(config.teacher):
             return None
         with self.distribution.scope():
-            return teachers.load(self.config.teacher, self.input_shape, self.classes)
+            return teachers.given(config, config.image_size or None)
+
+    @property
+    def _teacher_format(self):
+        """Picture size and channels of a given teacher; of any other those of the data set."""
+        if self.given_teacher is None:
+            return None, None
+        _, width, channels = self.input_shape
+        return width, channels
 
     @functools.cached_property
     def distribution(self):
         """The `Distribution` in whose scope every network is built and compiled."""
         return distribution(self.config.strategy)
 
-    def _load(self, name, split, flag, image_size=None, channels=None, is_pool=False):
-        config = self.config
-        pictures = load(
+    def _read(self, name, split, flag, image_size=None, channels=None, with_labels=True):
+        return load(
             name,
             split,
-            image_size=image_size or config.image_size or None,
+            image_size=image_size or self.config.image_size or None,
             channels=channels,
-            data_dir=config.data_dir or None,
+            data_dir=self.config.data_dir or None,
             flag=flag,
-            with_labels=not is_pool,
+            with_labels=with_labels,
         )
-        # A large pool is read as a stream, of which the selection writes what it keeps.
-        return stored(pictures, self.cache_dir, streams=not is_pool)
 
-    # ---- checks --------------------------------------------------------------------------
-
-    def check(self):
-        """Raises InputError for everything that would make the run fail later."""
-        config = self.config
-        if config.method not in METHODS:
-            raise InputError(
-                f"--method must be one of {', '.join(METHODS)}. Received: {config.method}"
-            )
-        if config.method == "balanced" and config.task != "classification":
-            raise InputError(
-                "--method=balanced balances over classes of pictures and needs "
-                f"--task=classification. Received: --task={config.task}"
-            )
-        export.check(export.parse(config.export))
-        RunDirectory(config.run_dir or "runs").check(vars(config))
-        self.check_domain()
-        if config.method in OUT_OF_DOMAIN:
-            self.check_pool()
-        with self.distribution.scope():
-            self.student(None, None)
-            if config.is_game:
-                self.adversaries(None, None)
-        needed = config.batch_size if config.is_game else config.student_batch_size
-        if needed > self.pictures:
-            raise InputError(
-                f"--batch_size {config.batch_size} takes {needed} pictures in an update of "
-                f"--method={config.method}. Received: {self.pictures} pictures"
-            )
-        if config.batch_size % self.distribution.replicas:
-            raise InputError(
-                f"--batch_size must be divisible by the {self.distribution.replicas} devices of "
-                f"--strategy={config.strategy}. Received: {config.batch_size}"
-            )
-
-    def check_domain(self):
-        """Checks data set and teacher."""
-        config = self.config
-        if self.domain.labels is None:
-            raise InputError(f"--dataset must have labels. Received: {self.domain.name}")
-        if self.domain.task != config.task:
-            raise InputError(
-                f"--task={config.task} must be the task of --dataset. Received: "
-                f"{self.domain.name}, which is for {self.domain.task}"
-            )
-        if self.classes < 2:
-            raise InputError(
-                f"--dataset must have two classes or more. Received: {self.domain.name}"
-            )
-        if len(self.domain_test) == 0:
-            raise InputError(f"--dataset must have test pictures. Received: {self.domain.name}")
-        if self.given_teacher is None:
-            with self.distribution.scope():
-                self.network(config.teacher)
-            if config.teacher_batch_size > len(self.domain):
-                raise InputError(
-                    "--teacher_batch_size must be at most the number of training pictures, "
-                    f"{len(self.domain)}. Received: {config.teacher_batch_size}"
-                )
-
-    def check_pool(self):
-        """Checks the out-of-domain pictures."""
-        if self.config.ood_size > len(self.pool):
-            raise InputError(
-                f"--ood_size must be at most the number of pictures of --ood, {len(self.pool)}. "
-                f"Received: {self.config.ood_size}"
-            )
+    def _load(self, *arguments):
+        return stored(self._read(*arguments), self.cache_dir, streams=True)
 
     # ---- networks ------------------------------------------------------------------------
 
@@ -176,8 +166,39 @@ class Preparation:
         )
 
     def student(self, mean, std):
-        """A fresh student, with the normalisation of its teacher."""
-        return self.network(self.config.student, mean, std)
+        """A fresh student, one by name with the normalisation of its teacher."""
+        name = self.config.student
+        if not given_models.is_given(name):
+            return self.network(name, mean, std)
+        if given_models.is_saved_model(name):
+            raise InputError(
+                "--student must be a network's name, a .keras file or module:function: a "
+                f"SavedModel cannot be trained. Received: {name}"
+            )
+        student = as_logits(
+            given_models.load(name, "--student", input_shape=self.input_shape, classes=self.classes)
+        )
+        self._check_given_student(student)
+        return student
+
+    def _check_given_student(self, student):
+        rank = 4 if self.config.task == "segmentation" else 2
+        fits = all(
+            received in (None, wanted)
+            for received, wanted in zip(student.input_shape[1:], self.input_shape, strict=True)
+        )
+        fits = fits and len(student.output_shape) == rank
+        if not fits or student.output_shape[-1] != self.classes:
+            raise InputError(
+                f"--student must take pictures of {self.input_shape} and have {self.classes} "
+                f"outputs, as the teacher. Received: {self.config.student} with input "
+                f"{student.input_shape[1:]} and output {student.output_shape[1:]}"
+            )
+        if not student.trainable_variables:
+            raise InputError(
+                "--student must have weights that can be trained. "
+                f"Received: {self.config.student}, which is frozen"
+            )
 
     def adversaries(self, mean, std):
         """A fresh generator, and a discriminator or None."""

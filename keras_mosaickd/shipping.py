@@ -35,6 +35,7 @@ _SEED = 0
 def export_run(
     run: RunDirectory,
     trainer: Any,
+    student: Any,
     formats: Sequence[str],
     class_names: Sequence[str],
     domain: Callable[[], Any],
@@ -46,6 +47,7 @@ def export_run(
     Args:
         run: Where to.
         trainer: The method with its networks.
+        student: The one to export: the last, or the chosen one.
         formats: Of `keras_mosaickd.export.parse`.
         class_names: One per output of the student.
         domain: Gives pictures to compare on where the run has neither synthetic nor out-of-domain
@@ -58,8 +60,8 @@ def export_run(
     if find_spec("tensorflow") is None:
         wanted.remove("saved_model")
         print(f"No SavedModel: it needs TensorFlow. The student is in {run / STUDENT}")
-    pictures = _pictures(run, trainer, trainer.student, domain)
-    return _export(run, trainer.student, wanted, class_names, pictures)
+    pictures = _pictures(run, trainer, student, domain)
+    return _export(run, student, wanted, class_names, pictures)
 
 
 def export_again(

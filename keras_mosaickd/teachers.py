@@ -1,8 +1,7 @@
-"""The experiment's teacher: loaded from a file, found in the cache, or trained."""
+"""The experiment's teacher: given by the user, found in the cache, or trained."""
 
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -11,15 +10,13 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_mosaickd import networks
+from keras_mosaickd import given_models, networks, own_teacher
 from keras_mosaickd.data import supervised_stream
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.data.store import cached
-from keras_mosaickd.errors import InputError
-from keras_mosaickd.loading import load_model
 from keras_mosaickd.metrics import MeanIoU
+from keras_mosaickd.normalization import statistics
 from keras_mosaickd.optimizers import student_recipe
-from keras_mosaickd.teacher_outputs import as_logits
 
 # Part of the cache's key: raised whenever the same settings would train another teacher.
 _CACHE_FORMAT = 1
@@ -40,27 +37,23 @@ class Teacher(NamedTuple):
 
     Attributes:
         model: Keras model from pictures to logits.
-        file: its `.keras` file.
+        file: its `.keras` file, or what else `--teacher` named.
+        sha256: hash of that file or directory; None where a function made it.
         seconds: how long its training took; None where somebody else trained it.
     """
 
     model: keras.Model
     file: str
+    sha256: str | None
     seconds: float | None
 
 
-def is_file(teacher):
-    """Whether `--teacher` names a file rather than a network."""
-    return teacher.endswith(".keras") or os.sep in teacher
-
-
-def load(path, input_shape, classes):
-    """Loads a teacher from a `.keras` file and checks that it fits the data.
+def given(config, image_size):
+    """The teacher that `--teacher` names by a file or a function.
 
     Args:
-        path: the file; loaded in Keras's safe mode, so no code in it is run.
-        input_shape: `(height, width, channels)` of the data.
-        classes: number of classes of the data.
+        config: `ExperimentConfig`.
+        image_size: height and width in pixels that it must take; None leaves them to it.
 
     Returns:
         `Teacher`.
@@ -68,62 +61,10 @@ def load(path, input_shape, classes):
     Raises:
         InputError: if it cannot be loaded or does not fit.
     """
-    if not os.path.isfile(path):
-        raise InputError(f"--teacher must be a network's name or a .keras file. Received: {path}")
-    teacher = load_model(path, "--teacher")
-    received = tuple(teacher.input_shape[1:])
-    fits = len(received) == 3 and all(
-        size in (None, wanted) for size, wanted in zip(received, input_shape, strict=True)
-    )
-    if not fits:
-        raise InputError(
-            f"--teacher must take pictures of {input_shape} as --dataset has them. "
-            f"Received: {path} with input {received}"
-        )
-    if teacher.output_shape[-1] != classes:
-        raise InputError(
-            f"--teacher must have {classes} outputs, the number of classes of --dataset. "
-            f"Received: {path} with {teacher.output_shape[-1]}"
-        )
-    return Teacher(as_logits(teacher), str(path), None)
-
-
-def normalization(teacher):
-    """Mean and standard deviation by which a teacher normalises pictures, if a layer of it does.
-
-    Returns:
-        `(mean, std)`, lists with one number or one per channel, or `(None, None)`.
-    """
-    for layer in teacher.layers:
-        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is not None:
-            mean, variance = np.ravel(layer.input_mean), np.ravel(layer.input_variance)
-            return mean.tolist(), np.sqrt(variance).tolist()
-        if isinstance(layer, keras.layers.Rescaling):
-            scale = np.ravel(np.asarray(layer.scale, "float64"))
-            return np.ravel(-np.asarray(layer.offset) / scale).tolist(), (1 / scale).tolist()
-    return None, None
-
-
-def statistics(images):
-    """Mean and standard deviation of each channel over all pictures and pixels, in [0, 1].
-
-    Args:
-        images: uint8 array-like `[n, h, w, c]`.
-
-    Returns:
-        `(mean, std)`, two lists of c numbers.
-    """
-    total = squares = np.zeros(images.shape[-1])
-    pixels = 0
-    for start in range(0, len(images), 4096):
-        chunk = np.asarray(images[start : start + 4096], "float64") / 255.0
-        total = total + chunk.sum(axis=(0, 1, 2))
-        squares = squares + (chunk**2).sum(axis=(0, 1, 2))
-        pixels += chunk[..., 0].size
-    mean = total / pixels
-    # A channel that never changes is left as it is.
-    deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 0.0))
-    return mean.tolist(), np.where(deviation < 1e-6, 1.0, deviation).tolist()
+    text = config.teacher
+    model, line = own_teacher.read(text, config.teacher_input, image_size)
+    print(line)
+    return Teacher(model, text, given_models.file_hash(text), None)
 
 
 def trained(config, domain, cache_dir, scope):
@@ -157,7 +98,7 @@ def trained(config, domain, cache_dir, scope):
     file = folder / "teacher.keras"
     with scope():
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
-    return Teacher(model, str(file), record["seconds"])
+    return Teacher(model, str(file), given_models.file_hash(str(file)), record["seconds"])
 
 
 def _train(config, domain):

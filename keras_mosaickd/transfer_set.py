@@ -31,7 +31,11 @@ _LONGEST_NAME = 60
 
 
 def write(
-    run_dir: str | os.PathLike[str], count: int, out: str | os.PathLike[str], seed: int = 0
+    run_dir: str | os.PathLike[str],
+    count: int,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    teacher: str = "",
 ) -> Path:
     """Draws synthetic pictures from a run's last checkpoint and writes them as a data set.
 
@@ -61,7 +65,7 @@ def write(
     """
     target = Path(out)
     _check(target)
-    trainer = load_game(run_dir)
+    trainer = load_game(run_dir, teacher)
     names = _class_names(run_dir, trainer.teacher.output_shape[-1])
     target.parent.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

@@ -99,7 +99,7 @@ def test_what_is_compared_took_no_part_in_the_calibration(run, monkeypatch):
 
 def test_evaluate_keeps_size_and_latency_for_the_report(run, monkeypatch, capsys):
     trainer = game.game()
-    monkeypatch.setattr(evaluation, "load_run", lambda path: trainer)
+    monkeypatch.setattr(evaluation, "load_run", lambda *_: trainer)
     (run / "model_card.md").write_text("an older one")
     assert runner.run(evaluate_command.main, "evaluate", [f"--run_dir={run.path}"]) == 0
     metrics = run.read_json("metrics.json")

@@ -15,6 +15,8 @@ _TEACHER = (
     "task",
     "dataset",
     "teacher",
+    "teacher_input",
+    "class_names",
     "image_size",
     "teacher_epochs",
     "teacher_batch_size",
@@ -50,6 +52,11 @@ class Command:
 
 
 _RUN_DIR = {"help": "Directory of a finished run."}
+_RUN_TEACHER = {
+    "default": "",
+    "help": "The run's --teacher again, where it is a SavedModel or module:function, which are run "
+    "only when they are named. Empty is right for any other.",
+}
 
 COMMANDS: dict[str, Command] = {
     "train": Command(
@@ -80,9 +87,10 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "Evaluate a run's student and teacher: accuracy and agreement as fractions of 1; size on "
         "disk and latency, which metrics.json keeps.",
-        ("run_dir", "dataset", "data_dir", *_ALWAYS),
+        ("run_dir", "dataset", "data_dir", "teacher", *_ALWAYS),
         {
             "run_dir": _RUN_DIR,
+            "teacher": _RUN_TEACHER,
             "dataset": {
                 "default": "",
                 "help": "Test on this data set; it must have the run's classes in the same order. "
@@ -115,9 +123,10 @@ COMMANDS: dict[str, Command] = {
     "sample": Command(
         "Draw a grid of a run's synthetic pictures, sorted by the teacher's class; or write a "
         "transfer set of them, with the teacher's soft labels, for others to train on.",
-        ("run_dir", "count", "out", "seed", *_ALWAYS),
+        ("run_dir", "count", "out", "seed", "teacher", *_ALWAYS),
         {
             "run_dir": _RUN_DIR,
+            "teacher": _RUN_TEACHER,
             "count": {"help": "Number of pictures; at most 4096 in a grid."},
             "out": {
                 "help": "PNG file of a grid; or the directory of a transfer set, new or empty: PNG "

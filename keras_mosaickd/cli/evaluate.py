@@ -15,7 +15,10 @@ def main(parsed: flags.Parsed) -> None:
 
     runner.print_values(
         evaluation.evaluate(
-            run_dir, dataset=parsed.values["dataset"], data_dir=parsed.values["data_dir"]
+            run_dir,
+            dataset=parsed.values["dataset"],
+            data_dir=parsed.values["data_dir"],
+            teacher=parsed.values["teacher"],
         )
     )
     run = RunDirectory(run_dir)

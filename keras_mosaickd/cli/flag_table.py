@@ -77,7 +77,8 @@ _TABLE = (
         "cifar10, cifar100, svhn, cub200, stanford_dogs, imagenet32, imagenet64, imagenet2012, "
         "places365, nyuv2, folder:PATH or segmentation:PATH (train/images, train/labels, "
         "test/images, test/labels, classes.txt); a subset of classes by numbers, ranges or names, "
-        "as in digits[0-4], fashion_mnist[Sandal,Bag].",
+        "as in digits[0-4], fashion_mnist[Sandal,Bag]. Empty, the default with a --teacher of your "
+        "own: there is none, and no label takes part anywhere.",
         _DATA,
     ),
     Flag(
@@ -100,7 +101,8 @@ _TABLE = (
         "image_size",
         int,
         0,
-        "Height and width of the pictures in pixels. 0 takes the size of --dataset.",
+        "Height and width of the pictures in pixels. 0 takes the size of your own --teacher, else "
+        "that of --dataset.",
         _DATA,
         lower=0,
         upper=1024,
@@ -119,10 +121,34 @@ _TABLE = (
         str,
         "wrn16_1",
         "The teacher: a network's name (wrn16_1, wrn40_2: depth 6n+4 and width), trained here or "
-        "taken from the cache, or the path of a .keras file.",
+        "taken from the cache; or your own, which needs no --dataset: the path of a .keras file or "
+        "of a SavedModel's directory (TensorFlow), or module:function that returns a Keras model.",
         _NETWORKS,
     ),
-    Flag("student", str, "wrn10_1", "The student: a network's name.", _NETWORKS),
+    Flag(
+        "teacher_input",
+        str,
+        "0-1",
+        "What pixels your own --teacher takes: 0-1, 0-255, -1-1, or MEAN/STD of pictures in [0, "
+        "1], as 0.5,0.5,0.5/0.25,0.25,0.25. Scaling that the model does inside counts as its own.",
+        _NETWORKS,
+    ),
+    Flag(
+        "class_names",
+        str,
+        "",
+        "File with the names of the teacher's classes, one per line. Empty takes those of "
+        "--dataset, or numbers.",
+        _NETWORKS,
+    ),
+    Flag(
+        "student",
+        str,
+        "wrn10_1",
+        "The student: a network's name, the path of a .keras file, or module:function, which "
+        "returns a Keras model and is given input_shape and classes if it has such parameters.",
+        _NETWORKS,
+    ),
     Flag(
         "preset",
         str,
@@ -231,6 +257,24 @@ _TABLE = (
         "saves none between.",
         _DISTILLATION,
         lower=0,
+    ),
+    Flag(
+        "select",
+        str,
+        "last",
+        "Which student is exported: that of the last epoch, or that of the epoch with the highest "
+        "agreement with the teacher on held-out out-of-domain and on synthetic pictures (a tenth "
+        "of --ood, 2000 at most, is held out for it). No label takes part in it.",
+        _DISTILLATION,
+        choices=("last", "agreement"),
+    ),
+    Flag(
+        "eval",
+        str,
+        "",
+        "Labelled pictures on which the exported student is tested in the end, named like "
+        "--dataset (of folder:PATH every picture). They choose nothing. Empty tests on none.",
+        _DATA,
     ),
     Flag(
         "regularizer",

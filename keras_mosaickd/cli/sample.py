@@ -16,11 +16,11 @@ def main(parsed: flags.Parsed) -> None:
     """Draws the grid or writes the transfer set, and prints where it is."""
     run_dir = runner.required(parsed, "run_dir")
     out = parsed.values["out"] or str(Path(run_dir) / "samples.png")
-    count, seed = parsed.values["count"], parsed.values["seed"]
+    count, seed, teacher = (parsed.values[name] for name in ("count", "seed", "teacher"))
     if Path(out).suffix.lower() != ".png":
         from keras_mosaickd import transfer_set
 
-        print(transfer_set.write(run_dir, count, out, seed))
+        print(transfer_set.write(run_dir, count, out, seed, teacher))
         return
     if count > MOST_IN_A_GRID:
         raise InputError(
@@ -29,7 +29,7 @@ def main(parsed: flags.Parsed) -> None:
         )
     from keras_mosaickd import evaluation
 
-    print(evaluation.sample(run_dir, count, out, seed))
+    print(evaluation.sample(run_dir, count, out, seed, teacher))
 
 
 def console() -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from keras_mosaickd.cli import flags, runner
+from keras_mosaickd.errors import InputError
 from keras_mosaickd.run_directory import FLAGS
 
 
@@ -15,6 +16,7 @@ def main(parsed: flags.Parsed) -> None:
 
     settings = parsed.settings()
     settings["run_dir"] = settings["run_dir"] or default_run_dir(parsed)
+    settings |= without_domain(parsed)
     config = experiment.ExperimentConfig(**settings)
     experiment.check(config)
     if parsed.values["dry_run"]:
@@ -24,8 +26,26 @@ def main(parsed: flags.Parsed) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     flags.save(settings, run_dir / FLAGS)
     config_file = parsed.flagfiles[-1] if parsed.flagfiles else None
-    runner.print_values(experiment.train(config, config_file))
+    metrics = dict(experiment.train(config, config_file))
+    verdict = metrics.pop("verdict", None)
+    runner.print_values(metrics)
+    if verdict:
+        print(verdict)
     print(f"The run is in {run_dir}")
+
+
+def without_domain(parsed: flags.Parsed) -> dict[str, str]:
+    """Returns the setting of ``--dataset`` where a teacher of the user's own stands without it."""
+    from keras_mosaickd.given_models import is_given
+
+    if "dataset" in parsed.given or not is_given(str(parsed.values["teacher"])):
+        return {}
+    if "ood" not in parsed.given:
+        raise InputError(
+            "expected --ood=folder:PATH, the pictures to learn from with a --teacher of your own. "
+            "Received: none"
+        )
+    return {"dataset": ""}
 
 
 def default_run_dir(parsed: flags.Parsed) -> str:

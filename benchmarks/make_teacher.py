@@ -1,0 +1,67 @@
+"""A teacher that knows nothing of this project: stock Keras, its own preprocessing and softmax.
+
+    python benchmarks/make_teacher.py --out=runs/own_teacher [--data_dir=PATH] [--epochs=4]
+
+`keras.applications.MobileNetV2` (width 0.5, random weights) on Fashion-MNIST, ten classes, grey
+pictures of 28x28 with a black border of two pixels, repeated to 32x32x3. The model takes pixels from
+0 to 255 and ends in softmax. Written to --out: teacher.keras, teacher_saved_model and
+class_names.txt. It does not import keras_mosaickd: it stands for somebody else's training script.
+"""
+
+import argparse
+import gzip
+from pathlib import Path
+
+import keras
+import numpy as np
+
+# Where Debian's package dataset-fashion-mnist puts the four files.
+DATA_DIR = "/usr/share/datasets/fashion-mnist"
+CLASS_NAMES = "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot".split()
+
+
+def read(data_dir, split):
+    """Pictures uint8 [n, 32, 32, 3] and labels [n] of "train" or "t10k"."""
+    with gzip.open(Path(data_dir) / f"{split}-images-idx3-ubyte.gz") as file:
+        grey = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28, 1)
+    with gzip.open(Path(data_dir) / f"{split}-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    return np.pad(grey, ((0, 0), (2, 2), (2, 2), (0, 0))).repeat(3, axis=-1), labels
+
+
+def build():
+    """The stock architecture behind its stock preprocessing, as Keras's own guide has it."""
+    inputs = keras.Input((32, 32, 3))
+    scaled = keras.applications.mobilenet_v2.preprocess_input(inputs)
+    backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.5, weights=None, classes=10)
+    return keras.Model(inputs, backbone(scaled), name="garments")
+
+
+def main():
+    """Trains and saves the teacher; prints its accuracy on the test pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data_dir", default=DATA_DIR)
+    parser.add_argument("--epochs", type=int, default=4)
+    arguments = parser.parse_args()
+    keras.utils.set_random_seed(0)
+    pictures, labels = read(arguments.data_dir, "train")
+    batch = 64
+    steps = arguments.epochs * (len(pictures) // batch + 1)
+    teacher = build()
+    teacher.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    teacher.fit(pictures, labels, batch_size=batch, epochs=arguments.epochs, verbose=2)
+    accuracy = teacher.evaluate(*read(arguments.data_dir, "t10k"), verbose=0)[1]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    teacher.export(arguments.out / "teacher_saved_model", verbose=False)
+    (arguments.out / "class_names.txt").write_text("\n".join(CLASS_NAMES) + "\n")
+    teacher.save(arguments.out / "teacher.keras")
+    print(f"test accuracy {accuracy:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""A plain verdict on a finished run: how much smaller, how alike, and what for."""
+
+# Lowest agreement (of held-out out-of-domain and of synthetic pictures, the lower one) -> expected
+# use. docs/own_teacher.md documents the thresholds.
+_USES = (
+    (
+        0.95,
+        "Expected use: in the teacher's place, after a look at some of its predictions on your own "
+        "pictures.",
+    ),
+    (
+        0.85,
+        "Expected use: where one other answer in ten is bearable, or in front of the teacher, "
+        "which is asked where the student is unsure.",
+    ),
+    (
+        0.60,
+        "Expected use: a first filter or a start for training on labels, not in the teacher's "
+        "place. More updates or more varied pictures may help.",
+    ),
+    (
+        0.0,
+        "Expected use: none yet. It imitates the teacher badly: try more updates, more varied "
+        "pictures or a larger student.",
+    ),
+)
+KINDS = {"held_out": "held-out out-of-domain pictures", "synthetic": "synthetic pictures"}
+
+
+def verdict(metrics):
+    """Says in three sentences what a run without labels came to.
+
+    Args:
+        metrics: dict with `teacher_parameters`, `student_parameters` and, of each kind of pictures
+            in `KINDS` that there was, `<kind>_agreement` and `<kind>_calibration_gap`.
+
+    Returns:
+        Text: compression, agreement, expected use.
+    """
+    teacher, student = metrics["teacher_parameters"], metrics["student_parameters"]
+    kinds = [kind for kind in KINDS if f"{kind}_agreement" in metrics]
+    shares = [f"{metrics[f'{kind}_agreement']:.1%} of the {KINDS[kind]}" for kind in kinds]
+    gap = metrics[f"{kinds[0]}_calibration_gap"]
+    sure = "as sure as it is right" if abs(gap) < 0.05 else "too sure" if gap > 0 else "too unsure"
+    lowest = min(metrics[f"{kind}_agreement"] for kind in kinds)
+    return " ".join(
+        [
+            f"The student has {student:,} parameters, the teacher {teacher:,}: {_factor(metrics)}.",
+            f"It agrees with the teacher on {' and '.join(shares)}, and is {sure} "
+            f"(confidence minus agreement {gap:+.2f}).",
+            next(use for least, use in _USES if lowest >= least),
+            "How it does on the teacher's own kind of pictures is not known without some of them.",
+        ]
+    )
+
+
+def _factor(metrics):
+    factor = metrics["teacher_parameters"] / metrics["student_parameters"]
+    return f"{factor:.1f} times fewer" if factor >= 1 else f"{1 / factor:.1f} times more"

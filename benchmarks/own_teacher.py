@@ -3,12 +3,12 @@
     pip install scikit-image  # its bundled photographs
     python benchmarks/own_teacher.py [--seeds 0 1] [--student_updates 2000]
 
-Teacher: benchmarks/make_teacher.py's, which knows nothing of this project. Pictures: 3000 cut-outs of
-scikit-image's photographs (PHOTOGRAPHS), 32 to 160 pixels high and wide, as JPEG and PNG. Student:
-wrn16_1. Every run is `bin/train` without --dataset, so that no label takes part in anything;
-Fashion-MNIST's 10000 test pictures are read here, afterwards, as the check. Everything goes to
-runs/own_teacher/; what is finished is not made again and an interrupted run is continued. The table
-goes to standard output and to runs/own_teacher/table.md.
+Teacher: benchmarks/make_teacher.py's, which knows nothing of this project. Pictures: 3000 cut-outs
+of scikit-image's photographs (PHOTOGRAPHS), 32 to 160 pixels high and wide, as JPEG and PNG.
+Student: wrn16_1. Every run is `bin/train` without --dataset, so that no label takes part in
+anything; Fashion-MNIST's 10000 test pictures are read here, afterwards, as the check. Everything
+goes to runs/own_teacher/; what is finished is not made again and an interrupted run is continued.
+The table goes to standard output and to runs/own_teacher/table.md.
 """
 
 import argparse

@@ -9,6 +9,8 @@ _HOMES = {
     "MosaicKD": "mosaic_kd",
     "KnowledgeDistillation": "baselines",
     "StudentCheckpoint": "checkpoints",
+    "load_teacher": "own_teacher",
+    "measure_agreement": "agreement",
     "InputError": "errors",
     "SGD": "optimizers",
     "recipe": "optimizers",

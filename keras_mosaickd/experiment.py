@@ -1,29 +1,17 @@
 """One experiment from plain settings: teacher, selection, distillation, evaluation, export."""
 
-import dataclasses
 import functools
 
-import keras
-import numpy as np
-
-from keras_mosaickd import callbacks, checks, cost, methods, outcome, teachers
-from keras_mosaickd.checkpoints import Checkpoint, StopSignals, newest_intact
+from keras_mosaickd import checks, cost, fitting, methods, outcome, teachers
+from keras_mosaickd.checkpoints import StopSignals
 from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
-from keras_mosaickd.data import evaluation_arrays, select
-from keras_mosaickd.divergence import CollapseWarning, StopWhenInvalid
+from keras_mosaickd.data import select
 from keras_mosaickd.evaluation import EVALUATION_BATCH, scores
-from keras_mosaickd.label_free import SCORE, LabelFreeAgreement, LabelFreeJudge
-from keras_mosaickd.loading import load_model
+from keras_mosaickd.label_free import LabelFreeJudge
 from keras_mosaickd.preparation import Preparation
-from keras_mosaickd.quality_callback import PictureQuality
 from keras_mosaickd.run_directory import (
-    BEST_STUDENT,
-    CHECKPOINT,
     ENVIRONMENT,
-    HISTORY,
-    SAMPLES,
     SELECTION,
-    TENSORBOARD,
     RunDirectory,
     environment,
     flag_value,
@@ -154,10 +142,10 @@ class Experiment(Preparation):
             print(f"Teacher accuracy: {about_teacher['teacher_accuracy']:.4f}")
         images, labels = self._training_pictures(run, teacher.model)
         schedule = config.schedule(len(self.domain) if images is None else len(images))
-        trainer, steps = self._start_or_resume(run, teacher.model, schedule)
+        trainer, steps = fitting.start_or_resume(self, run, teacher.model, schedule)
         with StopSignals() as stop:
             while steps < schedule.steps:
-                steps = self._fit(run, trainer, images, labels, schedule, steps, stop)
+                steps = fitting.fit(self, run, trainer, images, labels, schedule, steps, stop)
         origin = {
             "config": config_file,
             "published_accuracy": published_accuracy(config_file),
@@ -177,27 +165,6 @@ class Experiment(Preparation):
             for name, value in scores(teacher.model, self.domain_test).items()
         }
 
-    def _fit(self, run, trainer, images, labels, schedule, steps, stop):
-        """Trains from a global step to the end; returns the step that was reached.
-
-        From the middle of a round it trains to the end of that round only: a call of Keras's `fit`
-        has one length of epoch.
-        """
-        first_round, done = divmod(steps, schedule.steps_per_round)
-        part = dataclasses.replace(schedule, steps_per_round=schedule.steps_per_round - done)
-        last_round = first_round + 1 if done else schedule.rounds
-        trainer.fit(
-            self.stream(images, part, steps, labels),
-            epochs=last_round,
-            initial_epoch=first_round,
-            steps_per_epoch=part.steps_per_round,
-            **self._validation(),
-            verbose=teachers.progress(),
-            shuffle=False,
-            callbacks=self._callbacks(run, images, stop),
-        )
-        return last_round * schedule.steps_per_round
-
     def _training_pictures(self, run, teacher):
         selected = None
         if self.config.method in OUT_OF_DOMAIN:
@@ -206,68 +173,6 @@ class Experiment(Preparation):
             run.write_json(SELECTION, selection.summary())
             selected = selection.images
         return methods.training_pictures(self, teacher, selected)
-
-    def _validation(self):
-        """What `fit` validates on: the test pictures, where there are any.
-
-        Every device must get some pictures of every batch: Keras wants the first batch to split
-        evenly, and BatchNorm fails on no pictures at all.
-        """
-        if not self.has_domain:
-            return {}
-        replicas, size = self.distribution.replicas, len(self.domain_test)
-        batch = max(1, min(EVALUATION_BATCH[self.config.task], size) // replicas) * replicas
-        while batch > replicas and 0 < size % batch < replicas:
-            batch -= replicas
-        return {
-            "validation_data": evaluation_arrays(self.domain_test),
-            "validation_batch_size": batch,
-        }
-
-    def _start_or_resume(self, run, teacher, schedule):
-        """The trainer and the number of training steps that it has made."""
-        checkpoint = newest_intact(run / CHECKPOINT)
-        if checkpoint is None:
-            return self.trainer(teacher, schedule), 0
-        with self.distribution.scope():
-            trainer = load_model(checkpoint, "the checkpoint", compile=True)
-        steps = int(keras.ops.convert_to_numpy(trainer.optimizer.iterations))
-        print(f"Continuing the run in {run.path} after step {steps} of {schedule.steps}")
-        return trainer, steps
-
-    def _callbacks(self, run, images, stop):
-        latents = np.random.default_rng(self.config.seed).standard_normal(
-            (64, self.config.latent_dim), dtype="float32"
-        )
-        chosen = [StopWhenInvalid(run / CHECKPOINT)]
-        if self.config.is_game:
-            # Before those that write the logs down, because it adds to them.
-            chosen.append(PictureQuality(latents, images, log_dir=run / TENSORBOARD))
-        monitor = "val_agreement"
-        if self.judge is not None:
-            monitor = SCORE
-            chosen.append(LabelFreeAgreement(self.judge, is_validation=not self.has_domain))
-        chosen += [
-            callbacks.HistoryCsv(run / HISTORY),
-            callbacks.TensorBoardScalars(run / TENSORBOARD),
-        ]
-        if self.config.is_game:
-            chosen.append(callbacks.SampleGrid(run / TENSORBOARD, latents, path=run / SAMPLES))
-            chosen.append(CollapseWarning(self.classes))
-        values = [row[monitor] for row in callbacks.read_history(run / HISTORY)]
-        # Last, so that a checkpoint stands for a round whose other traces are on the disk.
-        return [
-            *chosen,
-            Checkpoint(
-                run / CHECKPOINT,
-                every_steps=self.config.checkpoint_every_steps,
-                best=run / BEST_STUDENT,
-                best_so_far=max(values, default=-1.0),
-                stop=stop,
-                monitor=monitor,
-            ),
-        ]
-
 
 
 # check() and then train() of the same settings share what was loaded and built.

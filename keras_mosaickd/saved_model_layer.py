@@ -20,7 +20,7 @@ class SavedModelLayer(keras.layers.Layer):
     Keras's safe mode; this one can, where `saved_model` was given the same SavedModel before.
 
     Args:
-        path: directory of the SavedModel.
+        folder: directory of the SavedModel.
         sha256: hash that `folder_hash` must give for it.
         **kwargs: of `keras.layers.Layer`.
 
@@ -31,24 +31,24 @@ class SavedModelLayer(keras.layers.Layer):
     # Its weights belong to layers that nobody can see.
     is_whole_network = True
 
-    def __init__(self, path, sha256, **kwargs):
+    def __init__(self, folder, sha256, **kwargs):
         # The signature takes float32, whatever the policy of the networks around it.
         super().__init__(**{"dtype": "float32", **kwargs, "trainable": False})
-        self.path = str(path)
+        self.folder = str(folder)
         self.sha256 = sha256
-        if folder_hash(path) != sha256:
+        if folder_hash(folder) != sha256:
             raise InputError(
-                f"expected the SavedModel {path} as it was, with the SHA-256 {sha256}. "
+                f"expected the SavedModel {folder} as it was, with the SHA-256 {sha256}. "
                 "Received: another content"
             )
         try:
             self.network = keras.layers.TFSMLayer(
-                self.path, call_endpoint="serving_default", trainable=False, dtype="float32"
+                self.folder, call_endpoint="serving_default", trainable=False, dtype="float32"
             )
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"expected a SavedModel with the signature serving_default. Received: {path} "
+                f"expected a SavedModel with the signature serving_default. Received: {folder} "
                 f"({reason})"
             ) from error
         signature = self.network.call_endpoint_fn
@@ -57,12 +57,12 @@ class SavedModelLayer(keras.layers.Layer):
         if len(inputs) != 1 or len(outputs) != 1 or not inputs[0].dtype.is_floating:
             raise InputError(
                 "expected a SavedModel that takes one batch of floats and gives one tensor. "
-                f"Received: {path} with inputs {inputs} and outputs {sorted(outputs)}"
+                f"Received: {folder} with inputs {inputs} and outputs {sorted(outputs)}"
             )
         if inputs[0].shape.rank is None or inputs[0].shape[0] is not None:
             raise InputError(
                 "expected a SavedModel that takes batches of any size. "
-                f"Received: {path} with input {inputs[0].shape}"
+                f"Received: {folder} with input {inputs[0].shape}"
             )
         self.picture_shape = tuple(inputs[0].shape[1:])
 
@@ -73,7 +73,7 @@ class SavedModelLayer(keras.layers.Layer):
 
     def get_config(self):
         """Path and hash, not the layer inside."""
-        return {**super().get_config(), "path": self.path, "sha256": self.sha256}
+        return {**super().get_config(), "folder": self.folder, "sha256": self.sha256}
 
     @classmethod
     def from_config(cls, config):
@@ -84,8 +84,8 @@ class SavedModelLayer(keras.layers.Layer):
         """
         if config["sha256"] not in _allowed:
             raise InputError(
-                f"expected --teacher={config['path']}, the SavedModel that is the teacher of this "
-                "run: loading it runs what is written in it, and so it must be named. "
+                f"expected --teacher={config['folder']}, the SavedModel that is the run's teacher: "
+                "loading it runs what is written in it, and so it must be named. "
                 "Received: none"
             )
         return cls(**config)

@@ -56,6 +56,7 @@ def write(
         count: Number of pictures, at least 1; a smaller set is the beginning of a larger one.
         out: Directory to make, new or empty. It appears whole or not at all.
         seed: Seed of the latent vectors.
+        teacher: As of `keras_mosaickd.evaluation.load_run`.
 
     Returns:
         The directory's path.

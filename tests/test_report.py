@@ -177,7 +177,7 @@ def test_broken_runs_are_named_and_stop_nothing(tmp_path):
         for path in paths[1:]:
             assert str(path) in end, (name, path)
         assert str(good) not in end
-        assert "student_accuracy" in end
+        assert "student_agreement" in end
     (row,) = table(tmp_path / "out" / "results.csv")
     assert row["seeds"] == "0, 1"
 

@@ -13,7 +13,7 @@ from keras_mosaickd.errors import InputError
 from keras_mosaickd.run_directory import FLAGS, HISTORY, METRICS
 
 STUDY, SELECTION = "study.json", "selection.json"
-_NEEDED: dict[str, Any] = {"method": str, "student": str, "student_accuracy": (int, float)}
+_NEEDED: dict[str, Any] = {"method": str, "student": str, "student_agreement": (int, float)}
 # What does not make another experiment: places, the seed, and how a run is saved.
 _NOT_COMPARED = {"run_dir", "data_dir", "cache_dir", "seed", "checkpoint_every_steps", "config"}
 _NOT_COMPARED |= {"export"}

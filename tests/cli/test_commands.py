@@ -90,6 +90,17 @@ def test_train_names_the_run_after_the_flagfile_or_the_method(experiment, tmp_pa
     assert [call[1].run_dir for call in experiment.calls[::2]] == ["runs/table4", "runs/kd"]
 
 
+def test_a_teacher_of_your_own_needs_no_data_set(experiment, capsys):
+    own = "--teacher=models:teacher"
+    assert command("train", own, "--run_dir=r") == 2
+    assert "--ood=folder:PATH" in capsys.readouterr().err
+    assert command("train", own, "--ood=folder:p", "--run_dir=a") == 0
+    assert command("train", own, "--ood=folder:p", "--dataset=digits", "--run_dir=b") == 0
+    assert [call[1].dataset for call in experiment.calls[::2]] == ["", "digits"]
+    saved = flags.parse("train", ["--flagfile=a/flags.txt"])
+    assert saved.settings()["dataset"] == "" and "dataset" in saved.given
+
+
 def test_train_writes_nothing_when_the_check_fails_or_on_a_dry_run(experiment, tmp_path, capsys):
     assert command("train", "--dry_run", "--run_dir=r") == 0
     assert "1,234" in capsys.readouterr().out
@@ -118,8 +129,8 @@ def test_evaluate_and_sample_need_a_run(experiment, capsys):
     assert command("evaluate", "--run_dir=r", "--dataset=digits") == 0
     assert command("sample", "--run_dir=r", "--count=9") == 0
     assert experiment.calls == [
-        ("evaluate", "r", {"dataset": "digits", "data_dir": ""}),
-        ("sample", "r", 9, "r/samples.png", 0, {}),
+        ("evaluate", "r", {"dataset": "digits", "data_dir": "", "teacher": ""}),
+        ("sample", "r", 9, "r/samples.png", 0, "", {}),
     ]
 
 

@@ -1,0 +1,102 @@
+"""The distillation itself: begun or continued, fitted, validated, and what leaves a trace of it."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_mosaickd import callbacks, teachers
+from keras_mosaickd.checkpoints import Checkpoint, newest_intact
+from keras_mosaickd.data import evaluation_arrays
+from keras_mosaickd.divergence import CollapseWarning, StopWhenInvalid
+from keras_mosaickd.evaluation import EVALUATION_BATCH
+from keras_mosaickd.label_free import SCORE, LabelFreeAgreement
+from keras_mosaickd.loading import load_model
+from keras_mosaickd.quality_callback import PictureQuality
+from keras_mosaickd.run_directory import BEST_STUDENT, CHECKPOINT, HISTORY, SAMPLES, TENSORBOARD
+
+
+def start_or_resume(experiment, run, teacher, schedule):
+    """The trainer and the number of training steps that it has made."""
+    checkpoint = newest_intact(run / CHECKPOINT)
+    if checkpoint is None:
+        return experiment.trainer(teacher, schedule), 0
+    with experiment.distribution.scope():
+        trainer = load_model(checkpoint, "the checkpoint", compile=True)
+    steps = int(keras.ops.convert_to_numpy(trainer.optimizer.iterations))
+    print(f"Continuing the run in {run.path} after step {steps} of {schedule.steps}")
+    return trainer, steps
+
+
+def fit(experiment, run, trainer, images, labels, schedule, steps, stop):
+    """Trains from a global step to the end; returns the step that was reached.
+
+    From the middle of a round it trains to the end of that round only: a call of Keras's `fit`
+    has one length of epoch.
+    """
+    first_round, done = divmod(steps, schedule.steps_per_round)
+    part = dataclasses.replace(schedule, steps_per_round=schedule.steps_per_round - done)
+    last_round = first_round + 1 if done else schedule.rounds
+    trainer.fit(
+        experiment.stream(images, part, steps, labels),
+        epochs=last_round,
+        initial_epoch=first_round,
+        steps_per_epoch=part.steps_per_round,
+        **_validation(experiment),
+        verbose=teachers.progress(),
+        shuffle=False,
+        callbacks=_callbacks(experiment, run, images, stop),
+    )
+    return last_round * schedule.steps_per_round
+
+
+def _validation(experiment):
+    """What `fit` validates on: the test pictures, where there are any.
+
+    Every device must get some pictures of every batch: Keras wants the first batch to split
+    evenly, and BatchNorm fails on no pictures at all.
+    """
+    if not experiment.has_domain:
+        return {}
+    replicas, size = experiment.distribution.replicas, len(experiment.domain_test)
+    batch = max(1, min(EVALUATION_BATCH[experiment.config.task], size) // replicas) * replicas
+    while batch > replicas and 0 < size % batch < replicas:
+        batch -= replicas
+    return {
+        "validation_data": evaluation_arrays(experiment.domain_test),
+        "validation_batch_size": batch,
+    }
+
+
+def _callbacks(experiment, run, images, stop):
+    latents = np.random.default_rng(experiment.config.seed).standard_normal(
+        (64, experiment.config.latent_dim), dtype="float32"
+    )
+    chosen = [StopWhenInvalid(run / CHECKPOINT)]
+    if experiment.config.is_game:
+        # Before those that write the logs down, because it adds to them.
+        chosen.append(PictureQuality(latents, images, log_dir=run / TENSORBOARD))
+    monitor = "val_agreement"
+    if experiment.judge is not None:
+        monitor = SCORE
+        chosen.append(LabelFreeAgreement(experiment.judge, is_validation=not experiment.has_domain))
+    chosen += [
+        callbacks.HistoryCsv(run / HISTORY),
+        callbacks.TensorBoardScalars(run / TENSORBOARD),
+    ]
+    if experiment.config.is_game:
+        chosen.append(callbacks.SampleGrid(run / TENSORBOARD, latents, path=run / SAMPLES))
+        chosen.append(CollapseWarning(experiment.classes))
+    values = [row[monitor] for row in callbacks.read_history(run / HISTORY)]
+    # Last, so that a checkpoint stands for a round whose other traces are on the disk.
+    return [
+        *chosen,
+        Checkpoint(
+            run / CHECKPOINT,
+            every_steps=experiment.config.checkpoint_every_steps,
+            best=run / BEST_STUDENT,
+            best_so_far=max(values, default=-1.0),
+            stop=stop,
+            monitor=monitor,
+        ),
+    ]

@@ -59,9 +59,10 @@ def check_weights(model, path):
     Raises:
         DivergedError: naming the phase that trains the weight.
     """
+    optimizers = getattr(model, "phase_optimizers", {})  # None before compile().
     groups = [
         *((name, getattr(model, name)) for name in model.networks),
-        *((key.removesuffix("_optimizer"), value) for key, value in model.phase_optimizers.items()),
+        *((key.removesuffix("_optimizer"), value) for key, value in optimizers.items()),
     ]
     for phase, holder in groups:
         for variable in [] if holder is None else holder.variables:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mosaickd import checkpoints, experiment, export, teachers
+from keras_mosaickd import checkpoints, experiment, export, given_models, teachers
 from keras_mosaickd.cli import evaluate, runner, teacher, train
 from tests import fuzz_files, game
 
@@ -170,7 +170,7 @@ def test_a_layer_that_the_user_registered_by_name_is_allowed(tmp_path):
     inputs = keras.Input(game.SHAPE)
     outputs = keras.layers.Dense(game.CLASSES)(keras.layers.Flatten()(Mine()(inputs)))
     keras.Model(inputs, outputs).save(tmp_path / "mine.keras")
-    loaded = teachers.load(tmp_path / "mine.keras", game.SHAPE, game.CLASSES).model
+    loaded = given_models.load(str(tmp_path / "mine.keras"), "--teacher")
     assert any(isinstance(layer, Mine) for layer in loaded.layers)
 
 

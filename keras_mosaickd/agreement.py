@@ -64,7 +64,8 @@ class Agreement:
             name: None if np.isnan(value) else value for name, value in self.numbers().items()
         }
         per_class = dict(zip(class_names, self.per_class, strict=True))
-        return {**numbers, "agreement_per_class": per_class}
+        seen = sum(count > 0 for count in self.counts)
+        return {**numbers, "agreement_per_class": per_class, "classes_seen": seen}
 
 
 def measure_agreement(teacher: Any, student: Any, images: Any) -> Agreement:

@@ -2,7 +2,7 @@
 
 # Lowest agreement (of held-out out-of-domain and of synthetic pictures, the lower one) -> expected
 # use. docs/own_teacher.md documents the thresholds.
-_USES = (
+USES = (
     (
         0.95,
         "Expected use: in the teacher's place, after a look at some of its predictions on your own "
@@ -28,11 +28,12 @@ KINDS = {"held_out": "held-out out-of-domain pictures", "synthetic": "synthetic 
 
 
 def verdict(metrics):
-    """Says in three sentences what a run without labels came to.
+    """Says in a few sentences what a run without labels came to.
 
     Args:
-        metrics: dict with `teacher_parameters`, `student_parameters` and, of each kind of pictures
-            in `KINDS` that there was, `<kind>_agreement` and `<kind>_calibration_gap`.
+        metrics: dict with `teacher_parameters`, `student_parameters`, `class_names` and, of each
+            kind of pictures in `KINDS` that there was, `<kind>_agreement`,
+            `<kind>_calibration_gap` and `<kind>_classes_seen`.
 
     Returns:
         Text: compression, agreement, expected use.
@@ -42,13 +43,15 @@ def verdict(metrics):
     shares = [f"{metrics[f'{kind}_agreement']:.1%} of the {KINDS[kind]}" for kind in kinds]
     gap = metrics[f"{kinds[0]}_calibration_gap"]
     sure = "as sure as it is right" if abs(gap) < 0.05 else "too sure" if gap > 0 else "too unsure"
+    seen, classes = metrics[f"{kinds[0]}_classes_seen"], len(metrics["class_names"])
+    one_sided = f" The teacher sees only {seen} of its {classes} classes in the {KINDS[kinds[0]]}."
     lowest = min(metrics[f"{kind}_agreement"] for kind in kinds)
     return " ".join(
         [
             f"The student has {student:,} parameters, the teacher {teacher:,}: {_factor(metrics)}.",
             f"It agrees with the teacher on {' and '.join(shares)}, and is {sure} "
-            f"(confidence minus agreement {gap:+.2f}).",
-            next(use for least, use in _USES if lowest >= least),
+            f"(confidence minus agreement {gap:+.2f})." + (one_sided if 2 * seen < classes else ""),
+            next(use for least, use in USES if lowest >= least),
             "How it does on the teacher's own kind of pictures is not known without some of them.",
         ]
     )

@@ -1,0 +1,215 @@
+"""Whole runs by command line with a teacher of the user's own, a folder of pictures and no label."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from PIL import Image
+
+from keras_mosaickd.cli import evaluate, runner, sample, train
+
+SHORT = ["--batch_size=8", "--student_updates=8", "--student_steps=2", "--evaluations=2"]
+NAMES = ("cat", "dog", "emu")
+STUDENTS = """
+import keras
+from keras import layers
+
+def student(input_shape, classes):
+    inputs = keras.Input(input_shape)
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3, strides=2)(inputs)))
+    return keras.Model(inputs, layers.Dense(classes)(layers.GlobalAveragePooling2D()(x)))
+"""
+
+
+def teacher(shape=(16, 16, 3)):
+    """Its own preprocessing of pixels up to 255, a nested backbone, softmax."""
+    inputs = keras.Input(shape)
+    backbone = keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Conv2D(6, 3, strides=2, activation="relu"),
+            layers.GlobalMaxPooling2D(),
+            layers.Dense(3, activation="softmax", kernel_initializer="orthogonal"),
+        ]
+    )
+    return keras.Model(inputs, backbone(inputs / 127.5 - 1.0))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory with a teacher, a folder of pictures, a labelled folder, and students.py."""
+    place = tmp_path_factory.mktemp("place")
+    keras.utils.set_random_seed(0)
+    teacher().save(place / "teacher.keras")
+    (place / "names.txt").write_text("\n".join(NAMES) + "\n")
+    (place / "students_of_mine.py").write_text(STUDENTS)
+    random = np.random.default_rng(0)
+    for index in range(60):
+        folder = place / ("pictures" if index < 50 else f"labelled/{NAMES[index % 2]}")
+        folder.mkdir(parents=True, exist_ok=True)
+        height, width = (int(side) for side in random.integers(9, 40, 2))
+        picture = Image.fromarray(random.integers(0, 255, (4, 4, 3), "uint8"))
+        picture = picture.resize((width, height)).convert("L" if index % 3 == 0 else "RGB")
+        picture.save(folder / f"{index}.{'jpg' if index % 2 else 'png'}")
+    return place
+
+
+def run(place, name, *arguments):
+    """Runs bin/train in the directory and in this process; returns its exit status."""
+    given = ["--teacher=teacher.keras", "--teacher_input=0-255", "--ood=folder:pictures"]
+    return runner.run(train.main, "train", [*given, *SHORT, f"--run_dir={name}", *arguments])
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """A finished run of mosaickd, and what it printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        status = run(
+            place,
+            "run",
+            "--student=students_of_mine:student",
+            "--class_names=names.txt",
+            "--select=agreement",
+            "--eval=folder:labelled",
+        )
+    sys.modules.pop("students_of_mine", None)
+    assert status == 0
+    return place / "run"
+
+
+def metrics_of(run_dir):
+    return json.loads((run_dir / "metrics.json").read_text())
+
+
+def test_the_run_has_no_data_set_and_knows_the_teacher(finished):
+    metrics = metrics_of(finished)
+    assert metrics["dataset"] is None and metrics["class_names"] == list(NAMES)
+    assert len(metrics["teacher_sha256"]) == 64
+    assert "student_accuracy" not in metrics and "teacher_accuracy" not in metrics
+    assert "--dataset=\n" in (finished / "flags.txt").read_text()
+    assert metrics["compression"] == metrics["teacher_parameters"] / metrics["student_parameters"]
+    assert metrics["verdict"].startswith("The student has ")
+
+
+def test_the_history_has_the_agreement_of_every_epoch(finished):
+    with (finished / "history.csv").open() as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    assert len(rows) == 2
+    for row in rows:
+        assert row["val_agreement"] == row["held_out_agreement"]
+        expected = (row["held_out_agreement"] + row["synthetic_agreement"]) / 2
+        assert row["label_free_agreement"] == pytest.approx(expected)
+        assert row["held_out_kl"] >= 0 and abs(row["synthetic_calibration_gap"]) <= 1
+        assert "val_accuracy" not in row
+    metrics = metrics_of(finished)
+    best = max(range(2), key=lambda index: rows[index]["label_free_agreement"])
+    assert metrics["exported_epoch"] == best
+    assert metrics["held_out_agreement"] == pytest.approx(rows[best]["held_out_agreement"])
+    assert metrics["held_out_pictures"] == 5
+    assert set(metrics["synthetic_agreement_per_class"]) == set(NAMES)
+
+
+def test_the_exported_student_is_the_one_that_agrees_most(finished):
+    best, exported = (
+        keras.saving.load_model(finished / name).get_weights()
+        for name in ("checkpoints/best_student.keras", "student.keras")
+    )
+    for a, b in zip(best, exported, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_labelled_pictures_are_kept_apart(finished, place):
+    metrics = metrics_of(finished)
+    assert metrics["eval"] == "folder:labelled" and metrics["eval_pictures"] == 10
+    model = keras.saving.load_model(place / "teacher.keras")
+    right = []
+    for label, name in enumerate(NAMES[:2]):
+        for file in (place / "labelled" / name).iterdir():
+            # As data/folder.py reads pictures, by its own means.
+            from keras_mosaickd.data.folder import decode
+
+            picture = decode(file, 16, 3)[None].astype("float32")
+            right.append(int(np.argmax(model.predict(picture, verbose=0))) == label)
+    assert metrics["eval_teacher_accuracy"] == pytest.approx(np.mean(right))
+    for name in ("eval_student_accuracy", "eval_student_agreement"):
+        assert 0 <= metrics[name] <= 1
+
+
+def test_a_finished_run_is_looked_at_again(finished, tmp_path, capsys, monkeypatch):
+    arguments = [f"--run_dir={finished}", f"--out={tmp_path / 'grid.png'}"]
+    assert runner.run(sample.main, "sample", arguments) == 0
+    assert (tmp_path / "grid.png").is_file()
+    assert runner.run(evaluate.main, "evaluate", [f"--run_dir={finished}"]) == 2
+    assert "--dataset must name labelled pictures" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.backend("tensorflow")
+def test_a_saved_model_teaches_a_keras_file(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    keras.saving.load_model("teacher.keras").export("saved", verbose=False)
+    inputs = keras.Input((16, 16, 3))
+    keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.Flatten()(inputs))).save(
+        "student.keras"
+    )
+    own = ["--teacher=saved", "--student=student.keras", "--method=mosaickd"]
+    assert run(place, "saved_run", *own) == 0
+    printed = capsys.readouterr().out
+    assert "Teacher saved: pictures 16x16x3" in printed and "Expected use" in printed
+    assert keras.saving.load_model("saved_run/student.keras").output_shape == (None, 3)
+    # The checkpoint names the SavedModel; only who names it too runs it.
+    monkeypatch.setattr("keras_mosaickd.saved_model_layer._allowed", set())
+    looking = ["--run_dir=saved_run", "--out=grid.png"]
+    assert runner.run(sample.main, "sample", looking) == 2
+    assert "it must be named" in capsys.readouterr().err
+    assert runner.run(sample.main, "sample", [*looking, "--teacher=saved"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--teacher=none.keras"], "--teacher must be a network's name, a .keras file"),
+        (["--teacher=wrn16_1", "--dataset="], "--dataset must be given, unless --teacher"),
+        (["--teacher=wrn16_1", "--dataset=digits[0-2]"], "--teacher_input describes"),
+        (["--teacher_input=0-1000"], "--teacher_input must be 0-1"),
+        (["--image_size=20"], "--teacher must take pictures of (20, 20, 3)"),
+        (["--task=segmentation"], "--teacher must give one prediction per pixel"),
+        (["--class_names=students_of_mine.py"], "--class_names must have 3 different names"),
+        (["--student=teacher.keras", "--teacher=grey.keras"], "--student must take pictures"),
+        (["--student=students_of_mine:none"], "--student must be module:function"),
+        (["--student=saved"], "a SavedModel cannot be trained"),
+        (["--ood=folder:labelled"], "--ood must have at least 20 pictures"),
+        (["--ood_size=46"], "--ood_size must be at most the number of pictures of --ood, 45"),
+        (["--eval=folder:pictures"], "--eval must have labels"),
+        (["--eval=folder:labelled", "--class_names=other.txt"], "--eval must have classes of"),
+        (["--method=supervised"], "--method=supervised needs --dataset"),
+    ],
+)
+def test_what_does_not_fit_is_said_on_one_line_before_training(
+    arguments, message, place, monkeypatch, capsys
+):
+    monkeypatch.chdir(place)
+    teacher((16, 16, 1)).save("grey.keras")
+    (place / "saved").mkdir(exist_ok=True)
+    (place / "saved" / "saved_model.pb").touch()
+    (place / "other.txt").write_text("1\n2\n3\n")
+    assert run(place, "refused", "--student=wrn10_1", *arguments) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.strip().splitlines()) == 1 and message in captured.err, captured.err
+    assert "Epoch" not in captured.out and not (place / "refused").exists()
+
+
+def test_grey_teachers_get_grey_pictures(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    teacher((16, 16, 1)).save("grey.keras")
+    assert run(place, "dry", "--teacher=grey.keras", "--student=wrn10_1", "--dry_run") == 0
+    printed = capsys.readouterr().out
+    assert "no pictures and no labels; 3 classes" in printed
+    assert "held out           5 pictures more" in printed and "(16, 16, 1) -> (3,)" in printed

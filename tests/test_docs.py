@@ -43,6 +43,8 @@ SHORT = {
 LOCAL = ("digits", "folder", "segmentation")
 
 
+# Pages whose commands another test gives, too; the others' are given here.
+SHELL_IS_RUN_BY = {"ship.md": "test_ship_guide.py"}
 # Pages that the map names before they are written.
 AWAITED = {"own_teacher.md", "several_devices.md", "ship.md", "speed.md", "studies.md"}
 
@@ -125,12 +127,14 @@ def test_blocks_run(page, request, folder):
     backend = keras.backend.backend()
     scope = beforehand(page)
     with_python = python_is_run_by(page) is None
+    elsewhere = ROOT / "tests" / SHELL_IS_RUN_BY.get(page.name, "none")
+    with_shell = backend == "tensorflow" and not elsewhere.exists()
     for block in blocks(page):
         if block.backend not in ("", backend):
             continue
         if block.language == "python" and with_python:
             exec(compile(block.text, named(page), "exec"), scope)
-        elif block.language == "shell" and backend == "tensorflow":
+        elif block.language == "shell" and with_shell:
             shared = request.getfixturevalue("shared")
             for program, *arguments in commands(block.text, folder):
                 replay(program, arguments, shared)

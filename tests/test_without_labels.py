@@ -1,4 +1,4 @@
-"""Whole runs by command line with a teacher of the user's own, a folder of pictures and no label."""
+"""Whole runs by command line: a teacher of the user's own, a folder of pictures, no label."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def export_run(
         As `keras_mosaickd.export.export_student`, each ``file`` relative to the run directory.
     """
     wanted = [name for name in FORMATS if name in ("keras", *formats)]
-    if find_spec("tensorflow") is None:
+    if "saved_model" in wanted and find_spec("tensorflow") is None:
         wanted.remove("saved_model")
         print(f"No SavedModel: it needs TensorFlow. The student is in {run / STUDENT}")
     pictures = _pictures(run, trainer, student, domain)
@@ -92,7 +92,8 @@ def export_again(
     names = metrics.get("class_names")
 
     def domain() -> Any:
-        return _load(metrics["dataset"], "--dataset", student, data_dir) if metrics else None
+        name = metrics.get("dataset")
+        return _load(name, "--dataset", student, data_dir) if name else None
 
     trainer = load_run(run_dir) if newest_intact(run / CHECKPOINT) is not None else None
     pictures = _pictures(run, trainer, student, domain)

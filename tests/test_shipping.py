@@ -97,6 +97,18 @@ def test_what_is_compared_took_no_part_in_the_calibration(run, monkeypatch):
     assert 0 < len(seen["calibration"]) == len(seen["pictures"]) <= 256
 
 
+@pytest.mark.parametrize("formats", [("keras",), ("saved_model",)])
+def test_without_tensorflow_a_run_keeps_the_keras_file(formats, run, monkeypatch, capsys):
+    monkeypatch.setattr(shipping, "find_spec", lambda name: None)
+    (run / "student.keras").unlink()
+    exports = shipping.export_run(run, game.game(), formats, METRICS["class_names"], lambda: None)
+    assert [(export["format"], export["file"]) for export in exports] == [
+        ("keras", "student.keras")
+    ]
+    assert exports[0]["bytes"] == (run / "student.keras").stat().st_size
+    assert ("No SavedModel" in capsys.readouterr().out) == (formats == ("saved_model",))
+
+
 def test_evaluate_keeps_size_and_latency_for_the_report(run, monkeypatch, capsys):
     trainer = game.game()
     monkeypatch.setattr(evaluation, "load_run", lambda *_: trainer)

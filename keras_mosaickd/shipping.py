@@ -16,6 +16,7 @@ from keras_mosaickd.data import load, parse
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation import load_run
 from keras_mosaickd.export import FORMATS, check, export_student, load_student, target
+from keras_mosaickd.labelled import class_names_of
 from keras_mosaickd.run_directory import (
     CHECKPOINT,
     METRICS,
@@ -112,6 +113,7 @@ def export_file(
     formats: Sequence[str],
     out: str,
     ood: str = "",
+    class_names: str = "",
     data_dir: str = "",
 ) -> list[dict[str, Any]]:
     """Writes any student in a ``.keras`` file.
@@ -122,6 +124,7 @@ def export_file(
         out: As for `export_again`.
         ood: Data set to compare on and to calibrate ``litert_int8`` with; random pictures are
             compared where it is empty.
+        class_names: File with one class name per line; numbers where it is empty.
         data_dir: Directory of data files.
 
     Returns:
@@ -137,9 +140,10 @@ def export_file(
             "Received: none"
         )
     student = load_student(keras_path)
+    names = class_names_of(class_names, student.output_shape[-1]) if class_names else None
     images = _load(ood, "--ood", student, data_dir) if ood else None
     pictures = None if images is None else _spread(images, student)
-    return _write(student, _beside(out, formats), None, pictures, Path(keras_path))
+    return _write(student, _beside(out, formats), names, pictures, Path(keras_path))
 
 
 def table(exports: Sequence[dict[str, Any]]) -> str:

@@ -104,6 +104,7 @@ LAYERS: dict[str, set[str]] = {
         "data",
         "evaluation",
         "export",
+        "labelled",
         "model_card",
         "run_directory",
         "teacher_features",

@@ -312,7 +312,7 @@ def test_export_command_on_a_run_and_on_a_file(student, tmp_path, capsys):
     errors = capsys.readouterr().err.splitlines()
     assert "with --student expected --ood" in errors[0]
     assert "calibration pictures" in errors[1]
-    assert "a run has its own pictures" in errors[2] and len(errors) == 3
+    assert "--ood with --student only" in errors[2] and len(errors) == 3
 
 
 def test_a_file_that_is_no_model_is_an_input_error(tmp_path, capsys):

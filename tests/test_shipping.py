@@ -97,11 +97,31 @@ def test_what_is_compared_took_no_part_in_the_calibration(run, monkeypatch):
     assert 0 < len(seen["calibration"]) == len(seen["pictures"]) <= 256
 
 
+@pytest.mark.backend("tensorflow")
+def test_a_file_gives_the_names_that_classify_answers_with(run, tmp_path, capsys):
+    import tensorflow
+
+    (tmp_path / "names.txt").write_text("hat\nshoe\nbag\n")
+    student = [f"--student={run / 'student.keras'}", f"--out={tmp_path / 'out'}"]
+    names = [f"--class_names={tmp_path / 'names.txt'}"]
+    assert runner.run(export_command.main, "export", student + names) == 0
+    raw = tensorflow.zeros((1, 20, 30, 1), "uint8")
+    restored = tensorflow.saved_model.load(str(tmp_path / "out"))
+    answer = restored.classify(raw)
+    assert answer["class_names"].numpy().tolist() == [[b"hat", b"shoe", b"bag"]]
+    (tmp_path / "names.txt").write_text("hat\nshoe\n")
+    assert runner.run(export_command.main, "export", student + names) == 2
+    assert runner.run(export_command.main, "export", [f"--run_dir={run.path}", *names]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert "--class_names must have 3" in errors[0] and "--class_names with --student" in errors[1]
+
+
 @pytest.mark.parametrize("formats", [("keras",), ("saved_model",)])
 def test_without_tensorflow_a_run_keeps_the_keras_file(formats, run, monkeypatch, capsys):
     monkeypatch.setattr(shipping, "find_spec", lambda name: None)
     (run / "student.keras").unlink()
-    exports = shipping.export_run(run, game.game(), formats, METRICS["class_names"], lambda: None)
+    trainer, names = game.game(), METRICS["class_names"]
+    exports = shipping.export_run(run, trainer, trainer.student, formats, names, lambda: None)
     assert [(export["format"], export["file"]) for export in exports] == [
         ("keras", "student.keras")
     ]

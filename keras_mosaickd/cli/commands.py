@@ -101,7 +101,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command(
         "Write a student in the formats that it is shipped in, run each and compare it with the "
         "student.",
-        ("run_dir", "student", "export", "ood", "data_dir", "out", *_ALWAYS),
+        ("run_dir", "student", "class_names", "export", "ood", "data_dir", "out", *_ALWAYS),
         {
             "run_dir": {"help": "Directory of a finished run, whose student is exported."},
             "student": {
@@ -112,6 +112,10 @@ COMMANDS: dict[str, Command] = {
                 "help": "Path of the SavedModel; of the other formats too, with .keras, .onnx, "
                 ".tflite or _int8.tflite after it. An older export there is replaced. Empty writes "
                 "into --run_dir and its metrics.json."
+            },
+            "class_names": {
+                "help": "File with one class name per line, for --student; a run has its own. "
+                "Empty takes numbers."
             },
             "ood": {
                 "default": "",

@@ -17,11 +17,12 @@ def main(parsed: flags.Parsed) -> None:
     student = Path(source) / STUDENT if values["run_dir"] else Path(source)
     if values["student"] and not values["out"]:
         raise InputError("expected --out with --student. Received: none")
-    if values["run_dir"] and values["ood"]:
-        raise InputError(
-            "expected --ood with --student only, because a run has its own pictures. Received: "
-            f"--ood={values['ood']}"
-        )
+    for flag in ("ood", "class_names"):
+        if values["run_dir"] and values[flag]:
+            raise InputError(
+                f"expected --{flag} with --student only, because a run has its own. Received: "
+                f"--{flag}={values[flag]}"
+            )
     if not student.is_file():
         flag = "run_dir" if values["run_dir"] else "student"
         raise InputError(f"expected --{flag} to lead to a .keras file. Received: {student}")
@@ -32,7 +33,12 @@ def main(parsed: flags.Parsed) -> None:
         exports = shipping.export_again(source, formats, values["out"], values["data_dir"])
     else:
         exports = shipping.export_file(
-            student, formats, values["out"], values["ood"], values["data_dir"]
+            student,
+            formats,
+            values["out"],
+            values["ood"],
+            values["class_names"],
+            values["data_dir"],
         )
     print(shipping.table(exports))
 

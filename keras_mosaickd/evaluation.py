@@ -120,14 +120,20 @@ def evaluate(run_dir, dataset="", data_dir="", teacher=""):
     trainer = load_run(run_dir, teacher)
     run = RunDirectory(run_dir)
     metrics = run.read_json(METRICS)
-    if not dataset and not metrics["dataset"]:
+    if not dataset and metrics.get("dataset") is None and "method" in metrics:
         raise InputError(
             "--dataset must name labelled pictures: the run was made without a data set. "
             "Received: none"
         )
+    dataset = dataset or metrics.get("dataset")
+    if not isinstance(dataset, str):
+        raise InputError(
+            f"--run_dir must hold a run whose {METRICS} names its dataset. Received: {dataset!r} "
+            f"in {run_dir}"
+        )
     height, _, channels = trainer.student.input_shape[1:]
     tested = load(
-        dataset or metrics["dataset"],
+        dataset,
         "test",
         image_size=height,
         channels=channels,

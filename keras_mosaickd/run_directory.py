@@ -130,11 +130,14 @@ class RunDirectory:
         """Reads what `write_json` wrote.
 
         Raises:
-            InputError: if it is missing or no JSON.
+            InputError: if it is missing or no JSON object.
         """
         try:
-            return json.loads((self / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            values = json.loads((self / name).read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError(f"a JSON {type(values).__name__}")
+            return values
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"--run_dir must hold a finished run with a readable {name}. "
                 f"Received: {self.path} ({error})"

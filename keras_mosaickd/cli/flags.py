@@ -25,6 +25,7 @@ __all__ = ["COMMANDS", "FLAGS", "Parsed", "expand_flagfiles", "parse", "save", "
 
 # How a run behaves towards the person who started it; they are not part of what is computed.
 _NEVER_SAVED = frozenset({"help", "traceback", "dry_run"})
+_LONGEST_NAME = 100
 
 
 class _FiniteFloatParser(absl_flags.FloatParser):
@@ -135,6 +136,9 @@ def parse(command: str, arguments: Sequence[str]) -> Parsed:
     for argument in expanded:
         if argument.lstrip("-").startswith("undefok"):  # absl's switch that lets typos pass
             raise InputError(f"expected a known flag. Received: {argument}")
+        if argument.startswith("-") and len(argument.partition("=")[0]) > _LONGEST_NAME:
+            # absl's search for similar names is recursive.
+            raise InputError(f"expected a known flag. Received: {argument[:_LONGEST_NAME]}...")
     try:
         leftovers = values([command, *expanded])[1:]
     except absl_flags.UnrecognizedFlagError as error:
@@ -142,7 +146,9 @@ def parse(command: str, arguments: Sequence[str]) -> Parsed:
     except absl_flags.Error as error:
         raise InputError(_one_line(error)) from None
     except ValueError as error:  # absl: --noflag=value
-        raise InputError(_one_line(error)) from None
+        raise InputError(
+            f"expected --noNAME or --NAME=false. Received: {_one_line(error)}"
+        ) from None
     if leftovers and not COMMANDS[command].arguments:
         raise InputError(
             f"expected flags only (--name=value). Received: {' '.join(map(repr, leftovers))}"

@@ -54,7 +54,7 @@ def blocks(page: Path) -> list[Block]:
 
 def python_is_run_by(page: Path) -> str | None:
     """Another test file that names the page, and so runs its Python blocks."""
-    others = (ROOT / "tests").rglob("test_*.py")
+    others = (ROOT / "tests").glob("test_*.py")
     named = [file for file in others if file.name != "test_docs.py"]
     return next((file.name for file in sorted(named) if page.name in file.read_text()), None)
 

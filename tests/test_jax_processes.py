@@ -4,12 +4,15 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+from keras_mosaickd import networks
+from tests.documents import ROOT, blocks
+
 pytestmark = [pytest.mark.backend("jax"), pytest.mark.slow]
 
 PROGRAM = """
@@ -41,12 +44,32 @@ np.savez(sys.argv[1], *model.get_weights())
 """
 
 
-def start(path, **environment):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    command = [sys.executable, "-c", PROGRAM, str(path)]
+def start(program, *arguments, folder=ROOT, **environment):
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+
+
+def start_two(program, arguments, folder=ROOT):
+    """Starts both processes of one training, each with its own arguments."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return [
+        start(
+            program,
+            *arguments[index],
+            folder=folder,
+            KERAS_DISTRIBUTION_JOB_ADDRESSES=f"127.0.0.1:{port}",
+            KERAS_DISTRIBUTION_NUM_PROCESSES="2",
+            KERAS_DISTRIBUTION_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
 
 
 def finish(process):
@@ -61,19 +84,9 @@ def variables(path):
 
 
 def test_two_processes_give_the_variables_of_one(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    processes = [
-        start(
-            tmp_path / f"{index}.npz",
-            KERAS_DISTRIBUTION_JOB_ADDRESSES=f"127.0.0.1:{port}",
-            KERAS_DISTRIBUTION_NUM_PROCESSES="2",
-            KERAS_DISTRIBUTION_PROCESS_ID=str(index),
-        )
-        for index in range(2)
-    ]
+    processes = start_two(PROGRAM, [[tmp_path / "0.npz"], [tmp_path / "1.npz"]])
     assert [finish(process) for process in processes] == [["2", "0"], ["2", "1"]]
-    assert finish(start(tmp_path / "one.npz")) == ["1", "0"]
+    assert finish(start(PROGRAM, tmp_path / "one.npz")) == ["1", "0"]
     one, first, second = (variables(tmp_path / f"{name}.npz") for name in ("one", "0", "1"))
     largest = 0.0
     for expected, a, b in zip(one, first, second, strict=True):
@@ -81,3 +94,23 @@ def test_two_processes_give_the_variables_of_one(tmp_path):
         largest = max(largest, float(np.max(np.abs(expected.astype("float64") - a), initial=0)))
     print("largest difference", largest)
     assert largest < 1e-4
+
+
+def test_the_program_of_the_guide_trains_in_two_processes(tmp_path):
+    (program,) = (
+        block.text
+        for block in blocks(ROOT / "docs" / "several_devices.md")
+        if block.language == "python"
+    )
+    for given, small in (("batch_size=256", "batch_size=8"), ("* 20)", "* 1)"), ("=20,", "=1,")):
+        assert given in program
+        program = program.replace(given, small)
+    networks.build("wrn10_1", (16, 16, 3), 5, mean=0.5, std=0.25).save(tmp_path / "teacher.keras")
+    (tmp_path / "pictures").mkdir()
+    for number in range(40):
+        pixels = np.random.default_rng(number).integers(0, 256, (20, 24, 3), "uint8")
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
+    for process in start_two(program, [[], []], folder=tmp_path):
+        finish(process)
+    student = keras.saving.load_model(tmp_path / "student.keras", compile=False)
+    assert student.output_shape == (None, 5)

@@ -8,6 +8,7 @@ from keras import ops
 from keras_mosaickd import losses
 from keras_mosaickd.data.streams import mosaic_stream
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.fused import Fused
 from keras_mosaickd.student_trainer import StudentTrainer
 
 BATCH_NORM_POLICIES = ("training", "inference")
@@ -115,6 +116,9 @@ class MosaicKD(StudentTrainer):
         super().__init__(teacher, student, teacher_outputs=teacher_outputs, seed=seed, **kwargs)
         self.generator = generator
         self.discriminator = discriminator
+        self.run_generator = Fused(generator)
+        if discriminator is not None:
+            self.run_discriminator = Fused(discriminator)
         self.latent_dim = latent_dim
         self.student_steps = student_steps
         self.regularization_weight = regularization_weight
@@ -198,7 +202,7 @@ class MosaicKD(StudentTrainer):
         for step in range(self.student_steps):
             with self.without_gradient():
                 synthetic = ops.stop_gradient(
-                    self.generator(
+                    self.run_generator(
                         self.latents(ops.shape(patches)[0]),
                         training=self.batch_norm_policy == "training",
                     )
@@ -215,7 +219,7 @@ class MosaicKD(StudentTrainer):
         D's update happens in here, so that G runs once for both, and its BatchNorm statistics
         move once.
         """
-        pictures = self.generator(self.latents(ops.shape(patches)[0]), training=True)
+        pictures = self.run_generator(self.latents(ops.shape(patches)[0]), training=True)
         terms: dict[str, Any] = {}
         regularization: Any = 0.0
         if self.discriminator is not None:
@@ -224,14 +228,14 @@ class MosaicKD(StudentTrainer):
                 self.phase_optimizers["discriminator_optimizer"],
                 self.discriminator.trainable_variables,
             )
-            patch_logits = self.discriminator(pictures, training=True)
+            patch_logits = self.run_discriminator(pictures, training=True)
             local = losses.patch_adversarial(
                 patch_logits, real=True, reduction=self.local_reduction
             )
             terms["local_loss"] = ops.mean(local)
             regularization += self.local_weight * terms["local_loss"]
-        teacher_logits = self.teacher(pictures, training=False)
-        student_logits = self.student(pictures, training=self.batch_norm_policy == "training")
+        teacher_logits = self.run_teacher(pictures, training=False)
+        student_logits = self.run_student(pictures, training=self.batch_norm_policy == "training")
         terms["align_loss"] = ops.mean(losses.entropy(teacher_logits))
         regularization += self.align_weight * terms["align_loss"]
         terms["balance_loss"] = losses.negative_entropy(
@@ -248,8 +252,8 @@ class MosaicKD(StudentTrainer):
 
     def discriminator_objective(self, patches, synthetic):
         """The discriminator's loss on real and synthetic pictures (equation 5)."""
-        synthetic_logits = self.discriminator(synthetic, training=True)
-        real_logits = self.discriminator(patches, training=True)
+        synthetic_logits = self.run_discriminator(synthetic, training=True)
+        real_logits = self.run_discriminator(patches, training=True)
         loss = ops.mean(
             losses.discriminator_loss(real_logits, synthetic_logits, self.local_reduction)
         )

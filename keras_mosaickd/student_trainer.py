@@ -6,6 +6,7 @@ from keras import ops
 from keras_mosaickd import losses
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.fused import Fused
 from keras_mosaickd.metrics import MeanIoU
 from keras_mosaickd.optimizers import PhaseOptimizers
 from keras_mosaickd.teacher_outputs import as_logits
@@ -47,6 +48,7 @@ class StudentTrainer(PhaseTrainer):
         check_fit(teacher, student)
         self.teacher = as_logits(teacher, teacher_outputs)
         self.student = student
+        self.run_teacher, self.run_student = Fused(self.teacher), Fused(student)
         self.seed = seed
         self.accuracy_metric = keras.metrics.Mean(name="accuracy")
         self.agreement_metric = keras.metrics.Mean(name="agreement")
@@ -117,10 +119,10 @@ class StudentTrainer(PhaseTrainer):
     def update_student(self, pictures):
         """One student update on given pictures: minimise the mean KL(T || S)."""
         with self.without_gradient():
-            teacher_logits = ops.stop_gradient(self.teacher(pictures, training=False))
+            teacher_logits = ops.stop_gradient(self.run_teacher(pictures, training=False))
 
         def objective():
-            student_logits = self.student(pictures, training=True)
+            student_logits = self.run_student(pictures, training=True)
             loss = ops.mean(losses.kl_divergence(teacher_logits, student_logits, self.temperature))
             return loss, {"student_loss": loss}
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.backend("tensorflow")
 
 # What a module, or any module of a sub-package, may import from this package besides its own
 # sub-package. `errors` knows nothing and may be imported by all.
-_METHOD = {"data", "losses", "networks", "optimizers", "student_trainer", "training"}
+_METHOD = {"data", "fused", "losses", "networks", "optimizers", "student_trainer", "training"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "losses": set(),
@@ -48,7 +48,16 @@ LAYERS: dict[str, set[str]] = {
         "teacher_features",
     },
     "metrics": {"data"},
-    "student_trainer": {"data", "losses", "metrics", "optimizers", "teacher_outputs", "training"},
+    "fused": {"training"},
+    "student_trainer": {
+        "data",
+        "fused",
+        "losses",
+        "metrics",
+        "optimizers",
+        "teacher_outputs",
+        "training",
+    },
     "mosaic_kd": _METHOD,
     "baselines": _METHOD | {"mosaic_kd"},
     "methods": {"baselines", "data", "mosaic_kd", "normalization", "optimizers"},

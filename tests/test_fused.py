@@ -1,0 +1,123 @@
+"""The fast path equals the plain one."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_mosaickd import MosaicKD, mosaic_stream, networks
+from keras_mosaickd.fused import Fused
+from tests.game import values
+
+SHAPE = (16, 16, 3)
+STEPS = 1
+ITERATIONS = 5
+RATES = {
+    "student_optimizer": 1e-2,
+    "generator_optimizer": 1e-3,
+    "discriminator_optimizer": 1e-2,
+}
+
+NETWORKS = {
+    "wrn10_1": lambda: networks.build("wrn10_1", SHAPE, 4, mean=0.5, std=0.25),
+    "resnet20": lambda: networks.build("resnet20", SHAPE, 4),
+    "vgg11": lambda: networks.build("vgg11", SHAPE, 4),
+    "mobilenetv2": lambda: networks.build("mobilenetv2", SHAPE, 4),
+    "discriminator": lambda: networks.discriminator(SHAPE, preset="official"),
+    "generator": lambda: networks.generator(SHAPE, 6, preset="official"),
+}
+
+
+def disturbed(network):
+    """The network with moving statistics, factors and shifts other than 0 and 1."""
+    drawn = np.random.default_rng(0)
+    for variable in network.variables:
+        if variable.path.endswith(("moving_mean", "beta", "bias")):
+            variable.assign(drawn.normal(size=variable.shape) / 4)
+        elif variable.path.endswith(("moving_variance", "gamma")):
+            variable.assign(drawn.uniform(0.5, 1.5, size=variable.shape))
+    return network
+
+
+def inputs_of(network):
+    return np.random.default_rng(1).random((4, *network.input_shape[1:]), dtype="float32")
+
+
+def assert_close(actual, expected):
+    actual, expected = (keras.ops.convert_to_numpy(x) for x in (actual, expected))
+    # Deep networks that normalise by the four pictures at hand amplify the last bit of a sum.
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * abs(expected).max())
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_outputs_and_moving_statistics_are_the_networks_own(name, training):
+    plain, fast = disturbed(NETWORKS[name]()), disturbed(NETWORKS[name]())
+    fast.set_weights(plain.get_weights())
+    inputs = inputs_of(plain)
+    assert_close(Fused(fast)(inputs, training=training), plain(inputs, training=training))
+    for mine, its in zip(fast.variables, plain.variables, strict=True):
+        if "seed" not in mine.path:
+            assert_close(mine, its)
+
+
+def test_what_may_not_be_folded_is_left_alone():
+    inputs = keras.Input(SHAPE)
+    shared = layers.Conv2D(3, 3, padding="same")
+    first = shared(inputs)
+    seen_twice = layers.Conv2D(3, 3, padding="same", activation="relu")(shared(first))
+    x = layers.BatchNormalization()(seen_twice)
+    branching = layers.Conv2D(3, 3, padding="same", use_bias=True)(x)
+    x = layers.Add()([layers.BatchNormalization()(branching), branching])
+    biased = layers.BatchNormalization()(layers.Conv2D(3, 3, strides=2, padding="same")(x))
+    up = layers.Conv2D(2, 3, padding="same")(layers.UpSampling2D(2)(biased))
+    network = disturbed(keras.Model(inputs, layers.BatchNormalization(scale=False)(up)))
+    pictures = inputs_of(network)
+    assert_close(Fused(network)(pictures), network(pictures, training=False))
+
+
+def test_frozen_batch_norm_stays_still():
+    network = disturbed(NETWORKS["wrn10_1"]())
+    network.trainable = False
+    before, pictures = values(network.variables), inputs_of(network)
+    assert_close(Fused(network)(pictures, training=True), network(pictures, training=False))
+    for old, new in zip(before, values(network.variables), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_five_iterations_equal_the_plain_step():
+    """The plain step: every network called as it is."""
+
+    def trained(plain):
+        keras.utils.set_random_seed(0)
+        model = MosaicKD(
+            networks.build("wrn10_1", SHAPE, 4, mean=0.5, std=0.25),
+            networks.build("wrn10_1", SHAPE, 4, mean=0.5, std=0.25),
+            networks.generator(SHAPE, 6, preset="official"),
+            networks.discriminator(SHAPE, preset="official"),
+            latent_dim=6,
+            student_steps=STEPS,
+            seed=1,
+        )
+        if plain:
+            for name in model.networks:
+                setattr(model, f"run_{name}", getattr(model, name).__call__)
+        # Not Adam, which makes a full step of a rounding error where a gradient is nearly zero;
+        # and a small step for G, whose loss is in the eighties.
+        sgd = {name: keras.optimizers.SGD(rate, name=name) for name, rate in RATES.items()}
+        model.compile(**sgd)
+        start = values(model.trainable_variables)
+        pictures = np.random.default_rng(0).random((4 * ITERATIONS, *SHAPE), dtype="float32")
+        stream = mosaic_stream(pictures, 4, student_steps=STEPS)
+        history = model.fit(stream, verbose=0).history
+        assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == ITERATIONS
+        movement = zip(start, values(model.trainable_variables), strict=True)
+        assert max(abs(after - before).max() for before, after in movement) > 0.1
+        return model, history
+
+    (fast, fast_history), (plain, plain_history) = trained(False), trained(True)
+    assert plain.run_student != fast.run_student
+    for name, value in plain_history.items():
+        np.testing.assert_allclose(fast_history[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+    for mine, its in zip(fast.variables, plain.variables, strict=True):
+        np.testing.assert_allclose(*values([mine, its]), rtol=0, atol=1e-4, err_msg=mine.path)

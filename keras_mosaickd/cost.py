@@ -5,7 +5,7 @@ import time
 import keras
 import numpy as np
 
-from keras_mosaickd.networks import flops
+from keras_mosaickd.networks import flops, traffic
 
 # In units of one forward pass: differentiating with respect to the weights and the input costs two
 # more, with respect to the input alone one more.
@@ -23,18 +23,35 @@ def floating_point_operations(trainer, batch_size, student_batch_size):
     Returns:
         Dict from phase to operations.
     """
-    teacher, student = flops(trainer.teacher), flops(trainer.student)
+    return _by_phase(trainer, batch_size, student_batch_size, flops)
+
+
+def memory_traffic(trainer, batch_size, student_batch_size):
+    """Bytes that one training step moves, by phase, where every layer is a pass of its own.
+
+    Arguments as for `floating_point_operations`. Weights and optimizers are not counted: they are
+    a few hundred times smaller at the paper's batch.
+    """
+    itemsize = 2 if keras.config.dtype_policy().compute_dtype in ("bfloat16", "float16") else 4
+    return _by_phase(
+        trainer, batch_size, student_batch_size, lambda network: traffic(network, itemsize)
+    )
+
+
+def _by_phase(trainer, batch_size, student_batch_size, cost):
+    """Phase -> what one training step costs, from what a forward pass of a picture costs."""
+    teacher, student = cost(trainer.teacher), cost(trainer.student)
     one_update = student_batch_size * (teacher + _UPDATE * student)
     if not hasattr(trainer, "generator"):
         return {"student": one_update}
-    generator = flops(trainer.generator)
+    generator = cost(trainer.generator)
     phases = {
         "generator": batch_size
         * (_UPDATE * generator + _INPUT_GRADIENT * teacher + _INPUT_GRADIENT * student),
         "student": trainer.student_steps * (one_update + batch_size * generator),
     }
     if trainer.discriminator is not None:
-        discriminator = flops(trainer.discriminator)
+        discriminator = cost(trainer.discriminator)
         phases["generator"] += batch_size * _INPUT_GRADIENT * discriminator
         phases["discriminator"] = batch_size * 2 * _UPDATE * discriminator
     return phases
@@ -87,10 +104,13 @@ def describe(trainer, config, schedule):
         lines += ["", "operations         not known: the layers of a network cannot be seen", steps]
         return "\n".join(lines)
     phases = floating_point_operations(trainer, config.batch_size, config.student_batch_size)
+    moved = memory_traffic(trainer, config.batch_size, config.student_batch_size)
     total = sum(phases.values())
-    lines += ["", "phase          GFLOP per step"]
-    lines += [f"{name:<14} {value / 1e9:>14.2f}" for name, value in phases.items()]
-    lines += [f"{'in all':<14} {total / 1e9:>14.2f}", ""]
+    lines += ["", "phase          GFLOP per step  GB moved at most"]
+    rows = [(name, phases[name], moved[name]) for name in phases]
+    rows.append(("in all", total, sum(moved.values())))
+    lines += [f"{name:<14} {a / 1e9:>14.2f} {b / 1e9:>17.2f}" for name, a, b in rows]
+    lines.append("")
     rate = achieved_rate(trainer.teacher, config.batch_size)
     lines += [
         steps,
@@ -103,7 +123,7 @@ def describe(trainer, config, schedule):
 def _is_countable(network):
     """Whether the operations of a network can be counted from its layers."""
     try:
-        return network is None or flops(network) > 0
+        return network is None or (flops(network) > 0 and traffic(network) > 0)
     except ValueError:
         return False
 

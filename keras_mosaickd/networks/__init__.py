@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from keras_mosaickd.networks.deeplab import deeplabv3
 from keras_mosaickd.networks.discriminator import discriminator
-from keras_mosaickd.networks.flops import flops
+from keras_mosaickd.networks.flops import flops, traffic
 from keras_mosaickd.networks.generator import generator
 from keras_mosaickd.networks.layers import batch_normalization
 from keras_mosaickd.networks.mobilenet import mobilenetv2
@@ -27,6 +27,7 @@ __all__ = [
     "mobilenetv2",
     "names",
     "resnet",
+    "traffic",
     "vgg11",
     "wide_resnet",
 ]

@@ -26,6 +26,36 @@ def flops(model: keras.Model, batch: int = 1) -> int:
     return 2 * batch * sum(_multiply_adds(layer) for layer in _leaves(model))
 
 
+def traffic(model: keras.Model, itemsize: int = 4) -> int:
+    """Bytes that one forward pass of one picture moves, from the shapes of the layers.
+
+    Every layer reads its inputs once and writes its output once; weights are not counted. A program
+    that does several layers in one pass moves less.
+
+    Args:
+        model: A built functional or Sequential model; nested ones are followed.
+        itemsize: Bytes of one number.
+
+    Raises:
+        ValueError: If a layer has no symbolic shapes (a subclassed model).
+    """
+    numbers = 0
+    for layer in _leaves(model):
+        if isinstance(layer, layers.InputLayer):
+            continue
+        if not layer._inbound_nodes:
+            _shape(layer, "output")  # raises
+        for node in layer._inbound_nodes:  # one for each time that it is called
+            for tensor in (*node.input_tensors, *node.output_tensors):
+                if None in tensor.shape[1:]:
+                    raise ValueError(
+                        "expected a fixed picture size. "
+                        f"Received: {layer.name} with {tuple(tensor.shape[1:])}"
+                    )
+                numbers += math.prod(tensor.shape[1:])
+    return itemsize * numbers
+
+
 def _leaves(model: keras.Model) -> list[layers.Layer]:
     found: dict[int, layers.Layer] = {}
     for layer in model.layers:

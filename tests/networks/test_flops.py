@@ -59,6 +59,26 @@ def test_models_without_shapes_are_refused():
 
     with pytest.raises(ValueError, match="no symbolic output"):
         networks.flops(Subclassed())
+    with pytest.raises(ValueError, match="no symbolic output"):
+        networks.traffic(Subclassed())
     inputs = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match="fixed picture size"):
         networks.flops(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))
+    with pytest.raises(ValueError, match="fixed picture size"):
+        networks.traffic(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))
+
+
+def test_traffic_is_what_every_layer_reads_and_writes():
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(3, 3, padding="same")(inputs)  # reads 32 numbers, writes 48
+    x = layers.Add()([x, layers.ReLU()(x)])  # ReLU: 48 and 48; Add: 96 and 48
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))  # 48 and 3
+    numbers = (32 + 48) + (48 + 48) + (96 + 48) + (48 + 3)
+    assert networks.traffic(model) == 4 * numbers
+    assert networks.traffic(model, itemsize=2) == 2 * numbers
+
+
+def test_a_layer_that_is_called_twice_moves_twice():
+    inputs = keras.Input((5,))
+    relu = layers.ReLU()
+    assert networks.traffic(keras.Model(inputs, relu(relu(inputs)))) == 4 * 2 * (5 + 5)

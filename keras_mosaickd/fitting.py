@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_mosaickd import callbacks, teachers
 from keras_mosaickd.checkpoints import Checkpoint, newest_intact
-from keras_mosaickd.data import evaluation_arrays
+from keras_mosaickd.data.streams import validation_stream
 from keras_mosaickd.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.evaluation import EVALUATION_BATCH
 from keras_mosaickd.label_free import SCORE, LabelFreeAgreement
@@ -62,10 +62,7 @@ def _validation(experiment):
     batch = max(1, min(EVALUATION_BATCH[experiment.config.task], size) // replicas) * replicas
     while batch > replicas and 0 < size % batch < replicas:
         batch -= replicas
-    return {
-        "validation_data": evaluation_arrays(experiment.domain_test),
-        "validation_batch_size": batch,
-    }
+    return validation_stream(experiment.domain_test, batch)
 
 
 def _callbacks(experiment, run, images, stop):

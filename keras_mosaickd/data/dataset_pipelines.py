@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_mosaickd.data.pipelines import ahead, unit_range
+from keras_mosaickd.data.pipelines import AHEAD, ahead, unit_range
 from keras_mosaickd.data.plan import EpochCounter, default_padding, positive
 from keras_mosaickd.errors import InputError
 
@@ -60,7 +60,7 @@ def mosaic_from_dataset(
         if augment:
             student = student.enumerate().map(
                 lambda number, images: augmented(number, images, keys[2]),
-                num_parallel_calls=tf.data.AUTOTUNE,
+                num_parallel_calls=AHEAD,
             )
         return tf.data.Dataset.zip((patches, student)).take(steps)
 

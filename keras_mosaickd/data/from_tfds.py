@@ -139,6 +139,7 @@ def _dataset(builder: Any, split: str, feature: str) -> Any:
         read_config=tfds.ReadConfig(try_autocache=False),
     )
     options = tf.data.Options()
+    options.autotune.enabled = False  # see pipelines.untuned
     # Threads of its own: read inside another tf.data pipeline it would wait for that one's.
     options.threading.private_threadpool_size = os.cpu_count() or 1
     return dataset.map(lambda example: example[feature]).with_options(options)

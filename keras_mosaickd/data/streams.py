@@ -15,6 +15,7 @@ import numpy as np
 from keras_mosaickd.data.arrays import MosaicBatches, SupervisedBatches
 from keras_mosaickd.data.folder import FolderImages
 from keras_mosaickd.data.forward import ForwardImages
+from keras_mosaickd.data.sources import evaluation_arrays
 from keras_mosaickd.errors import InputError
 
 # Floats are checked whole up to this many pictures, beyond it on as many spread evenly.
@@ -127,6 +128,24 @@ def supervised_stream(
     from keras_mosaickd.data.pipelines import batches_dataset
 
     return batches_dataset(batches)
+
+
+def validation_stream(pictures: Any, batch_size: int) -> dict[str, Any]:
+    """One split as the validation data of `fit`, in the stored order.
+
+    Args:
+        pictures: `Pictures`, with labels or without.
+        batch_size: Pictures at a time, over all devices.
+
+    Returns:
+        The arguments `validation_data` and, where that is arrays, `validation_batch_size`.
+    """
+    arrays = tuple(array for array in evaluation_arrays(pictures) if array is not None)
+    if keras.backend.backend() != "tensorflow":
+        return {"validation_data": arrays, "validation_batch_size": batch_size}
+    from keras_mosaickd.data.pipelines import arrays_dataset
+
+    return {"validation_data": arrays_dataset(arrays, batch_size)}
 
 
 def checked_images(images: Any) -> Any:

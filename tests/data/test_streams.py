@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mosaickd.data import load, mosaic_stream, supervised_stream
+from keras_mosaickd.data import Pictures, load, mosaic_stream, supervised_stream
 from keras_mosaickd.data.arrays import MosaicBatches, SupervisedBatches
+from keras_mosaickd.data.streams import validation_stream
 from keras_mosaickd.errors import InputError
 
 POOL = np.random.default_rng(1).integers(0, 256, (90, 8, 8, 1), dtype=np.uint8)
@@ -187,3 +188,36 @@ def test_arrays_need_no_tensorflow(tmp_path):
         check=True,
         cwd=Path(__file__).parents[2],
     )
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize("steps", [2, 20])
+def test_no_stream_is_autotuned(steps):
+    """An autotuned one makes the end of every epoch wait, see `pipelines.untuned`."""
+    import tensorflow as tf
+
+    images = np.zeros((8, 8, 8, 3), "uint8")
+    pictures = Pictures(images, np.zeros(8, "int64"), ("a", "b"), "zeros", "test", flip=False)
+    dataset = tf.data.Dataset.from_tensor_slices(images)
+    for stream in (
+        mosaic_stream(images, 2, steps_per_epoch=steps),
+        mosaic_stream(dataset, 2, steps_per_epoch=steps),
+        supervised_stream(images, None, 2, steps_per_epoch=steps),
+        validation_stream(pictures, 2)["validation_data"],
+    ):
+        assert stream.options().autotune.enabled is False
+
+
+def test_validation_is_every_picture_once_in_order():
+    images = np.arange(7 * 4, dtype="uint8").reshape(7, 2, 2, 1)
+    pictures = Pictures(images, np.arange(7), tuple("abcdefg"), "seven", "test", flip=False)
+    given = validation_stream(pictures, 3)
+    data = given["validation_data"]
+    if keras.backend.backend() == "tensorflow":
+        batches = list(data.as_numpy_iterator())
+        assert [len(x) for x, _ in batches] == [3, 3, 1] == [3] * (len(data) - 1) + [1]
+        data = [np.concatenate(part) for part in zip(*batches, strict=True)]
+    else:
+        assert given["validation_batch_size"] == 3
+    np.testing.assert_allclose(data[0], images / np.float32(255), rtol=1e-6)
+    np.testing.assert_array_equal(data[1], np.arange(7))

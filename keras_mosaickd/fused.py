@@ -42,6 +42,7 @@ class Fused:
         self._inference: dict[int, Callable] = {}
         if not isinstance(network, keras.Function):
             return
+        self._nodes = _schedule(network)
         followers = _followers(network)
         for layer in network.layers:
             if id(layer) in self._inference:
@@ -79,13 +80,37 @@ class Fused:
                 return lambda *args, **kwargs: layer(*args, **{**kwargs, "training": training})
             return layer
 
-        # What a functional model's call does, with other functions in the place of some layers.
-        return self.network._run_through_graph(
-            ops.convert_to_tensor(inputs), operation_fn=operation
-        )
+        # What a functional model's call does, with other functions in the place of some layers, and
+        # with every tensor dropped after its last use: where nothing is differentiated, PyTorch
+        # would hold the outputs of all layers to the end.
+        known = dict(zip(map(id, self.network.inputs), keras.tree.flatten(inputs), strict=True))
+        for node, dropped in self._nodes:
+            args, kwargs = node.arguments.fill_in(known)
+            outputs = keras.tree.flatten(operation(node.operation)(*args, **kwargs))
+            del args, kwargs
+            known |= zip(map(id, node.outputs), outputs, strict=True)
+            del outputs
+            for key in dropped:
+                del known[key]
+        found = [known[id(tensor)] for tensor in self.network.outputs]
+        return keras.tree.pack_sequence_as(self.network._outputs_struct, found)
 
 
 # ---- which layers ----------------------------------------------------------------------------
+
+
+def _schedule(network):
+    """The calls of layers in their order, each with the tensors that nobody needs afterwards."""
+    depths = sorted(network._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in network._nodes_by_depth[depth]]
+    nodes = [node for node in nodes if not node.is_input]
+    needed = set(map(id, network.outputs))
+    schedule = []
+    for node in reversed(nodes):
+        tensors = {id(tensor) for tensor in (*node.input_tensors, *node.outputs)}
+        schedule.append((node, tensors - needed))
+        needed |= tensors
+    return schedule[::-1]
 
 
 def _followers(network):
@@ -153,33 +178,31 @@ def _unchanged(x):
 
 def _convolved(layer):
     def call(x):
-        x = _convolve(layer, x, layer.kernel)
-        if not layer.use_bias:
-            return x
-        return ops.add(x, ops.cast(layer.bias, layer.compute_dtype))
+        return _convolve(layer, x, layer.kernel, layer.bias if layer.use_bias else None)
 
     return call
-
-
-def _convolve(layer, x, kernel):
-    """The layer's convolution with a given kernel, in the layer's compute dtype."""
-    return convolution(
-        ops.cast(x, layer.compute_dtype),
-        ops.cast(kernel, layer.compute_dtype),
-        layer.strides,
-        layer.padding,
-        layer.dilation_rate,
-    )
 
 
 def _folded(layer, normalization):
     def call(x):
         scale, shift = _scale_and_shift(normalization)
         bias = shift + layer.bias * scale if layer.use_bias else shift
-        x = _convolve(layer, x, layer.kernel * scale)
-        return ops.add(x, ops.cast(bias, layer.compute_dtype))
+        return _convolve(layer, x, layer.kernel * scale, bias)
 
     return call
+
+
+def _convolve(layer, x, kernel, bias):
+    """The layer's convolution with a given kernel and bias, in the layer's compute dtype."""
+    dtype = layer.compute_dtype
+    return convolution(
+        ops.cast(x, dtype),
+        ops.cast(kernel, dtype),
+        None if bias is None else ops.cast(bias, dtype),
+        layer.strides,
+        layer.padding,
+        layer.dilation_rate,
+    )
 
 
 def _scaled(layer):
@@ -242,7 +265,7 @@ def _upsampled(layer):
         corners = [half for row in rows for half in _halves(row, 1)]
         x = ops.pad(ops.cast(x, layer.compute_dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
         height, width = x.shape[1] - 2, x.shape[2] - 2
-        x = convolution(x, ops.concatenate(corners, axis=-1), (1, 1), "valid", (1, 1))
+        x = convolution(x, ops.concatenate(corners, axis=-1), None, (1, 1), "valid", (1, 1))
         x = ops.reshape(x, (-1, height + 1, width + 1, 2, 2, layer.filters))
         x = ops.stack(
             [

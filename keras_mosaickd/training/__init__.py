@@ -13,9 +13,10 @@
 and calls `alternate(data)`, which a subclass writes once for all backends, from `train_step`.
 `devices()` names what the backend computes on, and `distribution(name)` gives the `Distribution` in
 whose scope networks are built and compiled to train on several of them.
-`convolution(inputs, kernel, strides, padding, dilation_rate)` and `batch_norm(inputs, gamma, beta,
-epsilon)`, of `[batch, height, width, channels]`, are the backend's fastest; the latter normalises
-by the batch and returns `(outputs, mean, variance)`, the variance biased as in Keras.
+`convolution(inputs, kernel, bias, strides, padding, dilation_rate)`, whose bias may be None, and
+`batch_norm(inputs, gamma, beta, epsilon)` are the backend's fastest, on `[batch, height, width,
+channels]`; the latter normalises by the batch and returns `(outputs, mean, variance)`, the variance
+biased as in Keras.
 Nothing in this package knows a loss or a phase.
 """
 

@@ -113,9 +113,10 @@ class _OwnRows(keras.utils.PyDataset):
         return values[jax.process_index() * share : (jax.process_index() + 1) * share]
 
 
-def convolution(inputs, kernel, strides, padding, dilation_rate):
+def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """See `keras_mosaickd.training`."""
-    return keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)
+    outputs = keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)
+    return outputs if bias is None else keras.ops.add(outputs, bias)
 
 
 def batch_norm(inputs, gamma, beta, epsilon):

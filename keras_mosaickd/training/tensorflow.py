@@ -77,9 +77,10 @@ class PhaseTrainer(keras.Model):
 _NO_STRATEGY = tf.distribute.get_strategy()
 
 
-def convolution(inputs, kernel, strides, padding, dilation_rate):
+def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """See `keras_mosaickd.training`."""
-    return keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)
+    outputs = keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)
+    return outputs if bias is None else keras.ops.add(outputs, bias)
 
 
 def batch_norm(inputs, gamma, beta, epsilon):

@@ -30,18 +30,20 @@ class PhaseTrainer(SingleProgramTrainer):
         return torch.no_grad()
 
 
-def convolution(inputs, kernel, strides, padding, dilation_rate):
+def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """See `keras_mosaickd.training`: without the two copies that Keras makes of the inputs.
 
     A permuted view of a channels-last array is what PyTorch calls channels_last, and its fastest
     layout.
     """
     if padding == "same" and tuple(strides) != (1, 1):
-        return keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)
+        outputs = keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)
+        return outputs if bias is None else outputs + bias
     kernel = kernel.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
     outputs = torch.nn.functional.conv2d(
         inputs.permute(0, 3, 1, 2),
         kernel,
+        None if bias is None else keras.ops.convert_to_tensor(bias),
         stride=strides,
         padding=padding,
         dilation=dilation_rate,

@@ -33,6 +33,11 @@ METHODS = {
     "fitnet, hint weight 10": ("fashion_mnist_kd", ["--method=fitnet", "--hint_weight=10"]),
     "data_free": ("fashion_mnist", ["--method=data_free"]),
     "mosaickd": ("fashion_mnist_mosaickd", []),
+    "mosaickd, local weight 0.01": ("fashion_mnist_mosaickd", ["--local_weight=0.01"]),
+    "mosaickd, image, local weight 0.01": (
+        "fashion_mnist_mosaickd",
+        ["--regularizer=image", "--local_weight=0.01"],
+    ),
     "mosaickd, image": ("fashion_mnist_mosaickd", ["--regularizer=image"]),
     "mosaickd, none": ("fashion_mnist_mosaickd", ["--regularizer=none"]),
     "mosaickd, synthetic only": ("fashion_mnist_mosaickd", ["--synthetic_only"]),

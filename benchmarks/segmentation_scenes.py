@@ -33,6 +33,7 @@ METHODS = {
     "kd, temperature 1": ["--method=kd"],
     "kd, temperature 5": ["--method=kd", "--temperature=5"],
     "mosaickd": ["--method=mosaickd"],
+    "mosaickd, local weight 0.01": ["--method=mosaickd", "--local_weight=0.01"],
 }
 
 

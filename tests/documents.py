@@ -18,8 +18,9 @@ _FENCED = re.compile(
 # What makes a block one for the shell: a line that begins with one of the programs below.
 _PROGRAM = r"(?:bin/\w+|keras-mosaickd-[\w-]+|python|pip)"
 _SHELL = re.compile(rf"^ *(?:\w+=\S* )*{_PROGRAM}(?= |$)", re.MULTILINE)
+# One write, so that those in the background do not come between each other's words.
 _STAND_IN = r"""#!/bin/sh
-{ printf '%s\0' "$0" "$@"; printf '\036'; } >> "$COMMANDS"
+printf '%s\0' "$0" "$@" "$(printf '\036')" >> "$COMMANDS"
 """
 
 
@@ -83,7 +84,7 @@ def commands(text: str, folder: Path) -> list[list[str]]:
         ["/bin/sh", "-eu", "-c", text], cwd=folder, env=environment, capture_output=True, text=True
     )
     assert finished.returncode == 0, f"{text}\n{finished.stderr}"
-    records = log.read_bytes().decode().split("\036")[:-1]
+    records = log.read_bytes().decode().split("\036\0")[:-1]
     called = [record.split("\0")[:-1] for record in records]
     return [[program.removeprefix(f"{programs}/"), *rest] for program, *rest in called]
 

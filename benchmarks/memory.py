@@ -14,6 +14,7 @@ from pathlib import Path
 
 import keras
 
+from keras_mosaickd import fitting
 from keras_mosaickd.experiment import Experiment, ExperimentConfig
 
 ROUND = 100
@@ -25,20 +26,18 @@ def resident():
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-class Measured(Experiment):
-    """An experiment that notes its memory after every round, when all else of it is done."""
+def noted(sizes):
+    """Makes every training note its memory after each round, when all else of it is done."""
+    usual = fitting._callbacks
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.sizes = []
+    def note(epoch, logs):
+        sizes.append(resident())
+        print(f"{(epoch + 1) * ROUND:5} iterations: {sizes[-1]:7.1f} MB", flush=True)
 
-    def _callbacks(self, *arguments):
-        def note(epoch, logs):
-            self.sizes.append(resident())
-            print(f"{(epoch + 1) * ROUND:5} iterations: {self.sizes[-1]:7.1f} MB", flush=True)
+    def with_note(*arguments):
+        return [*usual(*arguments), keras.callbacks.LambdaCallback(on_epoch_end=note)]
 
-        watch = keras.callbacks.LambdaCallback(on_epoch_end=note)
-        return [*super()._callbacks(*arguments), watch]
+    fitting._callbacks = with_note
 
 
 def main():
@@ -46,8 +45,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--iterations", type=int, default=2000)
     rounds = parser.parse_args().iterations // ROUND
+    sizes: list[float] = []
+    noted(sizes)
     with tempfile.TemporaryDirectory() as folder:
-        experiment = Measured(
+        experiment = Experiment(
             ExperimentConfig(
                 dataset="digits[0-4]",
                 ood="digits[5-9]",
@@ -66,7 +67,7 @@ def main():
         )
         experiment.check()
         experiment.train()
-    warm, last = experiment.sizes[200 // ROUND - 1], experiment.sizes[-1]
+    warm, last = sizes[200 // ROUND - 1], sizes[-1]
     growth = last / warm - 1
     print(f"{keras.backend.backend()}: {warm:.1f} MB to {last:.1f} MB, growth {growth:.2%}")
     sys.exit(0 if growth < 0.02 else 1)

@@ -104,7 +104,9 @@ def main():
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        again = tf.data.Dataset.from_tensors(element).repeat(options.iterations)
+        from keras_mosaickd.data.pipelines import untuned
+
+        again = untuned(tf.data.Dataset.from_tensors(element).repeat(options.iterations))
     sides = {
         "stream": lambda: model.fit(stream, verbose=0, shuffle=False),
         "again": lambda: model.fit(again, verbose=0, shuffle=False),

@@ -4,13 +4,12 @@
 
 - Inference: a convolution and the BatchNorm that directly follows it are one convolution, whose
   kernel is scaled by BatchNorm's factor. The product is taken anew in each call (a few million
-  multiplications beside 10^11), so that there is no copy to grow stale or to be saved. Any other
-  BatchNorm is one multiplication and one addition.
-- Nearest up-sampling by 2 and the 3×3 convolution that follows are one 2×2 convolution of the
-  small picture with four times the filters, since a pixel of the large one sees at most 2×2
-  different pixels of the small one: 0.56 of the multiplications from 8×8, 0.50 from 16×16.
-- Convolutions and BatchNorm in training mode are the backend's own (`training.convolution`,
-  `training.batch_norm`), where Keras's take more passes.
+  multiplications beside 10^11), so that there is no copy to grow stale or to be saved.
+- Nearest up-sampling by 2 and the 3×3 convolution that follows are one transposed convolution of
+  the small picture, since a pixel of the large one sees at most 2×2 different pixels of the small
+  one: 4 multiplications in the place of 9.
+- Convolutions, BatchNorm, ReLU and addition are the backend's own (`keras_mosaickd.operations`),
+  where Keras's take more passes, or much Python on PyTorch.
 
 Networks that are not functional are called as they are, and so is every other layer.
 """
@@ -18,12 +17,19 @@ Networks that are not functional are called as they are, and so is every other l
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import keras
 from keras import layers, ops
 
-from keras_mosaickd.training import batch_norm, convolution
+from keras_mosaickd.operations import (
+    batch_norm,
+    convolution,
+    doubling_convolution,
+    fixed_batch_norm,
+    leaky_relu,
+)
 
 
 class Fused:
@@ -58,9 +64,8 @@ class Fused:
                     self._inference[id(layer)] = _folded(layer, follower)
                     self._inference[id(follower)] = _unchanged
                     self._training[id(follower)] = _normalized(follower)
-                elif layer.use_bias and type(follower) is layers.LeakyReLU:
-                    self._training[id(follower)] = _leaky(follower)
-                    self._inference[id(follower)] = _leaky(follower)
+            elif (simple := _simple(layer)) is not None:
+                self._training[id(layer)] = self._inference[id(layer)] = simple
             elif _is_doubling(layer) and _is_small_convolution(follower):
                 for table in (self._training, self._inference):
                     table[id(layer)] = _unchanged
@@ -74,7 +79,7 @@ class Fused:
 
         def operation(layer):
             if id(layer) in replaced:
-                # The graph gives BatchNorm a mask=None; pictures have no mask.
+                # The graph gives some layers a mask=None; pictures have no mask.
                 return lambda x, mask=None: replaced[id(layer)](x)
             if getattr(layer, "_call_has_training_arg", False):
                 return lambda *args, **kwargs: layer(*args, **{**kwargs, "training": training})
@@ -185,7 +190,11 @@ def _convolved(layer):
 
 def _folded(layer, normalization):
     def call(x):
-        scale, shift = _scale_and_shift(normalization)
+        # BatchNorm in inference mode as x * scale + shift.
+        scale = normalization.gamma * ops.rsqrt(
+            normalization.moving_variance + normalization.epsilon
+        )
+        shift = normalization.beta - normalization.moving_mean * scale
         bias = shift + layer.bias * scale if layer.use_bias else shift
         return _convolve(layer, x, layer.kernel * scale, bias)
 
@@ -207,16 +216,16 @@ def _convolve(layer, x, kernel, bias):
 
 def _scaled(layer):
     def call(x):
-        scale, shift = (ops.cast(value, layer.compute_dtype) for value in _scale_and_shift(layer))
-        return ops.cast(x, layer.compute_dtype) * scale + shift
+        return fixed_batch_norm(
+            ops.cast(x, layer.compute_dtype),
+            ops.convert_to_tensor(layer.moving_mean),
+            ops.convert_to_tensor(layer.moving_variance),
+            ops.convert_to_tensor(layer.gamma),
+            ops.convert_to_tensor(layer.beta),
+            layer.epsilon,
+        )
 
     return call
-
-
-def _scale_and_shift(layer):
-    """BatchNorm in inference mode as x * scale + shift."""
-    scale = layer.gamma * ops.rsqrt(layer.moving_variance + layer.epsilon)
-    return scale, layer.beta - layer.moving_mean * scale
 
 
 def _normalized(layer):
@@ -237,52 +246,38 @@ def _normalized(layer):
     return call
 
 
-def _leaky(layer):
-    """LeakyReLU after a convolution with a bias.
-
-    TensorFlow fuses these three although their gradient needs what lies between, finds the graph
-    broken, and then leaves all of it as it is.
-    """
-
-    def call(x):
-        return ops.maximum(x, x * ops.cast(layer.negative_slope, layer.compute_dtype))
-
-    return call
+def _simple(layer):
+    """The function of a layer that has neither variables nor a mode, or None."""
+    dtype = layer.compute_dtype
+    if layer.activity_regularizer is not None:
+        return None
+    if type(layer) is layers.Add:
+        return lambda terms: reduce(ops.add, [ops.cast(term, dtype) for term in terms])
+    if type(layer) is layers.LeakyReLU:
+        return lambda x: leaky_relu(ops.cast(x, dtype), layer.negative_slope)
+    if type(layer) is layers.ReLU:
+        limits = (layer.max_value, layer.negative_slope, layer.threshold)
+        return (lambda x: ops.relu(ops.cast(x, dtype))) if limits == (None, 0.0, 0.0) else None
+    if type(layer) is layers.Activation and layer.activation is keras.activations.relu:
+        return lambda x: ops.relu(ops.cast(x, dtype))
+    return None
 
 
 def _upsampled(layer):
-    """Up-sampling and the 3×3 convolution `layer`, as one convolution of the small picture.
+    """Up-sampling and the 3×3 convolution `layer` behind it, as one transposed convolution.
 
-    Row 2i of the large picture's result sees rows 2i-1, 2i, 2i+1 of it, which are rows i-1, i, i of
-    the small one: a kernel of the rows (k0, k1 + k2). Row 2i+1 sees (i, i, i+1): (k0 + k1, k2). In
-    the result of the padded small picture the former lies at row i, the latter at row i+1. Columns
-    likewise.
+    Nearest up-sampling puts zeros between the pixels and correlates with a 2×2 kernel of ones. That
+    one and the layer's 3×3 kernel are together a kernel of 4×4.
     """
 
     def call(x):
         kernel = ops.cast(layer.kernel, layer.compute_dtype)
-        rows = _halves(kernel, 0)
-        corners = [half for row in rows for half in _halves(row, 1)]
-        x = ops.pad(ops.cast(x, layer.compute_dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
-        height, width = x.shape[1] - 2, x.shape[2] - 2
-        x = convolution(x, ops.concatenate(corners, axis=-1), None, (1, 1), "valid", (1, 1))
-        x = ops.reshape(x, (-1, height + 1, width + 1, 2, 2, layer.filters))
-        x = ops.stack(
-            [
-                ops.stack([x[:, a : a + height, b : b + width, a, b] for b in (0, 1)], axis=3)
-                for a in (0, 1)
-            ],
-            axis=2,
+        rows = ops.pad(kernel, ((1, 0), (0, 0), (0, 0), (0, 0))) + ops.pad(
+            kernel, ((0, 1), (0, 0), (0, 0), (0, 0))
         )
-        return ops.reshape(x, (-1, 2 * height, 2 * width, layer.filters))
+        both = ops.pad(rows, ((0, 0), (1, 0), (0, 0), (0, 0))) + ops.pad(
+            rows, ((0, 0), (0, 1), (0, 0), (0, 0))
+        )
+        return doubling_convolution(ops.cast(x, layer.compute_dtype), both)
 
     return call
-
-
-def _halves(kernel, axis):
-    """The two kernels of 2 that a kernel of 3 is to the even and to the odd pixels."""
-    first, middle, last = (ops.take(kernel, [index], axis=axis) for index in range(3))
-    return (
-        ops.concatenate([first, middle + last], axis=axis),
-        ops.concatenate([first + middle, last], axis=axis),
-    )

@@ -15,7 +15,7 @@ ITERATIONS = 5
 RATES = {
     "student_optimizer": 1e-2,
     "generator_optimizer": 1e-3,
-    "discriminator_optimizer": 1e-2,
+    "discriminator_optimizer": 3e-3,
 }
 
 NETWORKS = {
@@ -112,7 +112,7 @@ def test_five_iterations_equal_the_plain_step():
         history = model.fit(stream, verbose=0).history
         assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == ITERATIONS
         movement = zip(start, values(model.trainable_variables), strict=True)
-        assert max(abs(after - before).max() for before, after in movement) > 0.1
+        assert max(abs(after - before).max() for before, after in movement) > 0.03
         return model, history
 
     (fast, fast_history), (plain, plain_history) = trained(False), trained(True)

@@ -13,43 +13,21 @@
 and calls `alternate(data)`, which a subclass writes once for all backends, from `train_step`.
 `devices()` names what the backend computes on, and `distribution(name)` gives the `Distribution` in
 whose scope networks are built and compiled to train on several of them.
-`convolution(inputs, kernel, bias, strides, padding, dilation_rate)`, whose bias may be None, and
-`batch_norm(inputs, gamma, beta, epsilon)` are the backend's fastest, on `[batch, height, width,
-channels]`; the latter normalises by the batch and returns `(outputs, mean, variance)`, the variance
-biased as in Keras.
 Nothing in this package knows a loss or a phase.
 """
 
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from keras_mosaickd.training.tensorflow import (
-        PhaseTrainer,
-        batch_norm,
-        convolution,
-        devices,
-        distribution,
-    )
+    from keras_mosaickd.training.tensorflow import PhaseTrainer, devices, distribution
 elif keras.backend.backend() == "jax":
-    from keras_mosaickd.training.jax import (
-        PhaseTrainer,
-        batch_norm,
-        convolution,
-        devices,
-        distribution,
-    )
+    from keras_mosaickd.training.jax import PhaseTrainer, devices, distribution
 elif keras.backend.backend() == "torch":
-    from keras_mosaickd.training.torch import (
-        PhaseTrainer,
-        batch_norm,
-        convolution,
-        devices,
-        distribution,
-    )
+    from keras_mosaickd.training.torch import PhaseTrainer, devices, distribution
 else:
     raise ImportError(
         "keras_mosaickd trains on the Keras backends tensorflow, jax and torch. "
         f"Received: KERAS_BACKEND={keras.backend.backend()}"
     )
 
-__all__ = ["PhaseTrainer", "batch_norm", "convolution", "devices", "distribution"]
+__all__ = ["PhaseTrainer", "devices", "distribution"]

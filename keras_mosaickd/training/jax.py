@@ -12,7 +12,7 @@ from keras_mosaickd.training.single_device import (
     SingleProgramTrainer,
 )
 
-__all__ = ["PhaseTrainer", "batch_norm", "convolution", "devices", "distribution"]
+__all__ = ["PhaseTrainer", "devices", "distribution"]
 
 
 class PhaseTrainer(SingleProgramTrainer):
@@ -111,22 +111,6 @@ class _OwnRows(keras.utils.PyDataset):
                 f"the batch must be divisible by the {count} processes. Received: {len(values)}"
             )
         return values[jax.process_index() * share : (jax.process_index() + 1) * share]
-
-
-def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
-    """See `keras_mosaickd.training`."""
-    outputs = keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)
-    return outputs if bias is None else keras.ops.add(outputs, bias)
-
-
-def batch_norm(inputs, gamma, beta, epsilon):
-    """See `keras_mosaickd.training`: XLA makes one loop of it."""
-    wide = keras.ops.cast(inputs, "float32")
-    mean, variance = keras.ops.moments(wide, axes=(0, 1, 2))
-    outputs = keras.ops.batch_normalization(
-        wide, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=epsilon
-    )
-    return keras.ops.cast(outputs, inputs.dtype), mean, variance
 
 
 def devices():

@@ -77,22 +77,6 @@ class PhaseTrainer(keras.Model):
 _NO_STRATEGY = tf.distribute.get_strategy()
 
 
-def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
-    """See `keras_mosaickd.training`."""
-    outputs = keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)
-    return outputs if bias is None else keras.ops.add(outputs, bias)
-
-
-def batch_norm(inputs, gamma, beta, epsilon):
-    """See `keras_mosaickd.training`: one operation, where Keras's take six passes and a cast."""
-    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=inputs, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
-    )
-    # It returns the unbiased variance; Keras's moving variance is the mean of the biased ones.
-    count = tf.cast(tf.size(inputs) // tf.size(mean), variance.dtype)
-    return outputs, mean, variance * (count - 1) / count
-
-
 def devices():
     """Names of the devices that TensorFlow computes on."""
     return [device.name for device in tf.config.list_logical_devices()]

@@ -1,0 +1,43 @@
+"""A few operations in the backend's fastest form, where Keras's take more passes over memory.
+
+All of them take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
+
+- `convolution(inputs, kernel, bias, strides, padding, dilation_rate)`: as `keras.ops.conv`;
+  `bias` may be None.
+- `doubling_convolution(inputs, kernel)`: zeros are put between the pixels of `inputs`, so that it
+  is twice as high and wide, and the result is correlated with `kernel` `[4, 4, in, out]`, whose
+  third row and column lie on the pixel itself (a transposed convolution with the mirrored kernel).
+- `batch_norm(inputs, gamma, beta, epsilon)`: normalises by the batch; returns `(outputs, mean,
+  variance)`, the variance biased as in Keras.
+- `fixed_batch_norm(inputs, mean, variance, gamma, beta, epsilon)`: normalises by given statistics.
+- `leaky_relu(inputs, negative_slope)`.
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from keras_mosaickd.operations.tensorflow import (
+        batch_norm,
+        convolution,
+        doubling_convolution,
+        fixed_batch_norm,
+        leaky_relu,
+    )
+elif keras.backend.backend() == "jax":
+    from keras_mosaickd.operations.jax import (
+        batch_norm,
+        convolution,
+        doubling_convolution,
+        fixed_batch_norm,
+        leaky_relu,
+    )
+else:
+    from keras_mosaickd.operations.torch import (
+        batch_norm,
+        convolution,
+        doubling_convolution,
+        fixed_batch_norm,
+        leaky_relu,
+    )
+
+__all__ = ["batch_norm", "convolution", "doubling_convolution", "fixed_batch_norm", "leaky_relu"]

@@ -25,6 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "optimizers": set(),
     "networks": set(),
     "training": set(),
+    "operations": set(),
     "config": set(),
     "divergence": set(),
     "loading": set(),
@@ -48,7 +49,7 @@ LAYERS: dict[str, set[str]] = {
         "teacher_features",
     },
     "metrics": {"data"},
-    "fused": {"training"},
+    "fused": {"operations"},
     "student_trainer": {
         "data",
         "fused",
@@ -175,15 +176,21 @@ LAYERS: dict[str, set[str]] = {
 
 # The only places that may import TensorFlow. The command line's process loads it quietly, where it
 # is the backend, before Keras does it loudly.
-TENSORFLOW = ("data/", "training/tensorflow.py", "export/", "cli/runner.py")
+TENSORFLOW = (
+    "data/",
+    "training/tensorflow.py",
+    "operations/tensorflow.py",
+    "export/",
+    "cli/runner.py",
+)
 
 # The package must work without TensorFlow and without the backends that were not chosen, so each is
 # imported by a module of its own or inside a function.
 BACKEND_MODULES = {
-    "tensorflow": {"training/tensorflow.py", "data/pipelines.py"},
+    "tensorflow": {"training/tensorflow.py", "operations/tensorflow.py", "data/pipelines.py"},
     "tensorflow_datasets": set(),
-    "jax": {"training/jax.py"},
-    "torch": {"training/torch.py"},
+    "jax": {"training/jax.py", "operations/jax.py"},
+    "torch": {"training/torch.py", "operations/torch.py"},
     **{name: set() for name in ("ai_edge_litert", "onnxruntime", "tf2onnx")},
 }
 

@@ -29,6 +29,7 @@ from keras_mosaickd.operations import (
     doubling_convolution,
     fixed_batch_norm,
     leaky_relu,
+    relu,
 )
 
 
@@ -50,6 +51,12 @@ class Fused:
             return
         self._nodes = _schedule(network)
         followers = _followers(network)
+        # Whose input nobody else sees, and comes from a layer that makes a new tensor.
+        owners = {
+            follower
+            for layer, follower in followers.items()
+            if follower is not None and isinstance(layer, _MAKING)
+        }
         for layer in network.layers:
             if id(layer) in self._inference:
                 continue  # the second one of a pair
@@ -64,7 +71,7 @@ class Fused:
                     self._inference[id(layer)] = _folded(layer, follower)
                     self._inference[id(follower)] = _unchanged
                     self._training[id(follower)] = _normalized(follower)
-            elif (simple := _simple(layer)) is not None:
+            elif (simple := _simple(layer, layer in owners)) is not None:
                 self._training[id(layer)] = self._inference[id(layer)] = simple
             elif _is_doubling(layer) and _is_small_convolution(follower):
                 for table in (self._training, self._inference):
@@ -99,6 +106,9 @@ class Fused:
                 del known[key]
         found = [known[id(tensor)] for tensor in self.network.outputs]
         return keras.tree.pack_sequence_as(self.network._outputs_struct, found)
+
+
+_MAKING = (layers.Conv2D, layers.BatchNormalization)
 
 
 # ---- which layers ----------------------------------------------------------------------------
@@ -246,7 +256,7 @@ def _normalized(layer):
     return call
 
 
-def _simple(layer):
+def _simple(layer, may_overwrite):
     """The function of a layer that has neither variables nor a mode, or None."""
     dtype = layer.compute_dtype
     if layer.activity_regularizer is not None:
@@ -254,13 +264,13 @@ def _simple(layer):
     if type(layer) is layers.Add:
         return lambda terms: reduce(ops.add, [ops.cast(term, dtype) for term in terms])
     if type(layer) is layers.LeakyReLU:
-        return lambda x: leaky_relu(ops.cast(x, dtype), layer.negative_slope)
+        return lambda x: leaky_relu(ops.cast(x, dtype), layer.negative_slope, may_overwrite)
     if type(layer) is layers.ReLU:
         limits = (layer.max_value, layer.negative_slope, layer.threshold)
-        return (lambda x: ops.relu(ops.cast(x, dtype))) if limits == (None, 0.0, 0.0) else None
-    if type(layer) is layers.Activation and layer.activation is keras.activations.relu:
-        return lambda x: ops.relu(ops.cast(x, dtype))
-    return None
+        is_relu = limits == (None, 0.0, 0.0)
+    else:
+        is_relu = type(layer) is layers.Activation and layer.activation is keras.activations.relu
+    return (lambda x: relu(ops.cast(x, dtype), may_overwrite)) if is_relu else None
 
 
 def _upsampled(layer):

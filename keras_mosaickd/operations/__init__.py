@@ -10,7 +10,8 @@ All of them take and give `[batch, height, width, channels]`, in the dtype of `i
 - `batch_norm(inputs, gamma, beta, epsilon)`: normalises by the batch; returns `(outputs, mean,
   variance)`, the variance biased as in Keras.
 - `fixed_batch_norm(inputs, mean, variance, gamma, beta, epsilon)`: normalises by given statistics.
-- `leaky_relu(inputs, negative_slope)`.
+- `relu(inputs, may_overwrite)`, `leaky_relu(inputs, negative_slope, may_overwrite)`: may_overwrite
+  says that nobody else sees `inputs`.
 """
 
 import keras
@@ -22,6 +23,7 @@ if keras.backend.backend() == "tensorflow":
         doubling_convolution,
         fixed_batch_norm,
         leaky_relu,
+        relu,
     )
 elif keras.backend.backend() == "jax":
     from keras_mosaickd.operations.jax import (
@@ -30,6 +32,7 @@ elif keras.backend.backend() == "jax":
         doubling_convolution,
         fixed_batch_norm,
         leaky_relu,
+        relu,
     )
 else:
     from keras_mosaickd.operations.torch import (
@@ -38,6 +41,14 @@ else:
         doubling_convolution,
         fixed_batch_norm,
         leaky_relu,
+        relu,
     )
 
-__all__ = ["batch_norm", "convolution", "doubling_convolution", "fixed_batch_norm", "leaky_relu"]
+__all__ = [
+    "batch_norm",
+    "convolution",
+    "doubling_convolution",
+    "fixed_batch_norm",
+    "leaky_relu",
+    "relu",
+]

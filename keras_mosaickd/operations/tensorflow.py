@@ -41,7 +41,12 @@ def fixed_batch_norm(inputs, mean, variance, gamma, beta, epsilon):
     ).y
 
 
-def leaky_relu(inputs, negative_slope):
+def relu(inputs, may_overwrite):
+    """As TensorFlow's, which sees for itself what it may overwrite."""
+    return tf.nn.relu(inputs)
+
+
+def leaky_relu(inputs, negative_slope, may_overwrite):
     """Written out.
 
     TensorFlow fuses a convolution, its bias and its own LeakyRelu although their gradient needs

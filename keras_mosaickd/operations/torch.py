@@ -47,7 +47,15 @@ def fixed_batch_norm(inputs, mean, variance, gamma, beta, epsilon):
     return torch.addcmul(shift.to(inputs.dtype), inputs, scale.to(inputs.dtype))
 
 
-leaky_relu = functional.leaky_relu
+def relu(inputs, may_overwrite):
+    """In place where nothing is differentiated: a view would cost more in the gradient."""
+    return functional.relu(inputs, inplace=may_overwrite and not torch.is_grad_enabled())
+
+
+def leaky_relu(inputs, negative_slope, may_overwrite):
+    """In place as `relu`."""
+    in_place = may_overwrite and not torch.is_grad_enabled()
+    return functional.leaky_relu(inputs, negative_slope, inplace=in_place)
 
 
 def _laid_out(kernel):

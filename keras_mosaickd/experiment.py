@@ -1,6 +1,7 @@
 """One experiment from plain settings: teacher, selection, distillation, evaluation, export."""
 
 import functools
+import math
 
 from keras_mosaickd import checks, cost, fitting, methods, outcome, teachers
 from keras_mosaickd.checkpoints import StopSignals
@@ -170,9 +171,20 @@ class Experiment(Preparation):
         if self.config.method in OUT_OF_DOMAIN:
             selection = self.select(teacher)
             print(selection.describe())
+            self._warn_of_certainty(selection.kept_mean, teacher.output_shape[-1])
             run.write_json(SELECTION, selection.summary())
             selected = selection.images
         return methods.training_pictures(self, teacher, selected)
+
+    def _warn_of_certainty(self, entropy, classes):
+        """No teacher is certain of nearly all pictures of other things that it sees well."""
+        most = math.log(classes)
+        if entropy < 0.01 * most:
+            print(
+                f"Warning: the teacher is certain of nearly all of these pictures (mean entropy "
+                f"{entropy:.4f} of at most {most:.4f} nats). Is --teacher_input="
+                f"{self.config.teacher_input} what it takes?"
+            )
 
 
 # check() and then train() of the same settings share what was loaded and built.

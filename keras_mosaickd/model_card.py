@@ -22,12 +22,27 @@ from keras_mosaickd.run_directory import (
     RunDirectory,
 )
 
-_METRICS = (
+# Of metrics.json, by the pictures that they are about.
+_TESTED = (
     ("student_accuracy", "accuracy of the student"),
     ("student_mean_iou", "mean IoU of the student"),
     ("student_agreement", "agreement of the student with the teacher"),
     ("teacher_accuracy", "accuracy of the teacher"),
     ("teacher_mean_iou", "mean IoU of the teacher"),
+)
+_WITHOUT_LABELS = (
+    ("held_out_agreement", "agreement on the held-out out-of-domain pictures"),
+    ("held_out_agreement_lowest", "there, of the class where it is lowest"),
+    ("synthetic_agreement", "agreement on fresh synthetic pictures"),
+    ("synthetic_agreement_lowest", "there, of the class where it is lowest"),
+    ("label_free_agreement", "mean of the two agreements"),
+)
+_LABELLED = (
+    ("eval_student_accuracy", "accuracy of the student"),
+    ("eval_student_mean_iou", "mean IoU of the student"),
+    ("eval_student_agreement", "agreement of the student with the teacher"),
+    ("eval_teacher_accuracy", "accuracy of the teacher"),
+    ("eval_teacher_mean_iou", "mean IoU of the teacher"),
 )
 _SIZES = (("parameters", "{:,}"), ("bytes", "{:,}"), ("latency_ms", "{:.2f}"))
 
@@ -89,17 +104,35 @@ def _summary(metrics: Mapping[str, Any]) -> str:
 
 
 def _numbers(metrics: Mapping[str, Any]) -> str:
-    data = metrics.get("dataset")
-    rows = [
-        (title, f"{metrics[key]:.4f}")
-        for key, title in _METRICS
-        if isinstance(metrics.get(key), int | float)
-    ]
+    data, epoch = metrics.get("dataset"), metrics.get("exported_epoch")
     blocks = ["## How good it is"]
-    if rows:
-        where = f" on the test pictures of `{data}`" if data else ""
-        blocks.append(f"After the last epoch{where}, one run, fractions of 1:")
-        blocks.append(_table(("", "value"), rows))
+    if metrics.get("verdict"):
+        blocks.append(str(metrics["verdict"]))
+    if epoch is not None:
+        blocks.append(f"The student after epoch {epoch + 1}, one run, fractions of 1.")
+    held_out = metrics.get("held_out_pictures")
+    groups = (
+        # Without a data set the validation pictures are the held-out ones, which follow.
+        (f"On the test pictures of `{data}`:", _TESTED if data else ()),
+        (
+            "Without labels"
+            + (f", {held_out:,} pictures held out:" if held_out is not None else ":"),
+            _WITHOUT_LABELS,
+        ),
+        (
+            f"On the {metrics.get('eval_pictures', 0):,} labelled pictures of "
+            f"`{metrics.get('eval')}`, which chose nothing:",
+            _LABELLED,
+        ),
+    )
+    for title, names in groups:
+        rows = [
+            (text, f"{metrics[key]:.4f}")
+            for key, text in names
+            if isinstance(metrics.get(key), int | float)
+        ]
+        if rows:
+            blocks += [title, _table(("", "value"), rows)]
     sizes = []
     for part in ("teacher", "student"):
         known = [(metrics.get(f"{part}_{name}"), form) for name, form in _SIZES]
@@ -139,12 +172,13 @@ def _use(metrics: Mapping[str, Any]) -> str:
         "data_free": "synthetic pictures alone, without a label",
         "mosaickd": f"synthetic pictures and those of `{pool}`, without a label",
     }.get(str(method), f"the pictures of `{pool}`, without a label")
+    is_smaller = metrics.get("student_parameters", 0) < metrics.get("teacher_parameters", 1)
+    use = "where the teacher itself is too large or too slow" if is_smaller else "in its place"
     return "\n".join(
         [
             "## Intended use and limits",
             "",
-            "- For the pictures that the teacher was made for, where the teacher itself is too "
-            "large or too slow.",
+            f"- For the pictures that the teacher was made for, {use}.",
             f"- It learned from {origin}.",
             "- It inherits the teacher's errors and biases, and adds its own where the two "
             "disagree. The teacher's data and licence bind the student too.",

@@ -20,9 +20,14 @@ USES = (
     ),
     (
         0.0,
-        "Expected use: none yet. It imitates the teacher badly: try more updates, more varied "
-        "pictures or a larger student.",
+        "Expected use: none yet. It imitates the teacher badly: try more updates{larger} or more "
+        "varied pictures.",
     ),
+)
+BLIND = (
+    "Expected use: none yet. The teacher sees only {seen} of its {classes} classes in all these "
+    "pictures, so that agreement on them says little: look at the teacher's declared input first "
+    "(--teacher_input), then for more varied pictures."
 )
 KINDS = {"held_out": "held-out out-of-domain pictures", "synthetic": "synthetic pictures"}
 
@@ -43,18 +48,29 @@ def verdict(metrics):
     shares = [f"{metrics[f'{kind}_agreement']:.1%} of the {KINDS[kind]}" for kind in kinds]
     gap = metrics[f"{kinds[0]}_calibration_gap"]
     sure = "as sure as it is right" if abs(gap) < 0.05 else "too sure" if gap > 0 else "too unsure"
-    seen, classes = metrics[f"{kinds[0]}_classes_seen"], len(metrics["class_names"])
-    one_sided = f" The teacher sees only {seen} of its {classes} classes in the {KINDS[kinds[0]]}."
+    classes = len(metrics["class_names"])
+    seen = {kind: metrics[f"{kind}_classes_seen"] for kind in kinds}
+    first = seen[kinds[0]]
+    one_sided = f" The teacher sees only {first} of its {classes} classes in the {KINDS[kinds[0]]}."
     lowest = min(metrics[f"{kind}_agreement"] for kind in kinds)
     return " ".join(
         [
             f"The student has {student:,} parameters, the teacher {teacher:,}: {_factor(metrics)}.",
             f"It agrees with the teacher on {' and '.join(shares)}, and is {sure} "
-            f"(confidence minus agreement {gap:+.2f})." + (one_sided if 2 * seen < classes else ""),
-            next(use for least, use in USES if lowest >= least),
+            f"(confidence minus agreement {gap:+.2f})."
+            + (one_sided if 2 * first < classes else ""),
+            _use(metrics, lowest, max(seen.values()), classes),
             "How it does on the teacher's own kind of pictures is not known without some of them.",
         ]
     )
+
+
+def _use(metrics, lowest, seen, classes):
+    if 2 * seen < classes:
+        return BLIND.format(seen=seen, classes=classes)
+    is_smaller = metrics["student_parameters"] < metrics["teacher_parameters"]
+    use = next(use for least, use in USES if lowest >= least)
+    return use.format(larger=", a larger student" if is_smaller else "")
 
 
 def _factor(metrics):

@@ -33,7 +33,7 @@ LAYERS: dict[str, set[str]] = {
     "layer_maps": set(),
     "import_weights": {"layer_maps", "networks"},
     "teacher_outputs": set(),
-    "data": {"losses"},
+    "data": {"losses", "teacher_outputs"},
     "event_files": {"pictures"},
     "callbacks": {"event_files", "pictures"},
     "export": {"loading", "networks", "quality"},

@@ -198,7 +198,7 @@ def metrics(held_out, synthetic=None, gap=0.0, **others):
         "class_names": list("abcdefghij"),
     }
     if synthetic is not None:
-        found["synthetic_agreement"] = synthetic
+        found |= {"synthetic_agreement": synthetic, "synthetic_classes_seen": 10}
     return {**found, **others}
 
 
@@ -225,7 +225,23 @@ def test_the_verdict_says_what_confidence_is_worth():
 
 
 def test_the_verdict_says_when_the_pictures_are_one_sided():
-    assert "sees only 3 of its 10 classes" in verdict(metrics(0.99, held_out_classes_seen=3))
+    one_sided = verdict(metrics(0.99, 0.99, held_out_classes_seen=3))
+    assert "sees only 3 of its 10 classes" in one_sided and "in the teacher's place" in one_sided
     assert "sees only" not in verdict(metrics(0.99, held_out_classes_seen=5))
+
+
+def test_what_a_blind_teacher_agrees_to_is_worth_nothing():
+    for blind in (
+        metrics(0.99, held_out_classes_seen=4),
+        metrics(0.99, 0.99, held_out_classes_seen=1, synthetic_classes_seen=2),
+    ):
+        text = verdict(blind)
+        assert "Expected use: none yet" in text and "--teacher_input" in text
+    assert "--teacher_input" not in verdict(metrics(0.99, held_out_classes_seen=5))
+
+
+def test_a_student_larger_than_its_teacher_is_not_told_to_grow():
+    assert "a larger student" in verdict(metrics(0.1))
+    assert "larger" not in verdict(metrics(0.1, student_parameters=2000))
     larger = verdict(metrics(0.9, student_parameters=2000))
     assert "2.0 times more" in larger

@@ -191,6 +191,42 @@ def test_card_of_a_run_without_labels_or_selection(run):
         model_card.text(run)
 
 
+def test_card_says_how_good_a_student_is_without_labels(run):
+    known = ("method", "teacher", "student", "student_agreement")
+    run.write_json(
+        "metrics.json",
+        {name: METRICS[name] for name in known}
+        | {
+            "student_parameters": 20,
+            "teacher_parameters": 10,
+            "exported_epoch": 8,
+            "verdict": "Expected use: a first filter.",
+            "held_out_pictures": 60,
+            "held_out_agreement": 0.9333,
+            "synthetic_agreement": 0.792,
+            "label_free_agreement": 0.8627,
+            "eval": "folder:labelled",
+            "eval_pictures": 1397,
+            "eval_student_accuracy": 0.869,
+            "eval_student_agreement": 0.866,
+        },
+    )
+    card = model_card.text(run)
+    for line in (
+        "Expected use: a first filter.",
+        "The student after epoch 9, one run, fractions of 1.",
+        "Without labels, 60 pictures held out:",
+        "| agreement on the held-out out-of-domain pictures | 0.9333 |",
+        "| agreement on fresh synthetic pictures | 0.7920 |",
+        "| mean of the two agreements | 0.8627 |",
+        "On the 1,397 labelled pictures of `folder:labelled`, which chose nothing:",
+        "| accuracy of the student | 0.8690 |",
+        "- For the pictures that the teacher was made for, in its place.",
+    ):
+        assert line in card.splitlines(), line
+    assert "test pictures" not in card
+
+
 def test_table_is_aligned():
     small = {**EXPORT, "format": "litert_int8", "bytes": 9, "agreement": 0.5}
     lines = shipping.table([EXPORT, small]).splitlines()

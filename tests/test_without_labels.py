@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 
 import keras
@@ -13,6 +14,7 @@ from keras import layers
 from PIL import Image
 
 from keras_mosaickd.cli import evaluate, runner, sample, train
+from keras_mosaickd.experiment import Experiment, ExperimentConfig
 
 SHORT = ["--batch_size=8", "--student_updates=8", "--student_steps=2", "--evaluations=2"]
 NAMES = ("cat", "dog", "emu")
@@ -96,6 +98,14 @@ def test_the_run_has_no_data_set_and_knows_the_teacher(finished):
     assert "--dataset=\n" in (finished / "flags.txt").read_text()
     assert metrics["compression"] == metrics["teacher_parameters"] / metrics["student_parameters"]
     assert metrics["verdict"].startswith("The student has ")
+    assert metrics["verdict"] in (finished / "model_card.md").read_text()
+
+
+@pytest.mark.parametrize(("entropy", "warns"), [(0.001, True), (0.26, False), (math.nan, False)])
+def test_a_teacher_that_is_certain_of_everything_is_warned_of(entropy, warns, capsys):
+    experiment = Experiment(ExperimentConfig(teacher_input="0-255"))
+    experiment._warn_of_certainty(entropy, classes=10)
+    assert ("--teacher_input=0-255" in capsys.readouterr().out) == warns
 
 
 def test_the_history_has_the_agreement_of_every_epoch(finished):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_mosaickd.data.labels import VOID
-    from keras_mosaickd.data.ood import Selection, entropies, select, top_entropy, weights_hash
+    from keras_mosaickd.data.ood import Selection, entropies, select, teacher_hash, top_entropy
     from keras_mosaickd.data.sources import Pictures, evaluation_arrays, load
     from keras_mosaickd.data.specs import SPECS, parse
     from keras_mosaickd.data.store import stored
@@ -30,7 +30,7 @@ _HOMES = {
     "entropies": "ood",
     "select": "ood",
     "top_entropy": "ood",
-    "weights_hash": "ood",
+    "teacher_hash": "ood",
 }
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
     "stored",
     "supervised_stream",
     "top_entropy",
-    "weights_hash",
+    "teacher_hash",
 ]
 
 

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.data.scores import entropies, weights_hash
+from keras_mosaickd.data.scores import entropies, teacher_hash
 from keras_mosaickd.data.sources import Pictures
 from keras_mosaickd.data.store import cached, read_array, write_array, write_images
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.teacher_outputs import as_logits
 
-__all__ = ["Selection", "check_count", "entropies", "select", "top_entropy", "weights_hash"]
+__all__ = ["Selection", "check_count", "entropies", "select", "top_entropy", "teacher_hash"]
 
 # Part of the key: raise it when scores, ranking or files change their meaning.
-_VERSION = 1
+_VERSION = 2
 _BINS = 12
 _BAR = 40
 
@@ -143,22 +144,21 @@ def select(
     count: int = 0,
     batch_size: int = 256,
     cache_dir: str | Path = "cache",
-    teacher_outputs: str = "logits",
+    teacher_outputs: str = "auto",
     verbose: Any = 0,
 ) -> Selection:
     """Keeps the pictures with the highest teacher entropy (supplement, algorithm 1).
 
-    The result is kept under `cache_dir`/ood, under a key of the teacher's weights, the pictures,
-    their size and `count`; the same call reads it from there.
+    The result is kept under `cache_dir`/ood, under a key of the teacher's layers and weights,
+    the pictures, their size and `count`; the same call reads it from there.
 
     Args:
-        teacher: Keras model from pictures in [0, 1] to logits.
+        teacher: Keras model from pictures in [0, 1] to logits or probabilities.
         pictures: The pool. It is read to its end, so a broken file is found here.
         count: How many to keep (the paper's k); 0 keeps the whole pool.
         batch_size: Pictures at a time.
         cache_dir: Where the selection is kept.
-        teacher_outputs: How the logits come from the teacher's outputs, part of the key: equal
-            weights read in another way have other entropies.
+        teacher_outputs: "logits" or "probabilities" declares what the teacher gives; "auto" looks.
         verbose: As in `keras.Model.predict`.
 
     Returns:
@@ -171,10 +171,10 @@ def select(
     check_count(count, len(pictures))
     if pictures.images.dtype != np.uint8:
         raise InputError(f"expected pictures as uint8. Received: type {pictures.images.dtype}")
+    teacher = as_logits(teacher, teacher_outputs)
     inputs = {
         "version": _VERSION,
-        "teacher": weights_hash(teacher),
-        "teacher_outputs": teacher_outputs,
+        "teacher": teacher_hash(teacher),
         "name": pictures.name,
         "split": pictures.split,
         "content": pictures.fingerprint(),

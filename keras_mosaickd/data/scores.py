@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -88,11 +90,42 @@ def over_pool(model: Any, images: Any, batch_size: int, verbose: Any = 0) -> np.
     return model.predict(data, verbose=verbose)[:size]
 
 
-def weights_hash(model: Any) -> str:
-    """SHA-256 of a model's weights: their order, shapes, types and values, not their names."""
-    digest = hashlib.sha256()
+def teacher_hash(model: Any) -> str:
+    """SHA-256 of what a model computes: its layers with their settings, and its weights.
+
+    Equal weights behind another scaling of the pictures are another teacher. Names do not count:
+    Keras numbers them as layers come into being.
+    """
+    digest = hashlib.sha256(_settings(model).encode())
     for weight in model.weights:
         value = np.ascontiguousarray(ops.convert_to_numpy(weight))
         digest.update(f"{value.shape} {weight.dtype}\n".encode())
         digest.update(value.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _settings(model: Any) -> str:
+    """A model's layers and their settings, with numbers for names."""
+    try:
+        settings = keras.saving.serialize_keras_object(model)
+    except NotImplementedError:  # a model that cannot be saved: no more is known of it
+        return type(model).__qualname__
+    settings.pop("compile_config", None)
+    text = json.dumps(settings, sort_keys=True)
+    for number, name in enumerate(dict.fromkeys(_names(settings))):
+        text = text.replace(json.dumps(name), str(number))
+    return text
+
+
+def _names(settings: Any) -> Iterator[str]:
+    """The names of layers in what Keras made of a model, in their order."""
+    if isinstance(settings, dict):
+        if isinstance(settings.get("name"), str):
+            yield settings["name"]
+        # The name of a precision is no name.
+        if str(settings.get("class_name")).endswith("DTypePolicy"):
+            return
+        settings = list(settings.values())
+    if isinstance(settings, list | tuple):
+        for part in settings:
+            yield from _names(part)

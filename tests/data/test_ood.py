@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_mosaickd.data import Selection, entropies, select, top_entropy, weights_hash
+from keras_mosaickd.data import Selection, entropies, select, teacher_hash, top_entropy
 from keras_mosaickd.data.sources import Pictures
 from keras_mosaickd.errors import InputError
 
@@ -178,7 +178,15 @@ def test_the_same_is_read_and_anything_else_selected_anew(pool, tmp_path):
     assert select(renamed, pool, 20, cache_dir=tmp_path).reused
 
     assert not select(model, pool, 21, cache_dir=tmp_path).reused
-    assert not select(model, pool, 20, cache_dir=tmp_path, teacher_outputs="softmax").reused
+    # The same weights behind another scaling of the pictures are another teacher.
+    darkened = keras.Sequential([keras.Input(model.input_shape[1:]), keras.layers.Rescaling(0.5)])
+    darkened.add(model)
+    assert not select(darkened, pool, 20, cache_dir=tmp_path).reused
+    # Probabilities are not taken for logits.
+    softmax = keras.Sequential([model, keras.layers.Softmax()])
+    np.testing.assert_allclose(
+        select(softmax, pool, 20, cache_dir=tmp_path).entropies, first.entropies, rtol=1e-4
+    )
     other_images = pool.images.copy()
     other_images[0, 0, 0, 0] ^= 1
     for changed in (
@@ -238,13 +246,29 @@ def test_a_broken_picture_is_found_and_named(tmp_path, count):
         select(teacher(), pictures, count, cache_dir=tmp_path / "cache")
 
 
+ONES = {"kernel_initializer": "ones"}
+
+
+def test_the_hash_follows_settings_and_not_names():
+    def hashed(name, **settings):
+        inputs = keras.Input((4,), name=f"{name}_input")
+        dense = keras.layers.Dense(2, name=f"{name}_dense", **{**ONES, **settings})
+        inner = keras.Model(inputs, dense(inputs) * 1.0, name=name)
+        outer = keras.Input((4,), name=f"{name}_outer")
+        return teacher_hash(keras.Model(outer, inner(outer), name=f"{name}_model"))
+
+    assert hashed("one") == hashed("two")
+    assert hashed("one") != hashed("one", activation="relu")
+    assert hashed("one") != hashed("one", dtype="mixed_bfloat16")
+
+
 def test_the_hash_follows_order_shape_type_and_value():
     def hashed(*arrays):
         model = keras.Sequential([keras.Input((2,))])
         layer = keras.layers.Dense(2)
         model.add(layer)
         layer.set_weights(arrays)
-        return weights_hash(model)
+        return teacher_hash(model)
 
     one, two = np.array([[1.0, 2], [3, 4]]), np.array([5.0, 6])
     assert hashed(one, two) == hashed(one, two)

@@ -154,7 +154,7 @@ def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled=""):
     run = RunDirectory(run_dir)
     metrics = run.read_json(METRICS)
     student = _exported(run, trainer)
-    tested = _tested(metrics, student, dataset, labelled, data_dir)
+    tested = _tested(metrics, trainer.teacher, dataset, labelled, data_dir)
     found, kept = {}, {}
     if tested is None:
         print(
@@ -191,7 +191,7 @@ def _exported(run, trainer):
     return student
 
 
-def _tested(metrics, student, dataset, labelled, data_dir):
+def _tested(metrics, teacher, dataset, labelled, data_dir):
     """The `Pictures` to test on, labelled as the run's; None where nothing names any.
 
     Those of the run's own data set are; the classes of any other are matched by their names.
@@ -204,8 +204,8 @@ def _tested(metrics, student, dataset, labelled, data_dir):
     flag, name = ("--eval", labelled) if labelled else ("--dataset", dataset or own)
     if name is None:
         return None
-    tested = read_labelled(name, student.input_shape[1:], data_dir, flag)
-    classes = student.output_shape[-1]
+    tested = read_labelled(name, teacher.input_shape[1:], data_dir, flag)
+    classes = teacher.output_shape[-1]
     if tested.name == own and flag == "--dataset":
         if tested.labels is None or len(tested.class_names) != classes:
             raise InputError(
@@ -220,10 +220,10 @@ def _tested(metrics, student, dataset, labelled, data_dir):
             f"{name}; --eval={name} tests all"
         )
     names, numbers = metrics.get("class_names"), tuple(map(str, range(classes)))
-    if not isinstance(names, list) or len(names) != classes:
-        names = numbers
-    task = "classification" if len(student.output_shape) == 2 else "segmentation"
-    return labelled_as(tested, tuple(names), task, is_named=tuple(names) != numbers, flag=flag)
+    is_whole = isinstance(names, list) and len(names) == classes
+    names = tuple(map(str, names)) if is_whole else numbers
+    task = "classification" if len(teacher.output_shape) == 2 else "segmentation"
+    return labelled_as(tested, names, task, is_named=names != numbers, flag=flag)
 
 
 def footprint(part, network, file=None):

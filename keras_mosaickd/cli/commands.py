@@ -87,7 +87,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "Evaluate a run's student and teacher: accuracy and agreement on labelled pictures, as "
         "fractions of 1; size on disk and latency. The run's metrics.json keeps them.",
-        ("run_dir", "eval", "dataset", "data_dir", "teacher", *_ALWAYS),
+        ("run_dir", "dataset", "eval", "data_dir", "teacher", *_ALWAYS),
         {
             "run_dir": _RUN_DIR,
             "teacher": _RUN_TEACHER,

@@ -8,9 +8,10 @@ import numpy as np
 from keras_mosaickd import callbacks, given_models, pictures
 from keras_mosaickd.checkpoints import newest_intact
 from keras_mosaickd.config import GAMES
-from keras_mosaickd.data import evaluation_arrays, load
+from keras_mosaickd.data import evaluation_arrays, load, parse
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.labelled import labelled_as, read_labelled
 from keras_mosaickd.loading import load_model
 from keras_mosaickd.mosaic_kd import MosaicKD
 from keras_mosaickd.quality import latency_milliseconds
@@ -83,6 +84,9 @@ def load_run(run_dir, teacher=""):
     run = RunDirectory(run_dir)
     if teacher:
         given_models.load(teacher, "--teacher")
+    if not run.path.is_dir():
+        what = "a file" if run.path.exists() else "which does not exist"
+        raise InputError(f"--run_dir must be the directory of a run. Received: {run_dir}, {what}")
     checkpoint = newest_intact(run / CHECKPOINT)
     if checkpoint is None:
         raise InputError(f"--run_dir must hold a run with a checkpoint. Received: {run_dir}")
@@ -100,66 +104,126 @@ def load_game(run_dir, teacher=""):
     return trainer
 
 
-def evaluate(run_dir, dataset="", data_dir="", teacher=""):
-    """Evaluates a finished run's student beside its teacher.
+def compared(teacher, student, pictures):
+    """How well a student does beside its teacher.
 
-    What both cost to store and to run (`footprint`) is kept in the run's `metrics.json`.
+    Args:
+        teacher: Keras model from pictures in [0, 1] to logits `[..., classes]`.
+        student: as `teacher`.
+        pictures: `Pictures` with labels.
+
+    Returns:
+        Dict of `pictures`, their number, `teacher_accuracy`, `student_accuracy`, and
+        `student_agreement`, as fractions of 1; for segmentation the `..._mean_iou` too.
+    """
+    expected, received = (predictions(network, pictures) for network in (teacher, student))
+    return {
+        "pictures": len(pictures),
+        **{f"teacher_{name}": value for name, value in scores_of(expected, pictures).items()},
+        **{f"student_{name}": value for name, value in scores_of(received, pictures).items()},
+        "student_agreement": float(np.mean(expected == received)),
+    }
+
+
+def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled=""):
+    """Evaluates a finished run's exported student beside its teacher.
+
+    The run's `metrics.json` keeps what both cost to store and to run (`footprint`), and what was
+    found on pictures that were named here, as `eval_...` beside `eval`, their name.
 
     Args:
         run_dir: directory of the run.
-        dataset: data set whose test pictures are used; by default the run's.
+        dataset: data set whose test pictures are used; by default the run's, if it has one.
         data_dir: directory of data files.
         teacher: as of `load_run`.
+        labelled: labelled pictures to use instead, named like `--eval` of `bin/train`.
 
     Returns:
-        Dict with accuracies and agreement, as fractions of 1, and the footprint of both.
+        Dict of what `compared` finds, where there are labelled pictures, and of the footprint of
+        both.
 
     Raises:
-        InputError: if the run cannot be loaded or the data set does not fit.
+        InputError: if the run cannot be loaded or the pictures do not fit.
     """
+    if dataset and labelled:
+        raise InputError(
+            "expected --eval or --dataset, not both. "
+            f"Received: --eval={labelled}, --dataset={dataset}"
+        )
     trainer = load_run(run_dir, teacher)
     run = RunDirectory(run_dir)
     metrics = run.read_json(METRICS)
-    if not dataset and metrics.get("dataset") is None and "method" in metrics:
-        raise InputError(
-            "--dataset must name labelled pictures: the run was made without a data set. "
-            "Received: none"
+    student = _exported(run, trainer)
+    tested = _tested(metrics, trainer.teacher, dataset, labelled, data_dir)
+    found, kept = {}, {}
+    if tested is None:
+        print(
+            "Accuracy is not measured: the run was made without a data set. "
+            "--eval=folder:PATH measures it on labelled pictures, one sub-folder for each class"
         )
-    dataset = dataset or metrics.get("dataset")
-    if not isinstance(dataset, str):
-        raise InputError(
-            f"--run_dir must hold a run whose {METRICS} names its dataset. Received: {dataset!r} "
-            f"in {run_dir}"
-        )
-    height, _, channels = trainer.student.input_shape[1:]
-    tested = load(
-        dataset,
-        "test",
-        image_size=height,
-        channels=channels,
-        data_dir=data_dir or None,
-    )
-    if tested.labels is None or len(tested.class_names) != trainer.student.output_shape[-1]:
-        raise InputError(
-            f"--dataset must have the {trainer.student.output_shape[-1]} classes of the run. "
-            f"Received: {tested.name} with {len(tested.class_names)}"
-        )
-    teacher, student = (
-        predictions(network, tested) for network in (trainer.teacher, trainer.student)
-    )
+    else:
+        found = compared(trainer.teacher, student, tested)
+        if dataset or labelled:
+            found = {"eval": tested.name, **{f"eval_{key}": found[key] for key in found}}
+            kept = found
+        else:  # The run has written them down itself.
+            found = {"dataset": tested.name, **found}
     cost = {
         **footprint("teacher", trainer.teacher),
-        **footprint("student", trainer.student, run / STUDENT),
+        **footprint("student", student, run / STUDENT),
     }
-    run.write_json(METRICS, {**metrics, **cost})
-    return {
-        "dataset": tested.name,
-        "pictures": len(tested),
-        **{f"teacher_{name}": value for name, value in scores_of(teacher, tested).items()},
-        **{f"student_{name}": value for name, value in scores_of(student, tested).items()},
-        "student_agreement": float(np.mean(student == teacher)),
-        **cost,
-    }
+    run.write_json(METRICS, {**metrics, **kept, **cost})
+    return {**found, **cost}
+
+
+def _exported(run, trainer):
+    """The student that a run exported, which may be of an earlier epoch than its last one."""
+    last = trainer.student
+    if not (run / STUDENT).is_file():
+        return last
+    student = load_model(run / STUDENT, "the student")
+    shapes = [getattr(student, side, None) for side in ("input_shape", "output_shape")]
+    if shapes != [last.input_shape, last.output_shape]:
+        raise InputError(
+            f"--run_dir must hold a {STUDENT} of its checkpoint, from {last.input_shape} to "
+            f"{last.output_shape}. Received: {run / STUDENT}, from {shapes[0]} to {shapes[1]}"
+        )
+    return student
+
+
+def _tested(metrics, teacher, dataset, labelled, data_dir):
+    """The `Pictures` to test on, labelled as the run's; None where nothing names any.
+
+    Those of the run's own data set are; the classes of any other are matched by their names.
+    """
+    own = metrics.get("dataset")
+    if not isinstance(own, str | None):
+        raise InputError(
+            f"--run_dir must hold a run whose {METRICS} names its dataset. Received: {own!r}"
+        )
+    flag, name = ("--eval", labelled) if labelled else ("--dataset", dataset or own)
+    if name is None:
+        return None
+    tested = read_labelled(name, teacher.input_shape[1:], data_dir, flag)
+    classes = teacher.output_shape[-1]
+    if tested.name == own and flag == "--dataset":
+        if tested.labels is None or len(tested.class_names) != classes:
+            raise InputError(
+                f"--dataset must have the {classes} classes of the run. "
+                f"Received: {tested.name} with {len(tested.class_names)}"
+            )
+        return tested
+    if flag == "--dataset" and parse(name).name == "folder":
+        count = len(load(name, "all"))
+        print(
+            f"--dataset: {len(tested)} of the {count} pictures are tested, the test split of "
+            f"{name}; --eval={name} tests all"
+        )
+    names, numbers = metrics.get("class_names"), tuple(map(str, range(classes)))
+    is_whole = isinstance(names, list) and len(names) == classes
+    names = tuple(map(str, names)) if is_whole else numbers
+    task = "classification" if len(teacher.output_shape) == 2 else "segmentation"
+    return labelled_as(tested, names, task, is_named=names != numbers, flag=flag)
 
 
 def footprint(part, network, file=None):

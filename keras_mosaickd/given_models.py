@@ -53,9 +53,11 @@ def load(text, flag, **arguments):
     if is_saved_model(text):
         return _checked(saved_model(text), text, flag)
     if not os.path.isfile(text):
+        is_path = text.endswith(".keras") or os.sep in text
+        missing = ": no such file" if is_path and not os.path.exists(text) else ""
         raise InputError(
             f"{flag} must be a network's name, a .keras file, the directory of a SavedModel, or "
-            f"module:function. Received: {text}"
+            f"module:function. Received: {text}{missing}"
         )
     return _checked(load_model(text, flag), text, flag)
 

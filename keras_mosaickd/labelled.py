@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_mosaickd.data import load, parse
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
 
@@ -25,19 +26,54 @@ def class_names_of(path, classes):
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        # The operating system's reason alone: its message names the file again.
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"--class_names must be a readable text file. Received: {path} ({error})"
+            f"--class_names must be a readable text file. Received: {path} ({reason})"
         ) from error
     names = tuple(line.strip() for line in text.rstrip().splitlines())
-    if len(names) != classes or len(set(names)) != classes or "" in names:
+    wrong = None
+    if len(names) != classes:
+        wrong = f"with {len(names)} line{'' if len(names) == 1 else 's'} for {classes} classes"
+    elif "" in names:
+        wrong = f"whose line {names.index('') + 1} is empty"
+    elif len(set(names)) != classes:
+        twice = next(name for name in names if names.count(name) > 1)
+        wrong = f"with {twice} on {names.count(twice)} lines"
+    if wrong is not None:
         raise InputError(
             f"--class_names must have {classes} different names, one per line, as many as the "
-            f"teacher has classes. Received: {path} with {len(set(names))} of {len(names)} lines"
+            f"teacher has classes. Received: {path} {wrong}"
         )
     return names
 
 
-def labelled_as(pictures, class_names, task, is_named):
+def read_labelled(name, input_shape, data_dir="", flag="--eval"):
+    """Reads labelled pictures to test on.
+
+    Args:
+        name: data set, as `keras_mosaickd.data.parse` reads it.
+        input_shape: `(height, width, channels)` of the networks.
+        data_dir: directory of data files.
+        flag: the flag that named it: of a folder `--eval` takes every picture. The test split of
+            everything else is taken.
+
+    Returns:
+        `Pictures` as they are labelled there.
+    """
+    is_whole = flag == "--eval" and parse(name, flag).name == "folder"
+    height, _, channels = input_shape
+    return load(
+        name,
+        "all" if is_whole else "test",
+        image_size=height,
+        channels=channels,
+        data_dir=data_dir or None,
+        flag=flag,
+    )
+
+
+def labelled_as(pictures, class_names, task, is_named, flag="--eval"):
     """Labelled pictures with the labels of a teacher, matched by the names of the classes.
 
     Args:
@@ -46,6 +82,7 @@ def labelled_as(pictures, class_names, task, is_named):
         task: "classification" or "segmentation".
         is_named: whether these names were given; where they are numbers only, pictures with
             other names and as many classes are taken to have them in the teacher's order.
+        flag: the flag that named the pictures, for messages.
 
     Returns:
         `Pictures` whose labels are positions in `class_names`; some classes may have none.
@@ -55,7 +92,7 @@ def labelled_as(pictures, class_names, task, is_named):
     """
     if pictures.labels is None or pictures.task != task:
         raise InputError(
-            f"--eval must have labels for --task={task}: of folder:PATH one sub-folder for each "
+            f"{flag} must have labels for --task={task}: of folder:PATH one sub-folder for each "
             f"class. Received: {pictures.name}"
         )
     names = tuple(pictures.class_names)
@@ -63,12 +100,13 @@ def labelled_as(pictures, class_names, task, is_named):
     if not unknown:
         positions = np.array([class_names.index(name) for name in names])
     elif not is_named and len(names) == len(class_names):
-        print(f"--eval: {', '.join(names)} are taken for the teacher's classes in this order")
+        print(f"{flag}: {', '.join(names)} are taken for the teacher's classes in this order")
         positions = np.arange(len(names))
     else:
         raise InputError(
-            "--eval must have classes of the teacher, named as --class_names or --dataset names "
-            f"them. Received: {pictures.name} with {unknown[0]}"
+            f"{flag} must have classes of the teacher, named as --class_names or --dataset of the "
+            f"run names them ({_shortened(class_names)}). "
+            f"Received: {pictures.name} with {unknown[0]}"
         )
     labels = np.asarray(pictures.labels)
     if task == "segmentation":
@@ -76,3 +114,7 @@ def labelled_as(pictures, class_names, task, is_named):
         renamed[: len(positions)] = positions
         return dataclasses.replace(pictures, labels=renamed[labels], class_names=class_names)
     return dataclasses.replace(pictures, labels=positions[labels], class_names=class_names)
+
+
+def _shortened(names):
+    return ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:10])}, ..."

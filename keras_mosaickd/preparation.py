@@ -10,7 +10,7 @@ from keras_mosaickd.config import OUT_OF_DOMAIN
 from keras_mosaickd.data import load, parse, stored
 from keras_mosaickd.data.held_out import hold_out
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.labelled import class_names_of, labelled_as
+from keras_mosaickd.labelled import class_names_of, labelled_as, read_labelled
 from keras_mosaickd.teacher_outputs import as_logits
 from keras_mosaickd.training import distribution
 
@@ -79,9 +79,8 @@ class Preparation:
         """The pictures of `--eval`, labelled with the teacher's classes; None without any."""
         if not self.config.eval:
             return None
-        split = "all" if parse(self.config.eval, "--eval").name == "folder" else "test"
-        height, _, channels = self.input_shape
-        pictures = self._load(self.config.eval, split, "--eval", height, channels)
+        pictures = read_labelled(self.config.eval, self.input_shape, self.config.data_dir)
+        pictures = stored(pictures, self.cache_dir, streams=True)
         is_named = self.has_domain or bool(self.config.class_names)
         return labelled_as(pictures, self.class_names, self.config.task, is_named)
 

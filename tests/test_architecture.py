@@ -103,6 +103,7 @@ LAYERS: dict[str, set[str]] = {
         "config",
         "data",
         "given_models",
+        "labelled",
         "loading",
         "mosaic_kd",
         "pictures",

@@ -153,12 +153,19 @@ def test_class_names(tmp_path):
     file = tmp_path / "names.txt"
     file.write_text("cat\n dog \n\n")
     assert class_names_of(file, 2) == ("cat", "dog")
-    for text, wrong in (("cat\ncat\n", "1 of 2"), ("cat\n", "1 of 1"), ("a\n\nb\n", "3 of 3")):
+    for text, wrong in (
+        ("cat\ncat\n", "with cat on 2 lines"),
+        ("cat\n", "with 1 line for 2 classes"),
+        ("a\n\nb\n", "with 3 lines for 2 classes"),
+        ("\nb\n", "whose line 1 is empty"),
+    ):
         file.write_text(text)
         with pytest.raises(InputError, match=f"2 different names.*{wrong}"):
             class_names_of(file, 2)
-    with pytest.raises(InputError, match="--class_names must be a readable text file"):
+    with pytest.raises(InputError, match="--class_names must be a readable text file") as missing:
         class_names_of(tmp_path / "none.txt", 2)
+    assert str(missing.value).count("none.txt") == 1
+    assert str(missing.value).endswith("(No such file or directory)")
 
 
 def labels(*names):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import sys
 
 import keras
@@ -14,6 +15,7 @@ from keras import layers
 from PIL import Image
 
 from keras_mosaickd.cli import evaluate, runner, sample, train
+from keras_mosaickd.data.folder import decode
 from keras_mosaickd.experiment import Experiment, ExperimentConfig
 
 SHORT = ["--batch_size=8", "--student_updates=8", "--student_steps=2", "--evaluations=2"]
@@ -142,9 +144,6 @@ def test_labelled_pictures_are_kept_apart(finished, place):
     right = []
     for label, name in enumerate(NAMES[:2]):
         for file in (place / "labelled" / name).iterdir():
-            # As data/folder.py reads pictures, by its own means.
-            from keras_mosaickd.data.folder import decode
-
             picture = decode(file, 16, 3)[None].astype("float32")
             right.append(int(np.argmax(model.predict(picture, verbose=0))) == label)
     assert metrics["eval_teacher_accuracy"] == pytest.approx(np.mean(right))
@@ -156,8 +155,119 @@ def test_a_finished_run_is_looked_at_again(finished, tmp_path, capsys, monkeypat
     arguments = [f"--run_dir={finished}", f"--out={tmp_path / 'grid.png'}"]
     assert runner.run(sample.main, "sample", arguments) == 0
     assert (tmp_path / "grid.png").is_file()
-    assert runner.run(evaluate.main, "evaluate", [f"--run_dir={finished}"]) == 2
-    assert "--dataset must name labelled pictures" in capsys.readouterr().err
+
+
+def evaluated(run_dir, capsys, *arguments):
+    """Runs bin/evaluate in this process; returns its exit status, what it printed, its error."""
+    status = runner.run(evaluate.main, "evaluate", [f"--run_dir={run_dir}", *arguments])
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture
+def copied(finished, place, tmp_path, monkeypatch):
+    """A copy of the finished run, without what bin/train found by --eval."""
+    monkeypatch.chdir(place)
+    shutil.copytree(finished, tmp_path / "copied")
+    metrics = {k: v for k, v in metrics_of(finished).items() if not k.startswith("eval")}
+    (tmp_path / "copied" / "metrics.json").write_text(json.dumps(metrics))
+    return tmp_path / "copied"
+
+
+def test_without_labels_size_and_latency_are_measured_all_the_same(copied, capsys):
+    before = metrics_of(copied)
+    status, out, _ = evaluated(copied, capsys)
+    assert status == 0 and "--eval=folder:PATH" in out and "accuracy  " not in out
+    metrics = metrics_of(copied)
+    assert set(metrics) - set(before) == {
+        f"{part}_{what}" for part in ("teacher", "student") for what in ("bytes", "latency_ms")
+    }
+
+
+def test_evaluate_finds_and_keeps_what_the_run_found_by_eval(finished, copied, capsys):
+    status, out, _ = evaluated(copied, capsys, "--eval=folder:labelled")
+    assert status == 0 and "in this order" not in out
+    expected, found = (
+        {k: v for k, v in metrics_of(run_dir).items() if k.startswith("eval")}
+        for run_dir in (finished, copied)
+    )
+    assert found == pytest.approx(expected) and found["eval"] == "folder:labelled"
+    printed = dict(line.split() for line in out.strip().splitlines())
+    assert printed["eval_pictures"] == "10"
+    assert float(printed["eval_student_accuracy"]) == pytest.approx(
+        found["eval_student_accuracy"], abs=1e-5
+    )
+
+
+ANIMALS = ["cow", "ape", "bat"]  # Each is one place further in the alphabet's order.
+
+
+@pytest.fixture(scope="module")
+def animals(place):
+    """Labelled pictures: what the teacher sees for 30, one class further for 15, two for 5."""
+    model = keras.saving.load_model(place / "teacher.keras")
+    for index, file in enumerate(sorted((place / "pictures").iterdir())):
+        seen = int(np.argmax(model.predict(decode(file, 16, 3)[None].astype("float32"), verbose=0)))
+        further = 0 if index < 30 else 1 if index < 45 else 2
+        folder = place / "animals" / ANIMALS[(seen + further) % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / file.name)
+    return "folder:animals"
+
+
+def rename(run_dir, class_names):
+    """Makes the run one of other class names."""
+    metrics = {**metrics_of(run_dir), "class_names": class_names}
+    (run_dir / "metrics.json").write_text(json.dumps(metrics))
+    return metrics
+
+
+def test_classes_are_matched_by_name(copied, animals, capsys):
+    rename(copied, ANIMALS)
+    assert evaluated(copied, capsys, f"--eval={animals}")[0] == 0
+    metrics = metrics_of(copied)
+    assert metrics["eval"] == animals and metrics["eval_pictures"] == 50
+    assert metrics["eval_teacher_accuracy"] == pytest.approx(0.6)
+
+
+def test_a_data_set_is_matched_by_name_and_its_test_split_said(copied, animals, capsys):
+    rename(copied, ANIMALS)
+    status, out, _ = evaluated(copied, capsys, f"--dataset={animals}")
+    assert status == 0
+    assert "--dataset: 10 of the 50 pictures are tested, the test split of folder:animals" in out
+    assert "--eval=folder:animals tests all" in out
+    metrics = metrics_of(copied)
+    assert metrics["eval"] == animals and metrics["eval_pictures"] == 10
+
+
+@pytest.mark.parametrize("flag", ["--eval", "--dataset"])
+def test_other_names_are_refused_and_taken_in_order_where_the_run_has_none(
+    flag, copied, animals, capsys
+):
+    before = rename(copied, list(NAMES))
+    status, _, err = evaluated(copied, capsys, f"{flag}={animals}")
+    assert status == 2 and f"{flag} must have classes of the teacher" in err
+    assert "(cat, dog, emu). Received: folder:animals with ape" in err
+    assert len(err.splitlines()) == 1 and metrics_of(copied) == before
+    rename(copied, ["0", "1", "2"])
+    # Two classes for three could be any of them.
+    assert evaluated(copied, capsys, f"{flag}=folder:labelled")[0] == 2
+    status, out, _ = evaluated(copied, capsys, f"{flag}={animals}")
+    assert status == 0
+    assert f"{flag}: ape, bat, cow are taken for the teacher's classes in this order" in out
+    if flag == "--eval":
+        assert metrics_of(copied)["eval_teacher_accuracy"] == pytest.approx(0.3)
+
+
+def test_what_evaluate_is_given_wrongly(copied, capsys):
+    both = ["--eval=folder:labelled", "--dataset=folder:labelled"]
+    assert "expected --eval or --dataset, not both" in evaluated(copied, capsys, *both)[2]
+    err = evaluated("runs/nope", capsys)[2]
+    assert "Received: runs/nope, which does not exist" in err
+    layer = keras.layers.Dense(3)
+    inputs = keras.Input((8, 8, 3))
+    keras.Model(inputs, layer(keras.layers.Flatten()(inputs))).save(copied / "student.keras")
+    status, _, err = evaluated(copied, capsys)
+    assert status == 2 and "--run_dir must hold a student.keras of its checkpoint" in err
 
 
 @pytest.mark.slow
@@ -186,6 +296,10 @@ def test_a_saved_model_teaches_a_keras_file(place, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["--teacher=none.keras"], "--teacher must be a network's name, a .keras file"),
+        (["--teacher=none.keras"], "Received: none.keras: no such file"),
+        (["--teacher=some/where"], "Received: some/where: no such file"),
+        (["--teacher=./labelled"], "Received: ./labelled\n"),
+        (["--ood=pictures"], "Received: 'pictures'; did you mean folder:pictures?"),
         (["--teacher=wrn16_1", "--dataset="], "--dataset must be given, unless --teacher"),
         (["--teacher=wrn16_1", "--dataset=digits[0-2]"], "--teacher_input describes"),
         (["--teacher_input=0-1000"], "--teacher_input must be 0-1"),

@@ -85,16 +85,22 @@ COMMANDS: dict[str, Command] = {
         (*_TEACHER, "ood", "ood_size", *_ALWAYS),
     ),
     "evaluate": Command(
-        "Evaluate a run's student and teacher: accuracy and agreement as fractions of 1; size on "
-        "disk and latency, which metrics.json keeps.",
-        ("run_dir", "dataset", "data_dir", "teacher", *_ALWAYS),
+        "Evaluate a run's student and teacher: accuracy and agreement on labelled pictures, as "
+        "fractions of 1; size on disk and latency. The run's metrics.json keeps them.",
+        ("run_dir", "dataset", "eval", "data_dir", "teacher", *_ALWAYS),
         {
             "run_dir": _RUN_DIR,
             "teacher": _RUN_TEACHER,
             "dataset": {
                 "default": "",
-                "help": "Test on this data set; it must have the run's classes in the same order. "
-                "Empty takes the run's own.",
+                "help": "Test on the test split of this data set (of folder:PATH every fifth "
+                "picture, or its sub-folder test), whose classes must have the names of the "
+                "run's. Empty takes the run's own; a run without one gets size and latency alone.",
+            },
+            "eval": {
+                "help": "Labelled pictures to test on instead, as with bin/train --eval: of "
+                "folder:PATH every picture, one sub-folder for each class, called as "
+                "--class_names of the run calls it."
             },
         },
     ),

@@ -19,6 +19,7 @@ def main(parsed: flags.Parsed) -> None:
             dataset=parsed.values["dataset"],
             data_dir=parsed.values["data_dir"],
             teacher=parsed.values["teacher"],
+            labelled=parsed.values["eval"],
         )
     )
     run = RunDirectory(run_dir)

@@ -16,6 +16,7 @@ from keras_mosaickd.data.resizing import THREADS
 from keras_mosaickd.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+_ADVICE = "; remove it or put a readable one in its place"
 
 
 class FolderImages:
@@ -109,7 +110,9 @@ def decode(path: str | Path, image_size: int, channels: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
     if not os.path.isfile(path):  # A pipe would be waited for without end.
-        raise InputError(f"expected a readable picture. Received: {str(path)!r}, which is no file")
+        raise InputError(
+            f"expected a readable picture. Received: {str(path)!r}, which is no file{_ADVICE}"
+        )
     try:
         with Image.open(path) as file:
             mode = "L" if channels == 1 else "RGB"
@@ -123,9 +126,11 @@ def decode(path: str | Path, image_size: int, channels: int) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers let many kinds of exception through.
-        detail = " ".join(f"{type(error).__name__}: {error}".split())
+        # Both the operating system and Pillow name the file again.
+        reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
+        detail = " ".join(f"{type(error).__name__}: {reason}".split())
         raise InputError(
-            f"expected a readable picture. Received: {str(path)!r} ({detail})"
+            f"expected a readable picture. Received: {str(path)!r} ({detail}){_ADVICE}"
         ) from error
 
 

@@ -91,8 +91,11 @@ def parse(text: str, flag: str = "--dataset") -> DatasetRequest:
     name = ALIASES.get(name, name)
     if name not in SPECS:
         known = ", ".join(key for key in SPECS if key not in (FOLDER, SEGMENTATION))
+        is_folder = os.path.isdir(os.path.expanduser(text))
+        meant = f"; did you mean {FOLDER}:{text}?" if is_folder else ""
         raise InputError(
-            f"{flag}: expected one of {known}, folder:PATH, segmentation:PATH. Received: {text!r}"
+            f"{flag}: expected one of {known}, folder:PATH, segmentation:PATH. "
+            f"Received: {text!r}{meant}"
         )
     request = _checked(DatasetRequest(name, None, classes, flag))
     request.class_indices()

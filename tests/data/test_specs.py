@@ -133,3 +133,12 @@ def test_the_table_is_read_without_keras():
     code = "import sys; from keras_mosaickd.data import parse; parse('digits'); "
     code += "assert not {'keras', 'tensorflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_folder_without_its_kind_is_recognised(tmp_path):
+    with pytest.raises(InputError) as caught:
+        parse(str(tmp_path), "--ood")
+    assert str(caught.value).endswith(f"; did you mean folder:{tmp_path}?")
+    with pytest.raises(InputError) as caught:
+        parse(f"{tmp_path}/none", "--ood")
+    assert "did you mean" not in str(caught.value)

@@ -50,12 +50,13 @@ def write(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
 def _results(found: Sequence[summary.Group]) -> list[Section]:
     if not found:
         return []
-    sections = [Section("Results", [summary.results(found)])]
+    sections = [Section("Results", [summary.results(found), *summary.verdicts(found)])]
     curves = figures.curves(found)
     if curves is not None:
+        places = " or ".join(dict.fromkeys(group.validated_on for group in found))
         caption = (
-            "Accuracy and agreement with the teacher on the test pictures after every epoch; one "
-            "line per run, in brackets the number of runs."
+            f"After every epoch, on {places} unless the axis says otherwise; one line per run, in "
+            "brackets the number of runs."
         )
         table = summary.history([run for group in found for run in group.runs])
         sections.append(Section("Curves", [Figure("curves", caption, curves), table]))
@@ -116,7 +117,7 @@ def _selections(found: Sequence[summary.Group], problems: list[str]) -> list[Sec
         name = f"ood_entropy_{len(seen)}"
         caption = (
             f"Out-of-domain pictures of {run.metrics.get('ood') or 'the pool'} by the entropy of "
-            f"the teacher of {run.name}: {sum(kept)} kept of {sum(pool)}."
+            f"the teacher of {run.name}: {sum(kept):,} kept of {sum(pool):,}."
         )
         png = figures.entropy_histogram({"edges": edges, "pool": pool, "kept": kept})
         rows = [

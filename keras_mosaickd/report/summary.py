@@ -24,11 +24,21 @@ HYPERPARAMETERS = {
     "align": "align_weight",
 }
 _IN_COLUMNS = ("method", "student", "dataset", "ood", "student_updates")
+CURVES = ("val_accuracy", "val_agreement", "synthetic_agreement")
 _SCORES = {
     "last accuracy": "student_accuracy",
     "best accuracy": "student_accuracy_best",
     "agreement": "student_agreement",
     "mean IoU": "student_mean_iou",
+}
+# What is known without labels, and from those of --eval.
+_WITHOUT_DATA_SET = {
+    "held-out agreement": "held_out_agreement",
+    "synthetic agreement": "synthetic_agreement",
+    "label-free agreement": "label_free_agreement",
+    "accuracy (--eval)": "eval_student_accuracy",
+    "agreement (--eval)": "eval_student_agreement",
+    "teacher's accuracy (--eval)": "eval_teacher_accuracy",
 }
 _QUALITY = {
     "class entropy (nats)": "synthetic_class_entropy",
@@ -54,6 +64,16 @@ class Group:
     def values(self, name: str) -> list[float]:
         """A metric of the runs that have it."""
         return _numbers([run.metrics for run in self.runs], name)
+
+    @property
+    def validated_on(self) -> str:
+        """The pictures on which the runs were validated after every epoch."""
+        metrics = self.runs[0].metrics
+        if metrics.get("dataset"):
+            return "the test pictures"
+        if "held_out_agreement" in metrics:
+            return "out-of-domain pictures that were held out"
+        return "synthetic pictures"
 
 
 def groups(runs: Sequence[Run]) -> list[Group]:
@@ -85,10 +105,10 @@ def mean_and_sd(values: Sequence[float], factor: float = 1.0, digits: int = 2) -
     """Mean ± standard deviation (with n - 1) as text; the mean alone of one value; - of none."""
     if not values:
         return "-"
-    mean = f"{factor * statistics.fmean(values):.{digits}f}"
+    mean = f"{factor * statistics.fmean(values):,.{digits}f}"
     if len(values) == 1:
         return mean
-    return f"{mean} ± {factor * statistics.stdev(values):.{digits}f}"
+    return f"{mean} ± {factor * statistics.stdev(values):,.{digits}f}"
 
 
 def _unless_equal(values: Sequence[float]) -> Sequence[float]:
@@ -98,21 +118,40 @@ def _unless_equal(values: Sequence[float]) -> Sequence[float]:
 
 def results(found: Sequence[Group]) -> Table:
     """A row per group: method, student, data, scores in per cent, published number."""
-    scores = {title: name for title, name in _SCORES.items() if any(g.values(name) for g in found)}
     rows = []
     for group in found:
         metrics = group.runs[0].metrics
         published = next((r.published for r in group.runs if r.published is not None), None)
         shown = [str(metrics.get(name) or "-") for name in _IN_COLUMNS]
-        cells = [mean_and_sd(group.values(name), 100) for name in scores.values()]
+        shown[-1] = _count(shown[-1])
+        scores = [group.values(name) for name in (*_SCORES.values(), *_WITHOUT_DATA_SET.values())]
+        cells = [mean_and_sd(values, 100) for values in scores]
+        if not metrics.get("dataset"):
+            # Without test pictures it is one of the others, which say of what.
+            cells[list(_SCORES).index("agreement")] = "-"
         teacher = mean_and_sd(_unless_equal(group.values("teacher_accuracy")), 100)
         seeds = ", ".join(str(run.seed) for run in group.runs)
         number = "-" if published is None else f"{100 * published:.2f}"
         rows.append([*shown, _rest(group), seeds, teacher, *cells, number])
     note = "Per cent; mean ± standard deviation (with n - 1) over the seeds."
     columns = ["method", "student", "domain", "out of domain", "updates", "settings", "seeds"]
-    columns += ["teacher's accuracy", *scores, "published"]
-    return _without_empty(Table("results", columns, rows, note), kept=("published",))
+    columns += ["teacher's accuracy", *_SCORES, *_WITHOUT_DATA_SET, "published"]
+    if any(group.values("label_free_agreement") for group in found):
+        note += (
+            " Held-out agreement is that on out-of-domain pictures that took no part in training; "
+            "label-free agreement is its mean with the synthetic one, where there are both."
+        )
+    return _without_empty(Table("results", columns, rows, note), kept=())
+
+
+def verdicts(found: Sequence[Group]) -> list[str]:
+    """A paragraph for every run that ended with a verdict, which those judged without labels do."""
+    return [
+        f"{run.name}: {run.metrics['verdict']}"
+        for group in found
+        for run in group.runs
+        if isinstance(run.metrics.get("verdict"), str)
+    ]
 
 
 def networks(found: Sequence[Group]) -> Table | None:
@@ -155,16 +194,14 @@ def quality(found: Sequence[Group]) -> Table | None:
 
 
 def history(runs: Sequence[Run]) -> Table:
-    """Accuracy and agreement of every epoch of every run, as its history has them."""
+    """What there is of `CURVES` of every epoch of every run, as its history has it."""
     rows = [
         [run.name, f"{row['epoch']:.0f}", *(_exact(row.get(name)) for name in CURVES)]
         for run in runs
         for row in run.history
     ]
-    return Table("curves", ["run", "epoch", *CURVES], rows, shown=False)
-
-
-CURVES = ("val_accuracy", "val_agreement")
+    table = Table("curves", ["run", "epoch", *CURVES], rows, shown=False)
+    return _without_empty(table, kept=())
 
 
 def points(study: Study, metric: str) -> dict[str, list[tuple[float, list[float]]]]:
@@ -193,7 +230,7 @@ def study_table(study: Study) -> Table:
     for trial in study.trials:
         metrics, chosen = metrics_of(trial), trial["hyperparameters"]
         cells = [str(chosen.get(name, "-")) for name in names]
-        cells += [str(metrics[0].get("student_updates", "-")), str(len(metrics))]
+        cells += [_count(metrics[0].get("student_updates", "-")), str(len(metrics))]
         cells += [mean_and_sd(_numbers(metrics, name), 100) for name in _SCORES.values()]
         if is_stride:
             cells.append(_table_4(metrics[0]["student"], chosen.get("overlap_stride")))
@@ -239,6 +276,11 @@ def _numbers(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
     return [float(row[name]) for row in rows if isinstance(row.get(name), int | float)]
 
 
+def _count(value: Any) -> str:
+    """A whole number with separators; anything else as it is."""
+    return f"{int(value):,}" if str(value).isdecimal() else str(value)
+
+
 def _exact(value: float | None) -> str:
     return "" if value is None else repr(value)
 
@@ -252,4 +294,4 @@ def _without_empty(table: Table, kept: Sequence[str]) -> Table:
     ]
     columns = [table.columns[index] for index in used]
     rows = [[row[index] for index in used] for row in table.rows]
-    return Table(table.name, columns, rows, table.note)
+    return dataclasses.replace(table, columns=columns, rows=rows)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.networks import flops, traffic
+from keras_mosaickd.progress import duration
 
 # In units of one forward pass: differentiating with respect to the weights and the input costs two
 # more, with respect to the input alone one more.
@@ -114,7 +115,7 @@ def describe(trainer, config, schedule):
     rate = achieved_rate(trainer.teacher, config.batch_size)
     lines += [
         steps,
-        f"estimated time     {_duration(total * schedule.steps / rate)} for the distillation, at "
+        f"estimated time     {duration(total * schedule.steps / rate)} for the distillation, at "
         f"the {rate / 1e9:.0f} GFLOP/s that the teacher's forward pass reaches here",
     ]
     return "\n".join(lines)
@@ -126,10 +127,3 @@ def _is_countable(network):
         return network is None or (flops(network) > 0 and traffic(network) > 0)
     except ValueError:
         return False
-
-
-def _duration(seconds):
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes else f"{seconds:.0f} s"

@@ -107,10 +107,13 @@ def describe(trainer, config, schedule):
     phases = floating_point_operations(trainer, config.batch_size, config.student_batch_size)
     moved = memory_traffic(trainer, config.batch_size, config.student_batch_size)
     total = sum(phases.values())
-    lines += ["", "phase          GFLOP per step  GB moved at most"]
-    rows = [(name, phases[name], moved[name]) for name in phases]
+    lines += ["", "phase                GFLOP per step  GB moved at most"]
+    # The student is updated several times in a step of the game; its row holds all of them.
+    updates = getattr(trainer, "student_steps", 1)
+    titles = {"student": f"student, {updates} updates"} if updates > 1 else {}
+    rows = [(titles.get(name, name), phases[name], moved[name]) for name in phases]
     rows.append(("in all", total, sum(moved.values())))
-    lines += [f"{name:<14} {a / 1e9:>14.2f} {b / 1e9:>17.2f}" for name, a, b in rows]
+    lines += [f"{name:<20} {a / 1e9:>14.2f} {b / 1e9:>17.2f}" for name, a, b in rows]
     lines.append("")
     rate = achieved_rate(trainer.teacher, config.batch_size)
     lines += [

@@ -226,4 +226,8 @@ def test_grey_teachers_get_grey_pictures(place, monkeypatch, capsys):
     assert run(place, "dry", "--teacher=grey.keras", "--student=wrn10_1", "--dry_run") == 0
     printed = capsys.readouterr().out
     assert "no pictures and no labels; 3 classes" in printed
-    assert "held out           5 pictures more" in printed and "(16, 16, 1) -> (3,)" in printed
+    assert (
+        "\n                   5 more pictures held out\n" in printed
+        and "(16, 16, 1) -> (3,)" in printed
+    )
+    assert "\nstudent, 2 updates" in printed

@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_mosaickd import pictures
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.report.summary import CURVES, Group
+from keras_mosaickd.report.groups import Group
+from keras_mosaickd.report.summary import CURVES
 
 _GROUND, _INK, _LINES = "#f7f7f4", "#26262a", "#d0d0cc"
 # Okabe & Ito, 2008: told apart by colour-blind readers as well. Dashes tell more than seven apart.

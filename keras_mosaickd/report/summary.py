@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_mosaickd.report.content import Table
+from keras_mosaickd.report.groups import IN_COLUMNS, Group, numbers
 from keras_mosaickd.report.runs import Run, Study, metrics_of
 
 # Supplement, table 4: CIFAR-100 from CIFAR-10's pictures, teacher wrn40_2, accuracy in per cent by
@@ -23,7 +24,6 @@ HYPERPARAMETERS = {
     "local": "local_weight",
     "align": "align_weight",
 }
-_IN_COLUMNS = ("method", "student", "dataset", "ood", "student_updates")
 CURVES = ("val_accuracy", "val_agreement", "synthetic_agreement")
 _SCORES = {
     "last accuracy": "student_accuracy",
@@ -49,58 +49,6 @@ _QUALITY = {
 }
 
 
-class Group:
-    """Runs that differ in the seed only.
-
-    Args:
-        runs: At least one, in the order of their seeds.
-        label: What sets them apart from the report's other groups.
-    """
-
-    def __init__(self, runs: Sequence[Run], label: str):
-        self.runs = list(runs)
-        self.label = label
-
-    def values(self, name: str) -> list[float]:
-        """A metric of the runs that have it."""
-        return _numbers([run.metrics for run in self.runs], name)
-
-    @property
-    def validated_on(self) -> str:
-        """The pictures on which the runs were validated after every epoch."""
-        metrics = self.runs[0].metrics
-        if metrics.get("dataset"):
-            return "the test pictures"
-        if "held_out_agreement" in metrics:
-            return "out-of-domain pictures that were held out"
-        return "synthetic pictures"
-
-
-def groups(runs: Sequence[Run]) -> list[Group]:
-    """Puts runs together that differ in the seed only, in order of first appearance."""
-    parts: dict[tuple[tuple[str, str], ...], list[Run]] = {}
-    for run in runs:
-        parts.setdefault(tuple(sorted(run.experiment.items())), []).append(run)
-    varying = {
-        name
-        for key in parts
-        for name, _ in key
-        if len({dict(other).get(name) for other in parts}) > 1
-    }
-    found = []
-    for key, members in parts.items():
-        settings = dict(key)
-        # What a method has no use for still differs; a flag says more than nothing.
-        words = [f"{n}={settings[n]}" for n in sorted(varying & set(settings) - set(_IN_COLUMNS))]
-        label = f"{settings['method']}, {settings['student']}"
-        for name in ("dataset", "ood", "student_updates"):
-            if name in varying and name in settings:
-                words.insert(0, f"{name}={settings[name]}")
-        label = ", ".join([label, *words])
-        found.append(Group(sorted(members, key=lambda run: run.seed), label))
-    return found
-
-
 def mean_and_sd(values: Sequence[float], factor: float = 1.0, digits: int = 2) -> str:
     """Mean ± standard deviation (with n - 1) as text; the mean alone of one value; - of none."""
     if not values:
@@ -122,7 +70,7 @@ def results(found: Sequence[Group]) -> Table:
     for group in found:
         metrics = group.runs[0].metrics
         published = next((r.published for r in group.runs if r.published is not None), None)
-        shown = [str(metrics.get(name) or "-") for name in _IN_COLUMNS]
+        shown = [str(metrics.get(name) or "-") for name in IN_COLUMNS]
         shown[-1] = _count(shown[-1])
         scores = [group.values(name) for name in (*_SCORES.values(), *_WITHOUT_DATA_SET.values())]
         cells = [mean_and_sd(values, 100) for values in scores]
@@ -183,7 +131,7 @@ def quality(found: Sequence[Group]) -> Table | None:
     rows = []
     for group in found:
         last = [run.history[-1] for run in group.runs if run.history]
-        cells = [mean_and_sd(_numbers(last, name), digits=3) for name in _QUALITY.values()]
+        cells = [mean_and_sd(numbers(last, name), digits=3) for name in _QUALITY.values()]
         if set(cells) != {"-"}:
             rows.append([group.label, *cells])
     note = (
@@ -215,7 +163,7 @@ def points(study: Study, metric: str) -> dict[str, list[tuple[float, list[float]
     curves: dict[str, list[tuple[float, list[float]]]] = {}
     for trial in study.trials:
         chosen = trial["hyperparameters"]
-        values = _numbers(metrics_of(trial), metric)
+        values = numbers(metrics_of(trial), metric)
         if name not in chosen or not values:
             continue
         curves.setdefault(_series(study, trial), []).append((float(chosen[name]), values))
@@ -231,7 +179,7 @@ def study_table(study: Study) -> Table:
         metrics, chosen = metrics_of(trial), trial["hyperparameters"]
         cells = [str(chosen.get(name, "-")) for name in names]
         cells += [_count(metrics[0].get("student_updates", "-")), str(len(metrics))]
-        cells += [mean_and_sd(_numbers(metrics, name), 100) for name in _SCORES.values()]
+        cells += [mean_and_sd(numbers(metrics, name), 100) for name in _SCORES.values()]
         if is_stride:
             cells.append(_table_4(metrics[0]["student"], chosen.get("overlap_stride")))
         rows.append(cells)
@@ -269,11 +217,7 @@ def _table_4(student: str, stride: Any) -> str:
 
 def _rest(group: Group) -> str:
     words = group.label.split(", ")[2:]
-    return ", ".join(word for word in words if word.partition("=")[0] not in _IN_COLUMNS)
-
-
-def _numbers(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
-    return [float(row[name]) for row in rows if isinstance(row.get(name), int | float)]
+    return ", ".join(word for word in words if word.partition("=")[0] not in IN_COLUMNS)
 
 
 def _count(value: Any) -> str:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.networks import flops, traffic
+from keras_mosaickd.progress import duration
 
 # In units of one forward pass: differentiating with respect to the weights and the input costs two
 # more, with respect to the input alone one more.
@@ -106,15 +107,18 @@ def describe(trainer, config, schedule):
     phases = floating_point_operations(trainer, config.batch_size, config.student_batch_size)
     moved = memory_traffic(trainer, config.batch_size, config.student_batch_size)
     total = sum(phases.values())
-    lines += ["", "phase          GFLOP per step  GB moved at most"]
-    rows = [(name, phases[name], moved[name]) for name in phases]
+    lines += ["", "phase                GFLOP per step  GB moved at most"]
+    # The student is updated several times in a step of the game; its row holds all of them.
+    updates = getattr(trainer, "student_steps", 1)
+    titles = {"student": f"student, {updates} updates"} if updates > 1 else {}
+    rows = [(titles.get(name, name), phases[name], moved[name]) for name in phases]
     rows.append(("in all", total, sum(moved.values())))
-    lines += [f"{name:<14} {a / 1e9:>14.2f} {b / 1e9:>17.2f}" for name, a, b in rows]
+    lines += [f"{name:<20} {a / 1e9:>14.2f} {b / 1e9:>17.2f}" for name, a, b in rows]
     lines.append("")
     rate = achieved_rate(trainer.teacher, config.batch_size)
     lines += [
         steps,
-        f"estimated time     {_duration(total * schedule.steps / rate)} for the distillation, at "
+        f"estimated time     {duration(total * schedule.steps / rate)} for the distillation, at "
         f"the {rate / 1e9:.0f} GFLOP/s that the teacher's forward pass reaches here",
     ]
     return "\n".join(lines)
@@ -126,10 +130,3 @@ def _is_countable(network):
         return network is None or (flops(network) > 0 and traffic(network) > 0)
     except ValueError:
         return False
-
-
-def _duration(seconds):
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes else f"{seconds:.0f} s"

@@ -102,7 +102,7 @@ class Experiment(Preparation):
                 f"{self.pool.name}"
             )
             if self.held_out is not None:
-                yield f"held out           {len(self.held_out)} pictures more"
+                yield f"                   {len(self.held_out)} more pictures held out"
 
     def train_teacher(self):
         """Trains the teacher or finds it in the cache.

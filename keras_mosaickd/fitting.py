@@ -1,17 +1,19 @@
 """The distillation itself: begun or continued, fitted, validated, and what leaves a trace of it."""
 
 import dataclasses
+import sys
 
 import keras
 import numpy as np
 
-from keras_mosaickd import callbacks, teachers
+from keras_mosaickd import callbacks
 from keras_mosaickd.checkpoints import Checkpoint, newest_intact
 from keras_mosaickd.data.streams import validation_stream
 from keras_mosaickd.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.evaluation import EVALUATION_BATCH
 from keras_mosaickd.label_free import SCORE, LabelFreeAgreement
 from keras_mosaickd.loading import load_model
+from keras_mosaickd.progress import Progress
 from keras_mosaickd.quality_callback import PictureQuality
 from keras_mosaickd.run_directory import BEST_STUDENT, CHECKPOINT, HISTORY, SAMPLES, TENSORBOARD
 
@@ -32,22 +34,35 @@ def fit(experiment, run, trainer, images, labels, schedule, steps, stop):
     """Trains from a global step to the end; returns the step that was reached.
 
     From the middle of a round it trains to the end of that round only: a call of Keras's `fit`
-    has one length of epoch.
+    has one length of epoch. It is told of all rounds nevertheless, and stopped, so that it
+    prints the same "Epoch 3/10" as without an interruption.
     """
     first_round, done = divmod(steps, schedule.steps_per_round)
     part = dataclasses.replace(schedule, steps_per_round=schedule.steps_per_round - done)
-    last_round = first_round + 1 if done else schedule.rounds
+    chosen = _callbacks(experiment, run, images, stop)
+    if done:
+        chosen.append(_StopAfterRound())
+    chosen.append(Progress(schedule.steps - steps))
     trainer.fit(
         experiment.stream(images, part, steps, labels),
-        epochs=last_round,
+        epochs=schedule.rounds,
         initial_epoch=first_round,
         steps_per_epoch=part.steps_per_round,
         **_validation(experiment),
-        verbose=teachers.progress(),
+        # In a file the line that `Progress` prints is enough.
+        verbose=1 if sys.stdout.isatty() else 0,
         shuffle=False,
-        callbacks=_callbacks(experiment, run, images, stop),
+        callbacks=chosen,
     )
-    return last_round * schedule.steps_per_round
+    return (first_round + 1 if done else schedule.rounds) * schedule.steps_per_round
+
+
+class _StopAfterRound(keras.callbacks.Callback):
+    """Ends `fit` after one epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Tells Keras to stop."""
+        self.model.stop_training = True
 
 
 def _validation(experiment):

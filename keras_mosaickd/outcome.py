@@ -34,6 +34,7 @@ def finish(prepared, run, trainer, schedule, judge, origin):
     exports = shipping.export_run(
         run, trainer, student, formats, prepared.class_names, lambda: prepared.domain.images
     )
+    print(f"Exported: the student of epoch {int(chosen['epoch']) + 1} of {len(history)}")
     print(shipping.table(exports))
     seconds = sum(row["seconds"] for row in history)
     synthetic = schedule.student_updates * config.batch_size if config.is_game else 0

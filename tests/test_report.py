@@ -17,7 +17,7 @@ from keras_mosaickd import checkpoints, report
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.cli import report as command
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.report import drawings, runs, summary
+from keras_mosaickd.report import drawings, figures, runs, summary
 from tests import game
 
 pytest.importorskip("matplotlib")
@@ -41,6 +41,20 @@ METRICS = {
     "student_updates": 20,
 }
 FLAGS = {"method": "kd", "temperature": "1.0", "seed": "0", "run_dir": "somewhere"}
+
+
+WITHOUT_LABELS = {
+    **{name: None for name in ("dataset", "student_accuracy", "student_accuracy_best")},
+    "teacher_accuracy": None,
+    "student_agreement": 0.9333,
+    "held_out_agreement": 0.9333,
+    "synthetic_agreement": 0.9011,
+    "label_free_agreement": 0.9172,
+    "teacher_parameters": 730660,
+    "student_parameters": 73066,
+    "student_updates": 20000,
+    "verdict": "The student has 73,066 parameters. Expected use: a first filter.",
+}
 
 
 def write_run(path, metrics=(), settings=(), epochs=2, **files):
@@ -148,7 +162,7 @@ def test_networks_have_the_columns_that_were_measured(tmp_path):
     report.write([plain], tmp_path / "out")
     rows = table(tmp_path / "out" / "networks.csv")
     assert rows == [
-        {"": "teacher", "network": "wrn16_1", "parameters": "1000"},
+        {"": "teacher", "network": "wrn16_1", "parameters": "1,000"},
         {"": "student", "network": "wrn10_1", "parameters": "100"},
     ]
     measured = {"student_bytes": 2_345_678, "student_latency_ms": 1.5}
@@ -180,6 +194,53 @@ def test_broken_runs_are_named_and_stop_nothing(tmp_path):
         assert "student_agreement" in end
     (row,) = table(tmp_path / "out" / "results.csv")
     assert row["seeds"] == "0, 1"
+
+
+def write_run_without_labels(path):
+    write_run(path, WITHOUT_LABELS)
+    rows = "epoch,seconds,val_agreement,synthetic_agreement\n0,1.0,0.8,0.7\n1,1.0,0.9333,0.9011\n"
+    (path / "history.csv").write_text(rows)
+    return path
+
+
+def test_a_run_without_labels_says_what_is_known_of_it(tmp_path):
+    run = write_run_without_labels(tmp_path / "mine")
+    text = report.write([run], tmp_path / "out").with_name("report.md").read_text()
+    (row,) = table(tmp_path / "out" / "results.csv")
+    assert {title: row[title] for title in row if "agreement" in title} == {
+        "held-out agreement": "93.33",
+        "synthetic agreement": "90.11",
+        "label-free agreement": "91.72",
+    }
+    assert "published" not in row and row["updates"] == "20,000"
+    assert f"{tmp_path.name}/mine: {WITHOUT_LABELS['verdict']}" in text
+    assert "| student | wrn10_1 | 73,066 |" in text
+    assert "on out-of-domain pictures that were held out" in text and "test pictures" not in text
+    # Nobody is shown an accuracy that there is not.
+    assert list(table(tmp_path / "out" / "curves.csv")[1].values())[1:] == ["1", "0.9333", "0.9011"]
+
+
+def test_beside_a_run_with_labels_each_has_its_own_columns(tmp_path):
+    mine = write_run_without_labels(tmp_path / "mine")
+    labelled = write_run(tmp_path / "labelled")
+    text = report.write([mine, labelled], tmp_path / "out").with_name("report.md").read_text()
+    first, second = table(tmp_path / "out" / "results.csv")
+    columns = ("last accuracy", "agreement", "held-out agreement")
+    assert [first[title] for title in columns] == ["-", "-", "93.33"]
+    assert [second[title] for title in columns] == ["50.00", "55.00", "-"]
+    assert "on out-of-domain pictures that were held out or the test pictures" in text
+
+
+@pytest.mark.parametrize(("make", "panels"), [(write_run_without_labels, 2), (write_run, 2)])
+def test_no_panel_of_the_curves_is_empty(make, panels, tmp_path, monkeypatch):
+    drawn = []
+    finished = figures._finished
+    monkeypatch.setattr(
+        figures, "_finished", lambda f, axes: drawn.extend(axes) or finished(f, axes)
+    )
+    report.write([make(tmp_path / "run")], tmp_path / "out")
+    assert len(drawn) == panels
+    assert all(len(line.get_xdata()) == 2 for axis in drawn for line in axis.get_lines())
 
 
 def test_the_curves_are_the_histories(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import math
 import shutil
@@ -72,8 +74,9 @@ def run(place, name, *arguments):
 
 @pytest.fixture(scope="module")
 def finished(place):
-    """A finished run of mosaickd, and what it printed."""
-    with pytest.MonkeyPatch.context() as patch:
+    """A finished run of mosaickd; what it printed is in the file `printed` beside it."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.chdir(place)
         status = run(
             place,
@@ -85,6 +88,7 @@ def finished(place):
         )
     sys.modules.pop("students_of_mine", None)
     assert status == 0
+    (place / "printed").write_text(printed.getvalue())
     return place / "run"
 
 
@@ -135,6 +139,16 @@ def test_the_exported_student_is_the_one_that_agrees_most(finished):
     )
     for a, b in zip(best, exported, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_printed_at_the_end_is_for_people(finished, place):
+    metrics = metrics_of(finished)
+    printed = (place / "printed").read_text()
+    exported = f"Exported: the student of epoch {metrics['exported_epoch'] + 1} of 2\n"
+    end = printed[printed.index(exported) :]
+    assert "None" not in end and "{" not in end and "exported_epoch" not in end
+    assert "class_names                  cat, dog, emu\n" in end
+    assert f"\n\n{metrics['verdict']}\n\nThe run is in run\n" in end
 
 
 def test_labelled_pictures_are_kept_apart(finished, place):
@@ -336,4 +350,8 @@ def test_grey_teachers_get_grey_pictures(place, monkeypatch, capsys):
     assert run(place, "dry", "--teacher=grey.keras", "--student=wrn10_1", "--dry_run") == 0
     printed = capsys.readouterr().out
     assert "no pictures and no labels; 3 classes" in printed
-    assert "held out           5 pictures more" in printed and "(16, 16, 1) -> (3,)" in printed
+    assert (
+        "\n                   5 more pictures held out\n" in printed
+        and "(16, 16, 1) -> (3,)" in printed
+    )
+    assert "\nstudent, 2 updates" in printed

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -97,17 +98,25 @@ def required(parsed: flags.Parsed, *names: str) -> str:
 def print_values(values: dict[str, object]) -> None:
     """Prints one ``name value`` pair per line, numbers with up to six significant digits.
 
-    A list of dicts is a table, which whoever made it has printed.
+    What is not known (None) has no line, nor have dicts, which stand in the files that commands
+    write, and lists of dicts: tables, which whoever made them has printed.
     """
-    values = {
-        name: value
-        for name, value in values.items()
-        if not (isinstance(value, list) and any(isinstance(item, dict) for item in value))
-    }
-    width = max((len(name) for name in values), default=0)
-    for name, value in values.items():
-        shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-        print(f"{name:<{width}}  {shown}")
+    shown = {name: text for name, value in values.items() if (text := _shown(value))}
+    width = max((len(name) for name in shown), default=0)
+    for name, text in shown.items():
+        print(f"{name:<{width}}  {text}")
+
+
+def _shown(value: object) -> str:
+    """A value on one line; nothing where it is no single value."""
+    if value is None or isinstance(value, dict):
+        return ""
+    if isinstance(value, list):
+        nested = any(isinstance(item, dict) for item in value)
+        return (
+            "" if nested else textwrap.shorten(", ".join(map(str, value)), 80, placeholder=" ...")
+        )
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 @contextmanager

@@ -28,9 +28,12 @@ def main(parsed: flags.Parsed) -> None:
     config_file = parsed.flagfiles[-1] if parsed.flagfiles else None
     metrics = dict(experiment.train(config, config_file))
     verdict = metrics.pop("verdict", None)
+    # It counts from 0, as history.csv does; the line above the exports counts as Keras's log.
+    metrics.pop("exported_epoch", None)
     runner.print_values(metrics)
     if verdict:
-        print(verdict)
+        # Set off, so that it is not lost below thirty numbers.
+        print(f"\n{verdict}\n")
     print(f"The run is in {run_dir}")
 
 

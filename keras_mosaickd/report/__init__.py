@@ -9,6 +9,7 @@ from pathlib import Path
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.report import drawings, figures, page, summary
 from keras_mosaickd.report.content import Figure, Section, Table
+from keras_mosaickd.report.groups import Group, groups
 from keras_mosaickd.report.runs import Run, Study, read
 
 __all__ = ["write"]
@@ -38,7 +39,7 @@ def write(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
             "expected directories of finished runs or studies. Received: " + "; ".join(problems)
         )
     figures.check()
-    found = summary.groups(runs)
+    found = groups(runs)
     sections = [*_results(found), *(_study(study) for study in studies)]
     sections += _selections(found, problems)
     sections += _synthetic(found, runs, problems)
@@ -47,15 +48,16 @@ def write(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
     return page.write(out, "MosaicKD: runs and studies", sections)
 
 
-def _results(found: Sequence[summary.Group]) -> list[Section]:
+def _results(found: Sequence[Group]) -> list[Section]:
     if not found:
         return []
-    sections = [Section("Results", [summary.results(found)])]
+    sections = [Section("Results", [summary.results(found), *summary.verdicts(found)])]
     curves = figures.curves(found)
     if curves is not None:
+        places = " or ".join(dict.fromkeys(group.validated_on for group in found))
         caption = (
-            "Accuracy and agreement with the teacher on the test pictures after every epoch; one "
-            "line per run, in brackets the number of runs."
+            f"After every epoch, on {places} unless the axis says otherwise; one line per run, in "
+            "brackets the number of runs."
         )
         table = summary.history([run for group in found for run in group.runs])
         sections.append(Section("Curves", [Figure("curves", caption, curves), table]))
@@ -96,7 +98,7 @@ def _study(study: Study) -> Section:
     return Section(f"Study {study.name}: {content['study']}", items)
 
 
-def _selections(found: Sequence[summary.Group], problems: list[str]) -> list[Section]:
+def _selections(found: Sequence[Group], problems: list[str]) -> list[Section]:
     """The entropy histogram of every selection that differs from the others."""
     items: list[Table | Figure | str] = []
     seen: list[tuple[list[float], list[int], list[int]]] = []
@@ -116,7 +118,7 @@ def _selections(found: Sequence[summary.Group], problems: list[str]) -> list[Sec
         name = f"ood_entropy_{len(seen)}"
         caption = (
             f"Out-of-domain pictures of {run.metrics.get('ood') or 'the pool'} by the entropy of "
-            f"the teacher of {run.name}: {sum(kept)} kept of {sum(pool)}."
+            f"the teacher of {run.name}: {sum(kept):,} kept of {sum(pool):,}."
         )
         png = figures.entropy_histogram({"edges": edges, "pool": pool, "kept": kept})
         rows = [
@@ -128,9 +130,7 @@ def _selections(found: Sequence[summary.Group], problems: list[str]) -> list[Sec
     return [Section("Selection of the out-of-domain pictures", items)] if items else []
 
 
-def _synthetic(
-    found: Sequence[summary.Group], runs: Sequence[Run], problems: list[str]
-) -> list[Section]:
+def _synthetic(found: Sequence[Group], runs: Sequence[Run], problems: list[str]) -> list[Section]:
     """Everything that is drawn from checkpoints: one run of each group, that of the least seed."""
     drawn: dict[Path, drawings.Drawn] = {}
     triples = drawings.regularizer_runs(runs)[:1]

@@ -12,13 +12,18 @@ import numpy as np
 
 from keras_mosaickd import pictures
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.report.summary import CURVES, Group
+from keras_mosaickd.report.groups import Group
+from keras_mosaickd.report.summary import CURVES
 
 _GROUND, _INK, _LINES = "#f7f7f4", "#26262a", "#d0d0cc"
 # Okabe & Ito, 2008: told apart by colour-blind readers as well. Dashes tell more than seven apart.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#a06a00", "#444444")
 _DASHES = ("-", "--", ":", "-.")
-_TITLES = {"val_accuracy": "accuracy (%)", "val_agreement": "agreement with the teacher (%)"}
+_TITLES = {
+    "val_accuracy": "accuracy (%)",
+    "val_agreement": "agreement with the teacher (%)",
+    "synthetic_agreement": "agreement on synthetic pictures (%)",
+}
 
 
 def check() -> None:
@@ -33,12 +38,15 @@ def check() -> None:
 
 
 def curves(groups: Sequence[Group]) -> bytes | None:
-    """Accuracy and agreement by epoch: a line per run, a colour per group; None without history."""
-    drawn = [group for group in groups if any(run.history for run in group.runs)]
-    if not drawn:
+    """What there is of `CURVES` by epoch: a line per run, a colour per group; None without any."""
+    rows_of = [(group, [row for run in group.runs for row in run.history]) for group in groups]
+    drawn = [group for group, rows in rows_of if rows]
+    # A run without labels has no accuracy, and only one without labels is judged on synthetic ones.
+    names = [name for name in CURVES if any(name in row for _, rows in rows_of for row in rows)]
+    if not names:
         return None
-    figure, axes = _axes(len(CURVES), legend=len(drawn))
-    for axis, name in zip(axes, CURVES, strict=True):
+    figure, axes = _axes(len(names), legend=len(drawn))
+    for axis, name in zip(axes, names, strict=True):
         for index, group in enumerate(drawn):
             label: str | None = f"{group.label} ({len(group.runs)})"
             for run in group.runs:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_mosaickd.report.content import Table
+from keras_mosaickd.report.groups import IN_COLUMNS, Group, numbers
 from keras_mosaickd.report.runs import Run, Study, metrics_of
 
 # Supplement, table 4: CIFAR-100 from CIFAR-10's pictures, teacher wrn40_2, accuracy in per cent by
@@ -23,12 +24,21 @@ HYPERPARAMETERS = {
     "local": "local_weight",
     "align": "align_weight",
 }
-_IN_COLUMNS = ("method", "student", "dataset", "ood", "student_updates")
+CURVES = ("val_accuracy", "val_agreement", "synthetic_agreement")
 _SCORES = {
     "last accuracy": "student_accuracy",
     "best accuracy": "student_accuracy_best",
     "agreement": "student_agreement",
     "mean IoU": "student_mean_iou",
+}
+# What is known without labels, and from those of --eval.
+_WITHOUT_DATA_SET = {
+    "held-out agreement": "held_out_agreement",
+    "synthetic agreement": "synthetic_agreement",
+    "label-free agreement": "label_free_agreement",
+    "accuracy (--eval)": "eval_student_accuracy",
+    "agreement (--eval)": "eval_student_agreement",
+    "teacher's accuracy (--eval)": "eval_teacher_accuracy",
 }
 _QUALITY = {
     "class entropy (nats)": "synthetic_class_entropy",
@@ -39,56 +49,14 @@ _QUALITY = {
 }
 
 
-class Group:
-    """Runs that differ in the seed only.
-
-    Args:
-        runs: At least one, in the order of their seeds.
-        label: What sets them apart from the report's other groups.
-    """
-
-    def __init__(self, runs: Sequence[Run], label: str):
-        self.runs = list(runs)
-        self.label = label
-
-    def values(self, name: str) -> list[float]:
-        """A metric of the runs that have it."""
-        return _numbers([run.metrics for run in self.runs], name)
-
-
-def groups(runs: Sequence[Run]) -> list[Group]:
-    """Puts runs together that differ in the seed only, in order of first appearance."""
-    parts: dict[tuple[tuple[str, str], ...], list[Run]] = {}
-    for run in runs:
-        parts.setdefault(tuple(sorted(run.experiment.items())), []).append(run)
-    varying = {
-        name
-        for key in parts
-        for name, _ in key
-        if len({dict(other).get(name) for other in parts}) > 1
-    }
-    found = []
-    for key, members in parts.items():
-        settings = dict(key)
-        # What a method has no use for still differs; a flag says more than nothing.
-        words = [f"{n}={settings[n]}" for n in sorted(varying & set(settings) - set(_IN_COLUMNS))]
-        label = f"{settings['method']}, {settings['student']}"
-        for name in ("dataset", "ood", "student_updates"):
-            if name in varying and name in settings:
-                words.insert(0, f"{name}={settings[name]}")
-        label = ", ".join([label, *words])
-        found.append(Group(sorted(members, key=lambda run: run.seed), label))
-    return found
-
-
 def mean_and_sd(values: Sequence[float], factor: float = 1.0, digits: int = 2) -> str:
     """Mean ± standard deviation (with n - 1) as text; the mean alone of one value; - of none."""
     if not values:
         return "-"
-    mean = f"{factor * statistics.fmean(values):.{digits}f}"
+    mean = f"{factor * statistics.fmean(values):,.{digits}f}"
     if len(values) == 1:
         return mean
-    return f"{mean} ± {factor * statistics.stdev(values):.{digits}f}"
+    return f"{mean} ± {factor * statistics.stdev(values):,.{digits}f}"
 
 
 def _unless_equal(values: Sequence[float]) -> Sequence[float]:
@@ -98,21 +66,40 @@ def _unless_equal(values: Sequence[float]) -> Sequence[float]:
 
 def results(found: Sequence[Group]) -> Table:
     """A row per group: method, student, data, scores in per cent, published number."""
-    scores = {title: name for title, name in _SCORES.items() if any(g.values(name) for g in found)}
     rows = []
     for group in found:
         metrics = group.runs[0].metrics
         published = next((r.published for r in group.runs if r.published is not None), None)
-        shown = [str(metrics.get(name) or "-") for name in _IN_COLUMNS]
-        cells = [mean_and_sd(group.values(name), 100) for name in scores.values()]
+        shown = [str(metrics.get(name) or "-") for name in IN_COLUMNS]
+        shown[-1] = _count(shown[-1])
+        scores = [group.values(name) for name in (*_SCORES.values(), *_WITHOUT_DATA_SET.values())]
+        cells = [mean_and_sd(values, 100) for values in scores]
+        if not metrics.get("dataset"):
+            # Without test pictures it is one of the others, which say of what.
+            cells[list(_SCORES).index("agreement")] = "-"
         teacher = mean_and_sd(_unless_equal(group.values("teacher_accuracy")), 100)
         seeds = ", ".join(str(run.seed) for run in group.runs)
         number = "-" if published is None else f"{100 * published:.2f}"
         rows.append([*shown, _rest(group), seeds, teacher, *cells, number])
     note = "Per cent; mean ± standard deviation (with n - 1) over the seeds."
     columns = ["method", "student", "domain", "out of domain", "updates", "settings", "seeds"]
-    columns += ["teacher's accuracy", *scores, "published"]
-    return _without_empty(Table("results", columns, rows, note), kept=("published",))
+    columns += ["teacher's accuracy", *_SCORES, *_WITHOUT_DATA_SET, "published"]
+    if any(group.values("label_free_agreement") for group in found):
+        note += (
+            " Held-out agreement is that on out-of-domain pictures that took no part in training; "
+            "label-free agreement is its mean with the synthetic one, where there are both."
+        )
+    return _without_empty(Table("results", columns, rows, note), kept=())
+
+
+def verdicts(found: Sequence[Group]) -> list[str]:
+    """A paragraph for every run that ended with a verdict, which those judged without labels do."""
+    return [
+        f"{run.name}: {run.metrics['verdict']}"
+        for group in found
+        for run in group.runs
+        if isinstance(run.metrics.get("verdict"), str)
+    ]
 
 
 def networks(found: Sequence[Group]) -> Table | None:
@@ -144,7 +131,7 @@ def quality(found: Sequence[Group]) -> Table | None:
     rows = []
     for group in found:
         last = [run.history[-1] for run in group.runs if run.history]
-        cells = [mean_and_sd(_numbers(last, name), digits=3) for name in _QUALITY.values()]
+        cells = [mean_and_sd(numbers(last, name), digits=3) for name in _QUALITY.values()]
         if set(cells) != {"-"}:
             rows.append([group.label, *cells])
     note = (
@@ -155,16 +142,14 @@ def quality(found: Sequence[Group]) -> Table | None:
 
 
 def history(runs: Sequence[Run]) -> Table:
-    """Accuracy and agreement of every epoch of every run, as its history has them."""
+    """What there is of `CURVES` of every epoch of every run, as its history has it."""
     rows = [
         [run.name, f"{row['epoch']:.0f}", *(_exact(row.get(name)) for name in CURVES)]
         for run in runs
         for row in run.history
     ]
-    return Table("curves", ["run", "epoch", *CURVES], rows, shown=False)
-
-
-CURVES = ("val_accuracy", "val_agreement")
+    table = Table("curves", ["run", "epoch", *CURVES], rows, shown=False)
+    return _without_empty(table, kept=())
 
 
 def points(study: Study, metric: str) -> dict[str, list[tuple[float, list[float]]]]:
@@ -178,7 +163,7 @@ def points(study: Study, metric: str) -> dict[str, list[tuple[float, list[float]
     curves: dict[str, list[tuple[float, list[float]]]] = {}
     for trial in study.trials:
         chosen = trial["hyperparameters"]
-        values = _numbers(metrics_of(trial), metric)
+        values = numbers(metrics_of(trial), metric)
         if name not in chosen or not values:
             continue
         curves.setdefault(_series(study, trial), []).append((float(chosen[name]), values))
@@ -193,8 +178,8 @@ def study_table(study: Study) -> Table:
     for trial in study.trials:
         metrics, chosen = metrics_of(trial), trial["hyperparameters"]
         cells = [str(chosen.get(name, "-")) for name in names]
-        cells += [str(metrics[0].get("student_updates", "-")), str(len(metrics))]
-        cells += [mean_and_sd(_numbers(metrics, name), 100) for name in _SCORES.values()]
+        cells += [_count(metrics[0].get("student_updates", "-")), str(len(metrics))]
+        cells += [mean_and_sd(numbers(metrics, name), 100) for name in _SCORES.values()]
         if is_stride:
             cells.append(_table_4(metrics[0]["student"], chosen.get("overlap_stride")))
         rows.append(cells)
@@ -232,11 +217,12 @@ def _table_4(student: str, stride: Any) -> str:
 
 def _rest(group: Group) -> str:
     words = group.label.split(", ")[2:]
-    return ", ".join(word for word in words if word.partition("=")[0] not in _IN_COLUMNS)
+    return ", ".join(word for word in words if word.partition("=")[0] not in IN_COLUMNS)
 
 
-def _numbers(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
-    return [float(row[name]) for row in rows if isinstance(row.get(name), int | float)]
+def _count(value: Any) -> str:
+    """A whole number with separators; anything else as it is."""
+    return f"{int(value):,}" if str(value).isdecimal() else str(value)
 
 
 def _exact(value: float | None) -> str:
@@ -252,4 +238,4 @@ def _without_empty(table: Table, kept: Sequence[str]) -> Table:
     ]
     columns = [table.columns[index] for index in used]
     rows = [[row[index] for index in used] for row in table.rows]
-    return Table(table.name, columns, rows, table.note)
+    return dataclasses.replace(table, columns=columns, rows=rows)

@@ -124,6 +124,15 @@ def test_required_takes_exactly_one():
         runner.required(runner.flags.parse("evaluate", []), "run_dir")
 
 
+def test_what_is_no_single_value_has_no_line(capsys):
+    values = {"dataset": None, "per_class": {"cat": 0.6666666666666666}, "exports": [{"format": 1}]}
+    many = [f"class_{index}" for index in range(1000)]
+    runner.print_values({**values, "class_names": ["cat", "dog"], "others": many, "seed": 0})
+    names, others, seed = capsys.readouterr().out.splitlines()
+    assert names == "class_names  cat, dog" and seed == "seed         0"
+    assert others.endswith("class_7, ...") and len(others) < 100
+
+
 def test_values_are_printed_one_per_line(capsys):
     runner.print_values({"method": "kd", "student_accuracy": 0.98765432, "parameters": 12345678})
     assert capsys.readouterr().out.splitlines() == [

@@ -1,0 +1,75 @@
+"""What is seen of a run while it goes on: a line per epoch, and how long the rest will take."""
+
+import time
+
+import keras
+
+_SCORES = {
+    "val_accuracy": "test accuracy",
+    "val_mean_iou": "test mean IoU",
+    "val_agreement": "test agreement",
+    "held_out_agreement": "held-out agreement",
+    "synthetic_agreement": "synthetic agreement",
+}
+
+
+class Progress(keras.callbacks.ProgbarLogger):
+    """Prints one line after every epoch, with the time left; Keras's bar while an epoch lasts.
+
+    Keras would print all thirty logs of an epoch; they stand in history.csv and TensorBoard. The
+    bar is shown where `fit` is called with `verbose=1`. Put it last, so that the time has the
+    other callbacks' in it.
+
+    Args:
+        steps: training steps from the beginning of this `fit` to the end of the whole run.
+    """
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps_left = steps
+        self._start = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the clock."""
+        self._start = time.perf_counter()
+        super().on_epoch_begin(epoch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the bar on."""
+        super().on_train_batch_end(batch, _student_loss(logs or {}))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Prints the line."""
+        logs = logs or {}
+        super().on_epoch_end(epoch, _student_loss(logs))
+        seconds = time.perf_counter() - self._start
+        self.steps_left -= self.target
+        times = duration(seconds)
+        if self.steps_left > 0:
+            times += f", about {duration(seconds / self.target * self.steps_left)} left"
+        words = [f"{name} {float(value):.4f}" for name, value in _student_loss(logs).items()]
+        words += [f"{title} {float(logs[name]):.4f}" for name, title in _scores(logs).items()]
+        print(f"Epoch {epoch + 1}/{self.epochs}: {', '.join(words)} ({times})", flush=True)
+
+
+def duration(seconds):
+    """A time as text, as exact as one wants to know it: `3 h 20 min`, `5 min`, `12 s`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _student_loss(logs):
+    """The loss of what the run is about; the baselines' logs have no other."""
+    loss = logs.get("student_loss", logs.get("loss"))
+    return {} if loss is None else {"student loss": loss}
+
+
+def _scores(logs):
+    """Those of `_SCORES` that there are, each once."""
+    found = {name: title for name, title in _SCORES.items() if name in logs}
+    if "val_accuracy" not in logs and "held_out_agreement" in logs:
+        # Without a data set it is the agreement on held-out pictures, by another name.
+        found.pop("val_agreement", None)
+    return found

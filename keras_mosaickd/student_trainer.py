@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_mosaickd import losses
+from keras_mosaickd.data.arrays import PIXEL_SCALE
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.fused import Fused
@@ -63,8 +64,8 @@ class StudentTrainer(PhaseTrainer):
         self.built = True
 
     def call(self, inputs, training=False):
-        """The student's logits."""
-        return self.student(inputs, training=training)
+        """The student's logits for pictures in [0, 1], or as bytes."""
+        return self.student(_in_unit_range(inputs), training=training)
 
     # ---- training ------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ class StudentTrainer(PhaseTrainer):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=False):
         """Mean KL(T || S); counts agreement on the way, while the teacher's logits are at hand."""
-        teacher_logits = self.teacher(x, training=False)
+        teacher_logits = self.teacher(_in_unit_range(x), training=False)
         agrees = ops.equal(ops.argmax(teacher_logits, axis=-1), ops.argmax(y_pred, axis=-1))
         self.agreement_metric.update_state(ops.cast(agrees, "float32"))
         return ops.mean(losses.kl_divergence(teacher_logits, y_pred))
@@ -252,3 +253,10 @@ def _shape(model, attribute):
         return getattr(model, attribute)
     except (AttributeError, ValueError):
         return None
+
+
+def _in_unit_range(pictures):
+    """What the networks take; users validate on the bytes that they train on."""
+    if keras.backend.standardize_dtype(pictures.dtype) == "uint8":
+        return ops.cast(pictures, "float32") * PIXEL_SCALE
+    return pictures

@@ -279,6 +279,18 @@ def test_seeds_of_dropout_layers_are_saved(tmp_path):
     assert not moved(seeds, again)
 
 
+def test_bytes_are_judged_as_the_pictures_that_they_are():
+    model = game()
+    given = np.round(pictures() * 255).astype("uint8")
+    scaled = given.astype("float32") / 255
+    history = model.fit(stream(), validation_data=(given,), verbose=0).history
+    expected = model.evaluate(scaled, verbose=0, return_dict=True)
+    assert history["val_loss"] == pytest.approx([expected["loss"]], rel=1e-4)
+    np.testing.assert_allclose(
+        model.predict(given, verbose=0), model.predict(scaled, verbose=0), rtol=1e-4, atol=1e-4
+    )
+
+
 def test_callbacks_work_on_the_student(tmp_path):
     model = game()
     path = tmp_path / "student.keras"

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
 
+from keras_mosaickd import measure_agreement
 from tests import game
 from tests.documents import ROOT, blocks
 
@@ -27,11 +27,10 @@ def test_example_runs(tmp_path, monkeypatch):
     keras.Model(inputs, keras.layers.Softmax()(teacher(inputs))).save("teacher.keras")
     scope = {"pictures": game.pictures(64), "held_out": game.pictures(16, seed=1)}
     exec(compile(EXAMPLE, "README.md", "exec"), scope)
-    best, last = (keras.models.load_model(name) for name in ("best.keras", "student.keras"))
-    assert best.count_params() == last.count_params()
-    np.testing.assert_array_equal(
-        last.predict(game.pictures(), verbose=0), scope["model"].predict(game.pictures(), verbose=0)
-    )
+    best = keras.models.load_model("student.keras")
+    score = scope["best"].best
+    found = measure_agreement(scope["teacher"], best, game.pictures(16, seed=1))
+    assert found.agreement == pytest.approx(score, abs=1e-6)
     assert Path("saved_model/saved_model.pb").is_file()
 
 

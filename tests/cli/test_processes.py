@@ -127,3 +127,12 @@ def test_quickstart_refuses_before_it_installs(checkout, arguments, backend):
 def test_the_test_command_refuses_an_unknown_backend():
     finished = run(ROOT / "bin" / "test", "--backend=theano")
     assert finished.returncode == 2 and "theano" in finished.stderr
+
+
+def test_what_is_not_installed_is_said_on_one_line():
+    command = [sys.executable, "-S", "-m", "keras_mosaickd.cli.train", "--help"]
+    finished = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert finished.returncode == 1 and finished.stderr.count("\n") == 1
+    assert "absl, keras, numpy to be installed: run bin/quickstart" in finished.stderr

@@ -70,6 +70,19 @@ def checkout(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize("name", flags.COMMANDS)
+def test_a_command_says_what_to_install(name, checkout):
+    python = checkout / "python3"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')  # without any package
+    python.chmod(0o755)
+    environment = dict(os.environ, PATH=f"{checkout}:{os.environ['PATH']}")
+    finished = run(checkout / "bin" / name, "--help", env=environment)
+    assert finished.returncode == 1 and finished.stdout == ""
+    assert len(finished.stderr.splitlines()) == 1
+    assert finished.stderr.startswith(f"bin/{name}: expected Keras")
+    assert "bin/environment requirements.txt" in finished.stderr and "Received:" in finished.stderr
+
+
 @pytest.mark.parametrize("version", ["3.9", "3.10", "3.14"])
 def test_environment_names_the_pythons_that_will_do(checkout, version):
     python = checkout / "python"

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mosaickd import losses
+from keras_mosaickd.data.arrays import unit_range_tensor
 from keras_mosaickd.data.streams import mosaic_stream
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.fused import Fused
@@ -169,7 +170,8 @@ class MosaicKD(StudentTrainer):
                 pictures: an array `[n, h, w, c]` or a `tf.data.Dataset` of pictures.
             y: must be None: the game takes no labels.
             batch_size: global batch size B for plain pictures (default 32).
-            **kwargs: of `keras.Model.fit`. `validation_data=(pictures, labels)` or `(pictures,)`.
+            **kwargs: of `keras.Model.fit`. `validation_data=(pictures, labels)` or `(pictures,)`,
+                uint8 or in [0, 1].
 
         Returns:
             `keras.callbacks.History`.
@@ -272,7 +274,7 @@ class MosaicKD(StudentTrainer):
                 f"{self.student_steps}, h, w, c]); keras_mosaickd.mosaic_stream makes it from "
                 f"pictures. Received: shapes {getattr(patches, 'shape', None)} and {shape}"
             )
-        return patches, ood
+        return unit_range_tensor(patches), unit_range_tensor(ood)
 
     def get_config(self):
         """Everything that makes the same game again."""

@@ -1,12 +1,11 @@
 """The end of a run: which student it exports, and what is written down about it."""
 
 import keras
-import numpy as np
 
 from keras_mosaickd import export, model_card, shipping
 from keras_mosaickd.callbacks import read_history
 from keras_mosaickd.config import OUT_OF_DOMAIN
-from keras_mosaickd.evaluation import predictions, scores_of
+from keras_mosaickd.evaluation import compared
 from keras_mosaickd.label_free import SCORE, score
 from keras_mosaickd.loading import load_model
 from keras_mosaickd.run_directory import BEST_STUDENT, HISTORY, METRICS
@@ -65,7 +64,9 @@ def finish(prepared, run, trainer, schedule, judge, origin):
     if judge is not None:
         metrics |= _judged(prepared, judge.judge(trainer, student))
     if prepared.labelled is not None:
-        metrics |= _tested(prepared.labelled, trainer.teacher, student)
+        # Nothing was chosen by these labels.
+        tested = compared(trainer.teacher, student, prepared.labelled)
+        metrics |= {"eval": prepared.labelled.name, **{f"eval_{k}": v for k, v in tested.items()}}
     if judge is not None:
         metrics["verdict"] = verdict(metrics)
     run.write_json(METRICS, metrics)
@@ -102,15 +103,3 @@ def _judged(prepared, judged):
     if prepared.held_out is not None:
         found["held_out_pictures"] = len(prepared.held_out)
     return found
-
-
-def _tested(labelled, teacher, student):
-    """What the labels of `--eval` say; nothing was chosen by them."""
-    expected, received = (predictions(model, labelled) for model in (teacher, student))
-    return {
-        "eval": labelled.name,
-        "eval_pictures": len(labelled),
-        **{f"eval_teacher_{k}": v for k, v in scores_of(expected, labelled).items()},
-        **{f"eval_student_{k}": v for k, v in scores_of(received, labelled).items()},
-        "eval_student_agreement": float(np.mean(expected == received)),
-    }

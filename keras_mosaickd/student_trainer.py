@@ -1,11 +1,13 @@
 """What every method shares: a frozen teacher, a student, and how the student is judged."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mosaickd import losses
-from keras_mosaickd.data.arrays import PIXEL_SCALE
+from keras_mosaickd.data.arrays import unit_range_tensor
 from keras_mosaickd.data.labels import VOID
+from keras_mosaickd.data.streams import checked_images
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.fused import Fused
 from keras_mosaickd.metrics import MeanIoU
@@ -17,6 +19,7 @@ from keras_mosaickd.training import PhaseTrainer
 class StudentTrainer(PhaseTrainer):
     """Trains a student to imitate a frozen teacher; `predict` is the student's.
 
+    Pictures are uint8 or floats in [0, 1] everywhere; the networks by themselves take the latter.
     `evaluate` and validation take pictures, with integer (or one-hot) labels or without:
 
     - `loss`: mean KL(T || S), in nats;
@@ -65,9 +68,22 @@ class StudentTrainer(PhaseTrainer):
 
     def call(self, inputs, training=False):
         """The student's logits for pictures in [0, 1], or as bytes."""
-        return self.student(_in_unit_range(inputs), training=training)
+        return self.student(unit_range_tensor(inputs), training=training)
 
     # ---- training ------------------------------------------------------------------------
+
+    def fit(self, x=None, *args, **kwargs):
+        """As `keras.Model.fit`.
+
+        Raises:
+            InputError: before training, if arrays of pictures, those of `validation_data` too,
+                are neither uint8 nor floats in [0, 1].
+        """
+        _check_pictures(x)
+        validation_data = kwargs.get("validation_data")
+        if isinstance(validation_data, tuple | list) and validation_data:
+            _check_pictures(validation_data[0])
+        return super().fit(x, *args, **kwargs)
 
     def compile_phases(self, phases, **kwargs):
         """Compiles with one optimizer for each phase.
@@ -134,7 +150,7 @@ class StudentTrainer(PhaseTrainer):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=False):
         """Mean KL(T || S); counts agreement on the way, while the teacher's logits are at hand."""
-        teacher_logits = self.teacher(_in_unit_range(x), training=False)
+        teacher_logits = self.teacher(unit_range_tensor(x), training=False)
         agrees = ops.equal(ops.argmax(teacher_logits, axis=-1), ops.argmax(y_pred, axis=-1))
         self.agreement_metric.update_state(ops.cast(agrees, "float32"))
         return ops.mean(losses.kl_divergence(teacher_logits, y_pred))
@@ -158,13 +174,17 @@ class StudentTrainer(PhaseTrainer):
             logs["accuracy"] = self.accuracy_metric.result()
         return logs
 
-    def evaluate(self, *args, return_dict=False, **kwargs):
+    def evaluate(self, x=None, *args, return_dict=False, **kwargs):
         """As `keras.Model.evaluate`, exact over several devices too.
 
         Keras reports the mean over the devices of each one's mean, which is another number where
         they saw unequal numbers of pictures; the metrics' own totals are over all of them.
+
+        Raises:
+            InputError: if an array of pictures is neither uint8 nor floats in [0, 1].
         """
-        logs = super().evaluate(*args, return_dict=True, **kwargs)
+        _check_pictures(x)
+        logs = super().evaluate(x, *args, return_dict=True, **kwargs)
         metrics = {"loss": self._loss_tracker, "agreement": self.agreement_metric}
         metrics |= {"accuracy": self.accuracy_metric, "mean_iou": self.mean_iou_metric}
         logs = {name: float(ops.convert_to_numpy(metrics[name].result())) for name in logs}
@@ -219,6 +239,15 @@ class StudentTrainer(PhaseTrainer):
         return [v for v in self.non_trainable_variables if v.name == "seed_generator_state"]
 
 
+def _check_pictures(x):
+    """Raises InputError for an array whose range no network here expects.
+
+    What else `fit` takes is a stream, which has checked its own.
+    """
+    if isinstance(x, np.ndarray):
+        checked_images(x)
+
+
 def check_fit(teacher, student):
     """Raises unless two classifiers can be teacher and student.
 
@@ -253,10 +282,3 @@ def _shape(model, attribute):
         return getattr(model, attribute)
     except (AttributeError, ValueError):
         return None
-
-
-def _in_unit_range(pictures):
-    """What the networks take; users validate on the bytes that they train on."""
-    if keras.backend.standardize_dtype(pictures.dtype) == "uint8":
-        return ops.cast(pictures, "float32") * PIXEL_SCALE
-    return pictures

@@ -82,6 +82,36 @@ def test_evaluation_by_hand():
     assert set(without) == {"loss", "agreement"}
 
 
+@pytest.mark.parametrize("trainer", ["mosaickd", "kd"])
+def test_uint8_pictures_are_the_same_pictures(trainer):
+    model = game() if trainer == "mosaickd" else KnowledgeDistillation(classifier(1), classifier(2))
+    if trainer == "kd":
+        model.compile(student_recipe(10))
+    pixels = (pictures() * 255).astype("uint8")
+    scaled = pixels.astype("float32") * np.float32(1 / 255)
+    expected = model.evaluate(scaled, verbose=0)
+    assert model.evaluate(pixels, verbose=0) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(
+        model.predict(pixels, verbose=0), model.predict(scaled, verbose=0), rtol=1e-5, atol=1e-6
+    )
+    history = model.fit(pixels, batch_size=BATCH, validation_data=(pixels,), verbose=0).history
+    after = model.evaluate(scaled, verbose=0, return_dict=True)
+    assert history["val_loss"][-1] == pytest.approx(after["loss"], rel=1e-5)
+    assert history["student_loss"][-1] < 10
+
+
+@pytest.mark.parametrize("wrong", [pictures() * 255, pictures().astype("int64")])
+def test_pictures_of_another_range_are_refused_before_training(wrong):
+    model = game()
+    for call in (
+        lambda: model.fit(stream(), validation_data=(wrong,), verbose=0),
+        lambda: model.evaluate(wrong, verbose=0),
+    ):
+        with pytest.raises(InputError, match=r"uint8 or as floats in \[0, 1\]. Received: "):
+            call()
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0
+
+
 def test_teacher_never_moves():
     model = game()
     before = values(model.teacher.variables)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_mosaickd.data.arrays import unit_range_tensor
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.student_trainer import StudentTrainer
@@ -56,6 +57,7 @@ class Supervised(StudentOnly):
     def alternate(self, data):
         """One student update on one batch of pictures and labels."""
         pictures, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        pictures = unit_range_tensor(pictures)
         expected = self.student.output_shape[:-1]
         if labels is None or len(labels.shape) != len(expected):
             raise InputError(
@@ -133,7 +135,7 @@ class KnowledgeDistillation(StudentOnly):
     def alternate(self, data):
         """One student update on one batch."""
         pictures, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        self.update_student(pictures)
+        self.update_student(unit_range_tensor(pictures))
         return self.training_logs()
 
     def get_config(self):

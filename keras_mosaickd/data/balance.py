@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mosaickd.data.arrays import PIXEL_SCALE
+from keras_mosaickd.data.arrays import unit_range_tensor
 from keras_mosaickd.data.plan import positive
 from keras_mosaickd.data.scores import over_pool
 from keras_mosaickd.errors import InputError
@@ -85,9 +85,8 @@ class _Classifier(keras.Model):
         self.teacher = teacher
 
     def call(self, images):
-        if keras.backend.standardize_dtype(images.dtype) == "uint8":
-            images = ops.cast(images, "float32") * PIXEL_SCALE
-        return ops.cast(ops.argmax(self.teacher(images, training=False), axis=-1), "int32")
+        logits = self.teacher(unit_range_tensor(images), training=False)
+        return ops.cast(ops.argmax(logits, axis=-1), "int32")
 
 
 def predicted_classes(teacher: Any, images: Any, batch_size: int = 256) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_mosaickd import losses
-from keras_mosaickd.data.arrays import PIXEL_SCALE
+from keras_mosaickd.data.arrays import unit_range_tensor
 from keras_mosaickd.data.plan import positive
 
 
@@ -24,9 +24,7 @@ class _Scorer(keras.Model):
         self.teacher = teacher
 
     def call(self, images):
-        if keras.backend.standardize_dtype(images.dtype) == "uint8":
-            images = ops.cast(images, "float32") * PIXEL_SCALE
-        scores = losses.entropy(self.teacher(images, training=False))
+        scores = losses.entropy(self.teacher(unit_range_tensor(images), training=False))
         # One score per picture: the mean over the pixels where there are predictions per pixel.
         return ops.mean(ops.reshape(scores, (ops.shape(scores)[0], -1)), axis=-1)
 

@@ -1,6 +1,7 @@
-"""BatchNorm policy `inference` against `training`, by default on the quickstart's digits.
+r"""BatchNorm policy `inference` against `training`, by default on the quickstart's digits.
 
-    python benchmarks/batch_norm_policy.py [--seeds 0 1 2] [--updates 250] [--flagfile FILE]
+    PYTHONPATH=. python benchmarks/batch_norm_policy.py [--seeds 0 1 2] [--updates 250] \
+        [--flagfile FILE]
 
 Same teacher, networks (preset `paper`), pictures and seeds; only `batch_norm_policy` differs.
 The measure that decides is taken on the domain's training pictures, so that no test picture takes

@@ -1,6 +1,7 @@
-"""MosaicKD against the baselines on Fashion-MNIST: the README's tables, from one command.
+r"""MosaicKD against the baselines on Fashion-MNIST: the README's tables, from one command.
 
-    python benchmarks/fashion_mnist.py [--updates 2000 6000] [--seeds 0 1 2] [--ood_size 500]
+    PYTHONPATH=. python benchmarks/fashion_mnist.py [--updates 2000 6000] [--seeds 0 1 2] \
+        [--ood_size 500]
 
 Every run is an ordinary `bin/train` into runs/fashion_mnist/, on one core, as many at a time as
 there are cores (`--jobs`); runs that are finished are not made again and interrupted ones are

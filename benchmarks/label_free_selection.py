@@ -1,6 +1,6 @@
 """How well agreement without labels predicts accuracy: rank correlation over the epochs of runs.
 
-    python benchmarks/label_free_selection.py [--runs digits_mosaickd ...]
+    PYTHONPATH=. python benchmarks/label_free_selection.py [--runs digits_mosaickd ...]
 
 Every run is `bin/train --select=agreement` with a data set, whose test labels take part in the
 check alone: each row of its history has the accuracy on the test pictures and, from pictures of

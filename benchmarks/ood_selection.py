@@ -1,6 +1,7 @@
-"""Scoring a pool for algorithm 1 against plain `teacher.predict` on the same pictures.
+r"""Scoring a pool for algorithm 1 against plain `teacher.predict` on the same pictures.
 
-    KERAS_BACKEND=jax python benchmarks/ood_selection.py [--pictures 20480] [--repetitions 7]
+    KERAS_BACKEND=jax PYTHONPATH=. python benchmarks/ood_selection.py [--pictures 20480] \
+        [--repetitions 7]
 
 The sides alternate; the first call of each (hashing, compilation) is left out. Prints the ratio of
 the throughputs, selection / predict, as median and range.

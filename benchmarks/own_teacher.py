@@ -1,7 +1,7 @@
 """Your own teacher, your own folder of pictures, no label: mosaickd against kd, from one command.
 
     pip install scikit-image  # its bundled photographs
-    python benchmarks/own_teacher.py [--seeds 0 1] [--student_updates 2000]
+    PYTHONPATH=. python benchmarks/own_teacher.py [--seeds 0 1] [--student_updates 2000]
 
 Teacher: benchmarks/make_teacher.py's, which knows nothing of this project. Pictures: 3000 cut-outs
 of scikit-image's photographs (PHOTOGRAPHS), 32 to 160 pixels high and wide, as JPEG and PNG.

@@ -1,7 +1,7 @@
 """Segmentation on real pictures: garments on photographs, distilled from pictures of other things.
 
     pip install scikit-image  # its bundled photographs
-    python benchmarks/segmentation_scenes.py [--updates 2000] [--seeds 0 1]
+    PYTHONPATH=. python benchmarks/segmentation_scenes.py [--updates 2000] [--seeds 0 1]
 
 Scenes of 48x48 pixels: one or two garments of Fashion-MNIST in a random colour on a cut-out of a
 photograph, with exact labels (0: background). Domain: T-shirt, pullover, dress, coat, shirt on five

@@ -11,6 +11,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+from keras_mosaickd import __version__
 from keras_mosaickd.errors import InputError
 
 FLAGS, METRICS, HISTORY, ENVIRONMENT = (
@@ -173,7 +174,7 @@ def environment(seed):
     from keras_mosaickd.training import devices
 
     backend = keras.backend.backend()
-    packages = ("keras-mosaickd", "keras", backend, "numpy", "scikit-learn", "pillow")
+    packages = ("keras", backend, "numpy", "scikit-learn", "pillow")
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": sys.argv,
@@ -183,6 +184,8 @@ def environment(seed):
         "commit": commit(),
         "versions": {
             "python": platform.python_version(),
+            # Of the code that runs, installed or not.
+            "keras-mosaickd": __version__,
             **{name: _version(name) for name in packages},
         },
         "platform": platform.platform(),

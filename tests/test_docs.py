@@ -160,6 +160,8 @@ def replay(program: str, arguments: list[str], shared: Shared) -> None:
         check_pip(arguments)
     elif program == "python":
         check_benchmark(arguments)
+    elif name == "environment":
+        assert arguments and all((ROOT / file).is_file() for file in arguments), arguments
     elif name in COMMANDS:
         check_command(name, arguments, shared)
     else:  # quickstart, test, docs: tests/cli/test_processes.py and this test itself

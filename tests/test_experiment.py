@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mosaickd import checkpoints, run_directory
+from keras_mosaickd import __version__, checkpoints, run_directory
 from keras_mosaickd.cli import evaluate, flags, runner, sample, teacher, train
 from keras_mosaickd.config import ExperimentConfig
 
@@ -129,6 +129,7 @@ def test_environment_says_where_it_came_from(finished, backend):
     assert environment["backend"] == backend
     assert environment["seed"] == 0
     assert environment["devices"]
+    assert environment["versions"]["keras-mosaickd"] == __version__
     assert environment["versions"]["keras"] == keras.__version__
     assert environment["versions"][backend]
 

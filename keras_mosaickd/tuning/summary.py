@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 
+from keras_mosaickd import __version__
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.run_directory import METRICS, RunDirectory, commit
 from keras_mosaickd.tuning.runs import last_line
@@ -32,7 +33,7 @@ def results(config, study, oracle):
         if trial["status"] == "COMPLETED" and trial["share_of_updates"] == 1
     ]
     best = max(full, key=lambda trial: trial["mean"][OBJECTIVE], default=None)
-    packages = ("keras-mosaickd", "keras", "keras-tuner", keras.backend.backend(), "numpy")
+    packages = ("keras", "keras-tuner", keras.backend.backend(), "numpy")
     return {
         "study": study.study,
         "objective": OBJECTIVE,
@@ -43,6 +44,7 @@ def results(config, study, oracle):
         "commit": commit(),
         "versions": {
             "python": platform.python_version(),
+            "keras-mosaickd": __version__,
             **{name: _version(name) for name in packages},
         },
         "hyperparameters": [parameter.name for parameter in oracle.hyperparameters.space],

@@ -83,6 +83,14 @@ def test_train_checks_saves_the_flags_and_trains(experiment, capsys):
     assert "student_accuracy  0.5" in capsys.readouterr().out
 
 
+def test_train_without_flags_trains_nothing_and_says_what_it_expected(experiment, capsys):
+    assert command("train") == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and experiment.calls == []
+    for expected in ("usage: bin/train", "--flagfile=", "--teacher=", "bin/quickstart"):
+        assert expected in error
+
+
 def test_train_names_the_run_after_the_flagfile_or_the_method(experiment, tmp_path):
     (tmp_path / "table4.flags").write_text("--seed=1\n")
     assert command("train", "--flagfile=table4.flags") == 0

@@ -108,6 +108,17 @@ def test_environment_says_so_when_there_is_no_python(checkout):
     assert finished.returncode == 1 and "Received: none" in finished.stderr
 
 
+@pytest.mark.slow
+def test_environment_knows_the_package_from_any_directory(checkout, tmp_path_factory):
+    (checkout / "keras_mosaickd").mkdir()
+    (checkout / "keras_mosaickd" / "__init__.py").write_text("print('found')")
+    environment = dict(os.environ, PYTHON=sys.executable)
+    assert run(checkout / "bin" / "environment", env=environment).returncode == 0
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    finished = run(checkout / ".venv/bin/python", "-c", "import keras_mosaickd", cwd=elsewhere)
+    assert finished.stdout == "found\n", finished.stderr
+
+
 def test_environment_installs_only_what_has_changed(checkout):
     log = checkout / "pip.log"
     (checkout / ".venv" / "bin").mkdir(parents=True)
@@ -135,6 +146,14 @@ def test_quickstart_refuses_before_it_installs(checkout, arguments, backend):
         env=dict(os.environ, KERAS_BACKEND=backend, PYTHON="no-such-python"),
     )
     assert finished.returncode == 2 and "Received:" in finished.stderr
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_quickstart_has_a_usage(checkout, flag):
+    finished = run(checkout / "bin" / "quickstart", flag)
+    assert finished.returncode == 0 and finished.stderr == ""
+    assert len(finished.stdout.splitlines()) == 2 and "usage: bin/quickstart" in finished.stdout
+    assert not (checkout / ".venv").exists()
 
 
 def test_the_test_command_refuses_an_unknown_backend():

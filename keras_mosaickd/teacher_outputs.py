@@ -55,7 +55,9 @@ def as_logits(teacher, outputs="auto"):
                 "a softmax. Expected: 'probabilities' or 'auto'"
             )
         return stripped
-    if outputs == "logits" or (outputs == "auto" and not _gives_probabilities(teacher)):
+    if outputs == "logits" or (outputs == "auto" and _is_linear(teacher)):
+        return teacher
+    if outputs == "auto" and not _gives_probabilities(teacher):
         return teacher
     pictures = keras.Input(teacher.input_shape[1:])
     return keras.Model(
@@ -69,8 +71,8 @@ def _is_softmax(layer):
     return getattr(layer, "activation", None) is keras.activations.softmax
 
 
-def _without_softmax(model):
-    """The model up to its final softmax, on the same layers; None where there is none to see."""
+def _last_operation(model):
+    """The operation that gives a model's only output and its inputs; None where they are hidden."""
     if isinstance(model, keras.Sequential) and model.built:
         model = getattr(model, "_functional", None) or model
     if not isinstance(model, keras.Model) or len(getattr(model, "outputs", None) or ()) != 1:
@@ -78,8 +80,33 @@ def _without_softmax(model):
     history = getattr(model.outputs[0], "_keras_history", None)
     if history is None:
         return None
-    last = history.operation
-    inputs = last._inbound_nodes[history.node_index].input_tensors
+    return history.operation, history.operation._inbound_nodes[history.node_index].input_tensors
+
+
+def _is_linear(model):
+    """Whether the last layer is seen to be a plain one with a bias, whose sums nothing fixes.
+
+    It saves trying the teacher, which on JAX compiles every one of its layers.
+    """
+    found = _last_operation(model)
+    if found is None:
+        return False
+    last, _ = found
+    if isinstance(last, keras.Model):
+        return _is_linear(last)
+    return (
+        type(last) in (keras.layers.Dense, keras.layers.Conv2D)
+        and last.activation is keras.activations.linear
+        and last.use_bias
+    )
+
+
+def _without_softmax(model):
+    """The model up to its final softmax, on the same layers; None where there is none to see."""
+    found = _last_operation(model)
+    if found is None:
+        return None
+    last, inputs = found
     if isinstance(last, keras.Model):
         inner = _without_softmax(last)
         logits = inner(inputs[0]) if inner is not None else None

@@ -93,6 +93,24 @@ def test_logits_are_left_alone(teacher):
     assert as_logits(teacher) is teacher
 
 
+def test_a_last_layer_that_may_keep_a_distribution_is_tried():
+    """Without a bias it may only put the classes into another order, behind a softmax."""
+    inputs = keras.Input(SHAPE)
+    reorder = layers.Dense(3, use_bias=False, kernel_initializer="identity")
+    teacher = keras.Model(inputs, reorder(head("dense")(inputs)))
+    logits = as_logits(teacher)(pictures())
+    np.testing.assert_allclose(
+        numpy(ops.softmax(logits, axis=-1)), numpy(teacher(pictures())), atol=1e-6
+    )
+
+
+def test_a_plain_last_layer_needs_no_trial(monkeypatch):
+    inputs = keras.Input(SHAPE)
+    teacher = keras.Model(inputs, head("logits")(inputs))
+    monkeypatch.setattr("keras_mosaickd.teacher_outputs._gives_probabilities", pytest.fail)
+    assert as_logits(teacher) is teacher
+
+
 def test_stripped_logits_are_the_exact_ones():
     teacher = head("dense")
     kernel, bias = teacher.layers[-1].get_weights()

@@ -24,10 +24,10 @@ def main(parsed: flags.Parsed) -> None:
     settings["run_dir"] = settings["run_dir"] or default_run_dir(parsed)
     settings |= without_domain(parsed)
     config = experiment.ExperimentConfig(**settings)
-    experiment.check(config)
     if parsed.values["dry_run"]:
         print(experiment.dry_run(config))
         return
+    experiment.check(config)
     run_dir = Path(config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     flags.save(settings, run_dir / FLAGS)

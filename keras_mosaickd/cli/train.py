@@ -12,12 +12,12 @@ from keras_mosaickd.run_directory import FLAGS
 
 def main(parsed: flags.Parsed) -> None:
     """Checks everything, writes flags.txt, trains, and prints the metrics."""
-    if not parsed.given:
-        raise InputError(
-            "expected --flagfile=FILE (configs/quickstart_mosaickd.flags, which bin/quickstart "
-            "runs, is one), or --teacher=PATH.keras with --ood=folder:PATH, or other flags; usage: "
-            "bin/train [--flagfile=FILE] [--name=value ...], see --help. Received: no flags"
-        )
+    runner.refuse_bare_call(
+        parsed,
+        "--flagfile=FILE (configs/quickstart_mosaickd.flags, which bin/quickstart runs, is one), "
+        "or --teacher=PATH.keras with --ood=folder:PATH, or other flags",
+    )
+    runner.load_backend()
     from keras_mosaickd import experiment
 
     settings = parsed.settings()

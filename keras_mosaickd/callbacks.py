@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ _MISSING = ""
 
 
 def draw_samples(
-    generator: Any, teacher: Any, latents: Any, columns: int | None = None
+    generator: Any,
+    teacher: Any,
+    latents: Any,
+    columns: int | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> numpy.ndarray:
     """Draws a grid of synthetic pictures, sorted by the class that the teacher sees in them.
 
@@ -30,19 +35,30 @@ def draw_samples(
             probabilities.
         latents: [n, latent_dim] float32.
         columns: Pictures per row; by default the grid is square.
+        class_names: Names of the teacher's classes; by default their numbers.
 
     Returns:
-        uint8 [H, W, c]; see `keras_mosaickd.pictures.grid`. Where every pixel has a prediction, the
-        teacher's label map stands to the right of each picture. No model's state is changed.
+        uint8 [H, W, c]; see `keras_mosaickd.pictures.grid`. Below each picture stands its class;
+        where every pixel has a prediction, the teacher's label map stands to the right instead. No
+        model's state is changed.
     """
     images = generator(keras.ops.convert_to_tensor(latents, dtype="float32"), training=False)
     scores = keras.ops.convert_to_numpy(teacher(images, training=False)).astype("float32")
-    means = scores.reshape(scores.shape[0], -1, scores.shape[-1]).mean(axis=1)
-    order = numpy.argsort(means.argmax(axis=-1), kind="stable")
+    classes = scores.reshape(scores.shape[0], -1, scores.shape[-1]).mean(axis=1).argmax(axis=-1)
+    order = numpy.argsort(classes, kind="stable")
     drawn = keras.ops.convert_to_numpy(images)[order]
     if scores.ndim == 4:
         drawn = pictures.beside_label_maps(drawn, scores[order].argmax(axis=-1), scores.shape[-1])
-    return pictures.grid(drawn, columns)
+        return pictures.grid(drawn, columns)
+    return pictures.grid(
+        drawn, columns, captions=[_caption(c, class_names) for c in classes[order]]
+    )
+
+
+def _caption(index: int, class_names: Sequence[str] | None) -> str:
+    """The class's name; its number where there is none that Pillow's own font can write."""
+    name = "" if class_names is None else str(class_names[index])
+    return name if name and name.isascii() and name.isprintable() else str(index)
 
 
 class SampleGrid(keras.callbacks.Callback):
@@ -59,6 +75,7 @@ class SampleGrid(keras.callbacks.Callback):
         every: Draw after every this many epochs; the last epoch is always drawn.
         path: PNG file, overwritten each time. None writes none.
         columns: Pictures per row; by default the grid is square.
+        class_names: As of `draw_samples`.
     """
 
     def __init__(
@@ -68,6 +85,7 @@ class SampleGrid(keras.callbacks.Callback):
         every: int = 1,
         path: str | os.PathLike[str] | None = None,
         columns: int | None = None,
+        class_names: Sequence[str] | None = None,
     ):
         super().__init__()
         if every < 1:
@@ -77,13 +95,16 @@ class SampleGrid(keras.callbacks.Callback):
         self.every = every
         self.path = path
         self.columns = columns
+        self.class_names = class_names
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Draws the grid when its turn has come."""
         is_last = epoch + 1 == self.params.get("epochs")
         if (epoch + 1) % self.every and not is_last:
             return
-        picture = draw_samples(self.model.generator, self.model.teacher, self.latents, self.columns)
+        picture = draw_samples(
+            self.model.generator, self.model.teacher, self.latents, self.columns, self.class_names
+        )
         if self.path is not None:
             pictures.write_png(self.path, picture)
         if self._log is not None:

@@ -219,11 +219,17 @@ def _tested(metrics, teacher, dataset, labelled, data_dir):
             f"--dataset: {len(tested)} of the {count} pictures are tested, the test split of "
             f"{name}; --eval={name} tests all"
         )
-    names, numbers = metrics.get("class_names"), tuple(map(str, range(classes)))
-    is_whole = isinstance(names, list) and len(names) == classes
-    names = tuple(map(str, names)) if is_whole else numbers
+    numbers = tuple(map(str, range(classes)))
+    names = _class_names(metrics, classes) or numbers
     task = "classification" if len(teacher.output_shape) == 2 else "segmentation"
     return labelled_as(tested, names, task, is_named=names != numbers, flag=flag)
+
+
+def _class_names(metrics, classes):
+    """The names that a run gives its teacher's classes; None where it has no fitting ones."""
+    names = metrics.get("class_names")
+    is_whole = isinstance(names, list) and len(names) == classes
+    return tuple(map(str, names)) if is_whole else None
 
 
 def footprint(part, network, file=None):
@@ -261,5 +267,9 @@ def sample(run_dir, count, out, seed=0, teacher=""):
     """
     trainer = load_game(run_dir, teacher)
     latents = np.random.default_rng(seed).standard_normal((count, trainer.latent_dim), "float32")
-    grid = callbacks.draw_samples(trainer.generator, trainer.teacher, latents)
+    run = RunDirectory(run_dir)
+    # A run that is not finished has a checkpoint and no metrics yet.
+    metrics = run.read_json(METRICS) if run.is_finished else {}
+    names = _class_names(metrics, trainer.teacher.output_shape[-1])
+    grid = callbacks.draw_samples(trainer.generator, trainer.teacher, latents, class_names=names)
     return pictures.write_png(out, grid)

@@ -25,6 +25,7 @@ class Experiment(Preparation):
 
     Args:
         config: `ExperimentConfig`.
+        is_dry: as of `Preparation`.
     """
 
     def teacher(self):
@@ -72,7 +73,8 @@ class Experiment(Preparation):
     def dry_run(self):
         """What `train` would do, as text: flags, shapes, parameters, operations, time.
 
-        A teacher that is not there yet is stood in for by an untrained one.
+        A teacher that is not there yet is stood in for by an untrained one. Of an experiment that
+        is dry itself, nothing is written.
         """
         self.check()
         schedule = self.config.schedule(self.pictures)
@@ -197,8 +199,8 @@ def check(config):
 
 
 def dry_run(config):
-    """See `Experiment.dry_run`."""
-    return _experiment(config).dry_run()
+    """Checks, and says what `train` would do as `Experiment.dry_run`; nothing is written."""
+    return Experiment(config, is_dry=True).dry_run()
 
 
 def train(config, config_file=None):

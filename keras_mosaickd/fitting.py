@@ -97,7 +97,14 @@ def _callbacks(experiment, run, images, stop):
         callbacks.TensorBoardScalars(run / TENSORBOARD),
     ]
     if experiment.config.is_game:
-        chosen.append(callbacks.SampleGrid(run / TENSORBOARD, latents, path=run / SAMPLES))
+        chosen.append(
+            callbacks.SampleGrid(
+                run / TENSORBOARD,
+                latents,
+                path=run / SAMPLES,
+                class_names=experiment.class_names,
+            )
+        )
         chosen.append(CollapseWarning(experiment.classes))
     values = [row[monitor] for row in callbacks.read_history(run / HISTORY)]
     # Last, so that a checkpoint stands for a round whose other traces are on the disk.

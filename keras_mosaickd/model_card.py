@@ -138,7 +138,16 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
         known = [(metrics.get(f"{part}_{name}"), form) for name, form in _SIZES]
         cells = ["-" if value is None else form.format(value) for value, form in known]
         sizes.append((part, _name(metrics.get(part)), *cells))
-    blocks.append(_table(("", "network", "parameters", "bytes as .keras", "ms per picture"), sizes))
+    header = ("", "network", "parameters", "bytes as .keras", "ms per picture in Keras")
+    blocks.append(_table(header, sizes))
+    if metrics.get("student_latency_ms") is None:
+        blocks.append("`bin/evaluate` measures what is missing here.")
+    else:
+        blocks.append(
+            "Milliseconds: Keras's `predict_on_batch` of one picture, median of 20, with the "
+            "threads that the backend takes by itself, on the machine where `bin/evaluate` was "
+            "last run."
+        )
     return "\n\n".join(blocks)
 
 
@@ -157,10 +166,20 @@ def _exports(metrics: Mapping[str, Any]) -> str:
         )
         for export in exports
     ]
-    header = ("format", "file", "bytes", "ms per picture", "largest difference", "agreement")
+    header = (
+        "format",
+        "file",
+        "bytes",
+        "ms per picture in its runtime",
+        "largest difference",
+        "agreement",
+    )
     note = (
         "Each was run after writing and compared with the student: the largest difference of a "
-        "logit, and the share of pictures with the same class. One picture at a time, median."
+        "logit, and the share of pictures with the same class. Milliseconds: the file of that row "
+        "in the runtime that serves it, one picture at a time, median of 20, with the threads that "
+        "the runtime takes by itself (ONNX and LiteRT on the CPU), on the machine that wrote the "
+        "file: that of the run, given below, or of a later `bin/export`."
     )
     return "\n\n".join(["## Exports", _table(header, rows), note])
 
@@ -201,6 +220,7 @@ def _provenance(
         ("out of domain", metrics.get("ood")),
         ("out-of-domain pictures kept", _kept(run)),
         ("backend", metrics.get("backend")),
+        ("machine", _machine(environment)),
         ("devices", ", ".join(map(str, environment.get("devices") or []))),
         ("versions", ", ".join(f"{name} {number}" for name, number in versions.items() if number)),
         ("commit", environment.get("commit")),
@@ -213,6 +233,11 @@ def _provenance(
         blocks.append(f"Flags (`bin/train --flagfile={FLAGS}` repeats the run):")
         blocks.append(f"```\n{flags}\n```")
     return "\n\n".join(blocks)
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    platform, cores = environment.get("platform"), environment.get("cores")
+    return f"{platform}, CPU cores: {cores}" if platform and cores else ""
 
 
 def _name(network: Any) -> str:

@@ -6,6 +6,7 @@ import colorsys
 import io
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,16 @@ import numpy
 
 # White lines between the pictures: early synthetic pictures are grey, and digits are on black.
 _SEPARATOR = 255
+# In pixels, as large as the names of classes can be below pictures of 48 pixels.
+_LEAST_FONT_SIZE = 10
 
 
-def grid(images: Any, columns: int | None = None, least_size: int = 48) -> numpy.ndarray:
+def grid(
+    images: Any,
+    columns: int | None = None,
+    least_size: int = 48,
+    captions: Sequence[str] | None = None,
+) -> numpy.ndarray:
     """Lays pictures out in rows, with a line of one pixel between them.
 
     Args:
@@ -23,6 +31,7 @@ def grid(images: Any, columns: int | None = None, least_size: int = 48) -> numpy
         columns: Pictures per row; by default as many as make the grid square.
         least_size: Pictures with a side shorter than this (pixels) are enlarged by the least whole
             factor that reaches it, without smoothing, so that 16x16 pictures can be seen.
+        captions: What to write below each picture, n texts; one that is too wide is cut.
 
     Returns:
         uint8 [H, W, c]. Places that are left over in the last row are white.
@@ -31,7 +40,7 @@ def grid(images: Any, columns: int | None = None, least_size: int = 48) -> numpy
         ValueError: No pictures, another shape, or ``columns`` below 1.
     """
     pixels = as_bytes(images)
-    count, height, width, channels = pixels.shape
+    count, height, width, _ = pixels.shape
     columns = math.ceil(math.sqrt(count)) if columns is None else columns
     if columns < 1:
         raise ValueError(f"expected columns of at least 1. Received: {columns}")
@@ -39,7 +48,9 @@ def grid(images: Any, columns: int | None = None, least_size: int = 48) -> numpy
     rows = math.ceil(count / columns)
     factor = max(1, math.ceil(least_size / min(height, width)))
     pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
-    height, width = height * factor, width * factor
+    if captions is not None:
+        pixels = _above_captions(pixels, captions)
+    _, height, width, channels = pixels.shape
     sheet = numpy.full(
         (rows * (height + 1) - 1, columns * (width + 1) - 1, channels), _SEPARATOR, numpy.uint8
     )
@@ -47,6 +58,24 @@ def grid(images: Any, columns: int | None = None, least_size: int = 48) -> numpy
         top, left = index // columns * (height + 1), index % columns * (width + 1)
         sheet[top : top + height, left : left + width] = pixels[index]
     return sheet
+
+
+def _above_captions(pixels: numpy.ndarray, captions: Sequence[str]) -> numpy.ndarray:
+    """uint8 pictures [n, h, w, c] with a text below each, black on white."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    width, channels = pixels.shape[2:]
+    font = ImageFont.load_default(max(_LEAST_FONT_SIZE, width // 12))
+    strips = {}
+    for caption in set(captions):
+        text = caption
+        while len(text) > 1 and font.getlength(text) > width:
+            text = f"{text.removesuffix('.')[:-1]}."
+        strip = Image.new("L", (width, sum(font.getmetrics())), _SEPARATOR)
+        ImageDraw.Draw(strip).text((width / 2, 0), text, fill=0, font=font, anchor="ma")
+        strips[caption] = numpy.asarray(strip)[..., None].repeat(channels, axis=-1)
+    below = numpy.stack([strips[caption] for caption in captions])
+    return numpy.concatenate([pixels, below], axis=1)
 
 
 def beside_label_maps(images: Any, labels: Any, classes: int) -> numpy.ndarray:

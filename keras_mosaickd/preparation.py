@@ -20,10 +20,12 @@ class Preparation:
 
     Args:
         config: `ExperimentConfig`.
+        is_dry: whether pictures are counted only: then none is decoded, and nothing is written.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, is_dry=False):
         self.config = config
+        self.is_dry = is_dry
         keras.config.set_dtype_policy(config.precision)
 
     # ---- what is given -------------------------------------------------------------------
@@ -70,9 +72,9 @@ class Preparation:
         held_out = None
         if config.judges_without_labels:
             pictures, held_out = hold_out(pictures, config.seed)
-            held_out = stored(held_out, self.cache_dir, streams=True)
+            held_out = self._stored(held_out)
         # A large pool is read as a stream, of which the selection writes what it keeps.
-        return stored(pictures, self.cache_dir), held_out
+        return self._stored(pictures, streams=False), held_out
 
     @functools.cached_property
     def labelled(self):
@@ -80,7 +82,7 @@ class Preparation:
         if not self.config.eval:
             return None
         pictures = read_labelled(self.config.eval, self.input_shape, self.config.data_dir)
-        pictures = stored(pictures, self.cache_dir, streams=True)
+        pictures = self._stored(pictures)
         is_named = self.has_domain or bool(self.config.class_names)
         return labelled_as(pictures, self.class_names, self.config.task, is_named)
 
@@ -148,7 +150,11 @@ class Preparation:
         )
 
     def _load(self, *arguments):
-        return stored(self._read(*arguments), self.cache_dir, streams=True)
+        return self._stored(self._read(*arguments))
+
+    def _stored(self, pictures, streams=True):
+        """The pictures decoded and kept in the cache, where they are needed."""
+        return pictures if self.is_dry else stored(pictures, self.cache_dir, streams)
 
     # ---- networks ------------------------------------------------------------------------
 

@@ -69,7 +69,14 @@ def test_pictures_are_sorted_by_the_teachers_class_and_nothing_moves(model):
     classes = keras.ops.convert_to_numpy(model.teacher(images)).argmax(-1)
     assert len(set(classes)) > 1
     order = sorted(range(9), key=lambda index: classes[index])
-    assert (sheet == pictures.grid(images[order], columns=1)).all()
+    numbers = [str(classes[index]) for index in order]
+    assert (sheet == pictures.grid(images[order], columns=1, captions=numbers)).all()
+    # Names where Pillow's own font can write them.
+    sheet = callbacks.draw_samples(
+        model.generator, model.teacher, LATENTS, class_names=["coat", "包", "a\nb"]
+    )
+    names = [["coat", "1", "2"][classes[index]] for index in order]
+    assert (sheet == pictures.grid(images[order], captions=names)).all()
     for old, new in zip(before, model.generator.get_weights(), strict=True):
         assert (old == new).all()
 
@@ -116,8 +123,13 @@ def test_every_and_the_last_epoch(model, tmp_path):
 
 
 def test_png_alone(model, tmp_path):
-    fit(model, callbacks.SampleGrid(None, LATENTS, path=tmp_path / "samples.png"), epochs=1)
+    names = ["coat", "bag", "shoe"]
+    grid = callbacks.SampleGrid(None, LATENTS, path=tmp_path / "samples.png", class_names=names)
+    fit(model, grid, epochs=1)
     assert os.listdir(tmp_path) == ["samples.png"]
+    drawn = callbacks.draw_samples(model.generator, model.teacher, LATENTS, class_names=names)
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert (numpy.asarray(picture) == drawn[..., 0]).all()
 
 
 def test_scalars_have_the_tags_of_keras_and_a_resumed_run_replaces_its_own(model, tmp_path):

@@ -246,6 +246,19 @@ def test_formats_are_named_with_commas(text, expected):
 def test_what_is_no_format_is_named(text):
     with pytest.raises(InputError, match="--export: expected some of keras, saved_model, onnx"):
         export.parse(text)
+    with pytest.raises(InputError, match="--export: expected some of keras, saved_model, onnx"):
+        export.check(text.split(","))
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("tflite", "litert"), ("onnx,TFLite_int8", "litert_int8"), ("onnxruntime", None)],
+)
+def test_tensorflow_lite_is_found_under_its_new_name(text, meant):
+    with pytest.raises(InputError) as caught:
+        export.parse(text)
+    hint = f"; did you mean {meant}? TensorFlow Lite is called LiteRT now" if meant else ""
+    assert str(caught.value).endswith(f"Received: '{text}'{hint}")
 
 
 def test_a_missing_package_is_named_with_the_file_that_installs_it(monkeypatch):

@@ -37,6 +37,32 @@ def test_grid_enlarges_by_a_whole_factor_only_what_is_small():
     assert pictures.grid(numpy.zeros((2, 64, 64, 3)), columns=9).shape == (64, 129, 3)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_captions_stand_below_their_pictures(channels):
+    images = numpy.zeros((5, 28, 28, channels), "uint8") + 100
+    captions = ["7", "", "Ankle boot", "a name that is much too long", "7"]
+    sheet = pictures.grid(images, columns=1, captions=captions)
+    assert sheet.shape[1:] == (56, channels)
+    tiles = numpy.split(numpy.concatenate([sheet, sheet[:1]]), 5)
+    strips = [tile[56:-1] for tile in tiles]
+    for tile, strip in zip(tiles, strips, strict=True):
+        assert (tile[:56] == 100).all()
+        # Black on white, grey at the edges of letters, no other colour.
+        assert (strip[..., :1] == strip).all()
+    ink = [int((strip[..., 0] < 128).sum()) for strip in strips]
+    assert ink[1] == 0 < ink[0] < ink[2] and (strips[0] == strips[4]).all()
+    assert 8 <= strips[0].shape[0] <= 20
+    cut = pictures.grid(images[:1], captions=["a name that is much too wide"])[56:]
+    assert (cut == strips[3]).all()
+
+
+def test_captions_grow_with_the_pictures():
+    small, large = (
+        pictures.grid(numpy.zeros((1, size, size, 1)), captions=["cat"]) for size in (64, 256)
+    )
+    assert large.shape[0] - 256 > small.shape[0] - 64
+
+
 def test_floats_are_rounded_and_clipped():
     values = numpy.array([-1.0, 0.0, 0.5, 1.0, 2.0, numpy.nan], "float32")
     sheet = pictures.grid(values.reshape(1, 1, 6, 1), least_size=1)

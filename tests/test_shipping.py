@@ -51,7 +51,8 @@ def run(tmp_path):
     selection = {"kept": [1, 20], "pool": [10, 1200], "images": str(run / "images.npy")}
     run.write_json("selection.json", selection)
     versions = {"keras": "3.15.1", "torch": None}
-    run.write_json("environment.json", {"versions": versions, "commit": "abc123"})
+    machine = {"platform": "Linux-6.1-x86_64", "cores": 2}
+    run.write_json("environment.json", {"versions": versions, "commit": "abc123", **machine})
     (run / "flags.txt").write_text("--method=kd\n--seed=7\n")
     return run
 
@@ -170,10 +171,25 @@ def test_card(run):
         "| out-of-domain pictures kept | `21 of 1,210` |",
         "| versions | `keras 3.15.1` |",
         "| commit | `abc123` |",
+        "| machine | `Linux-6.1-x86_64, CPU cores: 2` |",
         "--seed=7",
     ):
         assert line in card.splitlines(), line
     assert not [name for name in run.path.iterdir() if name.name.startswith(".")]
+
+
+def test_card_tells_its_two_latencies_apart(run):
+    run.write_json("metrics.json", {**METRICS, "exports": [EXPORT]})
+    card = model_card.text(run)
+    assert "| bytes as .keras | ms per picture in Keras |" in card
+    assert "`bin/evaluate` measures what is missing here." in card
+    assert "| bytes | ms per picture in its runtime |" in card
+    assert "one picture at a time, median of 20, with the threads that the runtime takes" in card
+    run.write_json("metrics.json", {**METRICS, "student_latency_ms": 3.25})
+    card = model_card.text(run)
+    assert "| student | wrn10_1 | 678 | - | 3.25 |" in card and "missing" not in card
+    assert "Keras's `predict_on_batch` of one picture, median of 20" in card
+    assert "on the machine where `bin/evaluate` was last run" in card and "## Exports" not in card
 
 
 def test_card_of_a_run_without_labels_or_selection(run):

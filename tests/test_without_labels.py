@@ -17,7 +17,7 @@ from keras import layers
 from PIL import Image
 
 from keras_mosaickd.cli import evaluate, runner, sample, train
-from keras_mosaickd.data.folder import decode
+from keras_mosaickd.data.decoding import decode
 from keras_mosaickd.experiment import Experiment, ExperimentConfig
 
 SHORT = ["--batch_size=8", "--student_updates=8", "--student_steps=2", "--evaluations=2"]
@@ -355,3 +355,22 @@ def test_grey_teachers_get_grey_pictures(place, monkeypatch, capsys):
         and "(16, 16, 1) -> (3,)" in printed
     )
     assert "\nstudent, 2 updates" in printed
+
+
+def test_a_dry_run_leaves_nothing_behind(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        f"--teacher={place}/teacher.keras",
+        f"--ood=folder:{place}/pictures",
+        f"--eval=folder:{place}/labelled",
+        f"--class_names={place}/names.txt",
+        "--student=wrn10_1",
+        *SHORT,
+        "--dry_run",
+    ]
+    assert runner.run(train.main, "train", arguments) == 0
+    assert "45 of 45 pictures" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    # What does not fit is found all the same.
+    assert runner.run(train.main, "train", [*arguments, "--ood_size=46"]) == 2
+    assert list(tmp_path.iterdir()) == []

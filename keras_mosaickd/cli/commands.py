@@ -131,8 +131,9 @@ COMMANDS: dict[str, Command] = {
         },
     ),
     "sample": Command(
-        "Draw a grid of a run's synthetic pictures, sorted by the teacher's class; or write a "
-        "transfer set of them, with the teacher's soft labels, for others to train on.",
+        "Draw a grid of a run's synthetic pictures, sorted by the teacher's class, which stands "
+        "below each; or write a transfer set of them, with the teacher's soft labels, for others "
+        "to train on.",
         ("run_dir", "count", "out", "seed", "teacher", *_ALWAYS),
         {
             "run_dir": _RUN_DIR,

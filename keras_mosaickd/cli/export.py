@@ -26,6 +26,7 @@ def main(parsed: flags.Parsed) -> None:
     if not student.is_file():
         flag = "run_dir" if values["run_dir"] else "student"
         raise InputError(f"expected --{flag} to lead to a .keras file. Received: {student}")
+    runner.load_backend()
     from keras_mosaickd import export, shipping
 
     formats = export.parse(values["export"])

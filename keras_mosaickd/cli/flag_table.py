@@ -483,7 +483,7 @@ _TABLE = (
         bool,
         False,
         "Print the resolved flags, shapes, parameters, FLOPs per iteration and an estimated time, "
-        "and stop.",
+        "and stop; nothing is written.",
         _OTHER,
     ),
     Flag("traceback", bool, False, "Show the whole traceback of an error.", _OTHER),

@@ -19,6 +19,7 @@ def main(parsed: flags.Parsed) -> None:
     if out.suffix != ".keras" or out.exists():
         raise InputError(f"--out: expected a new .keras file. Received: {out}")
     normalization = statistics(values["normalization"])
+    runner.load_backend()
     from keras_mosaickd import layer_maps
     from keras_mosaickd.import_weights import import_weights, read
 

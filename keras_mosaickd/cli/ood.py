@@ -9,6 +9,12 @@ from keras_mosaickd.cli import flags, runner
 
 def main(parsed: flags.Parsed) -> None:
     """Selects the pictures and prints what was kept."""
+    runner.refuse_bare_call(
+        parsed,
+        "--flagfile=FILE, or --ood with --dataset and --teacher, such as bin/ood --ood=svhn "
+        "--ood_size=10000 --dataset=cifar100 --teacher=wrn40_2",
+    )
+    runner.load_backend()
     from keras_mosaickd import experiment
 
     print(experiment.select_ood(experiment.ExperimentConfig(**parsed.settings())))

@@ -34,7 +34,7 @@ def run(
     """Runs one command and returns its exit status.
 
     Args:
-        main: Does the work with the parsed flags.
+        main: Does the work with the parsed flags: checks what it can, then calls `load_backend`.
         command: Key of `flags.COMMANDS`.
         arguments: Defaults to those of this process.
 
@@ -53,7 +53,7 @@ def run(
             return 0
         show_traceback = parsed.values["traceback"]
         with _plain_warnings():
-            _prepare_backend()
+            _choose_backend()
             main(parsed)
         sys.stdout.flush()
         return 0
@@ -93,6 +93,44 @@ def required(parsed: flags.Parsed, *names: str) -> str:
         one = "exactly one of " if len(names) > 1 else ""
         raise InputError(f"expected {one}{wanted}. Received: {received}")
     return str(parsed.values[given[0]])
+
+
+def refuse_bare_call(parsed: flags.Parsed, expected: str) -> None:
+    """Lets a command that would begin hours of defaults say what it is told by instead.
+
+    Args:
+        parsed: The flags.
+        expected: Which flags to give, with an example.
+
+    Raises:
+        InputError: None was given.
+    """
+    if not parsed.given:
+        raise InputError(
+            f"expected {expected}; usage: bin/{parsed.command} [--flagfile=FILE] "
+            "[--name=value ...], see --help. Received: no flags"
+        )
+
+
+def load_backend() -> None:
+    """Loads TensorFlow quietly where it is the backend, which takes seconds.
+
+    A command calls it when the flags that can be judged without Keras have been.
+
+    Raises:
+        InputError: TensorFlow is not installed.
+    """
+    if os.environ["KERAS_BACKEND"] != "tensorflow":
+        return
+    with _without_noise():
+        try:
+            import tensorflow as tensorflow
+        except ImportError as error:
+            raise InputError(
+                f"expected TensorFlow, the backend that KERAS_BACKEND chooses, to be "
+                f"installed. Received: {error}"
+            ) from None
+        tensorflow.config.list_physical_devices()
 
 
 def print_values(values: dict[str, object]) -> None:
@@ -140,8 +178,8 @@ def _report(command: str, message: str, with_traceback: bool) -> None:
     print(f"bin/{command}: {message}", file=sys.stderr, flush=True)
 
 
-def _prepare_backend() -> None:
-    """Checks KERAS_BACKEND and loads TensorFlow quietly where it is the backend.
+def _choose_backend() -> None:
+    """Checks KERAS_BACKEND.
 
     Only a command's process does this: the library changes no environment variable. Without
     KERAS_BACKEND a file in the home directory could choose another backend; a command does not
@@ -159,16 +197,6 @@ def _prepare_backend() -> None:
             f"{os.environ['KERAS_DISTRIBUTION_JOB_ADDRESSES']}"
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if backend == "tensorflow":
-        with _without_noise():
-            try:
-                import tensorflow as tensorflow
-            except ImportError as error:
-                raise InputError(
-                    f"expected TensorFlow, the backend that KERAS_BACKEND chooses, to be "
-                    f"installed. Received: {error}"
-                ) from None
-            tensorflow.config.list_physical_devices()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ def main(parsed: flags.Parsed) -> None:
     out = parsed.values["out"] or str(Path(run_dir) / "samples.png")
     count, seed, teacher = (parsed.values[name] for name in ("count", "seed", "teacher"))
     if Path(out).suffix.lower() != ".png":
+        runner.load_backend()
         from keras_mosaickd import transfer_set
 
         print(transfer_set.write(run_dir, count, out, seed, teacher))
@@ -27,6 +28,7 @@ def main(parsed: flags.Parsed) -> None:
             f"--count: expected at most {MOST_IN_A_GRID} for a grid, or a directory as --out. "
             f"Received: {count}"
         )
+    runner.load_backend()
     from keras_mosaickd import evaluation
 
     print(evaluation.sample(run_dir, count, out, seed, teacher))

@@ -9,6 +9,12 @@ from keras_mosaickd.cli import flags, runner
 
 def main(parsed: flags.Parsed) -> None:
     """Trains the teacher or finds it in the cache, and prints its metrics."""
+    runner.refuse_bare_call(
+        parsed,
+        "--flagfile=FILE, or --dataset with --teacher, such as bin/teacher --dataset=cifar100 "
+        "--teacher=wrn40_2",
+    )
+    runner.load_backend()
     from keras_mosaickd import experiment
 
     runner.print_values(experiment.train_teacher(experiment.ExperimentConfig(**parsed.settings())))

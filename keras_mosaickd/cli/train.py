@@ -12,22 +12,22 @@ from keras_mosaickd.run_directory import FLAGS
 
 def main(parsed: flags.Parsed) -> None:
     """Checks everything, writes flags.txt, trains, and prints the metrics."""
-    if not parsed.given:
-        raise InputError(
-            "expected --flagfile=FILE (configs/quickstart_mosaickd.flags, which bin/quickstart "
-            "runs, is one), or --teacher=PATH.keras with --ood=folder:PATH, or other flags; usage: "
-            "bin/train [--flagfile=FILE] [--name=value ...], see --help. Received: no flags"
-        )
+    runner.refuse_bare_call(
+        parsed,
+        "--flagfile=FILE (configs/quickstart_mosaickd.flags, which bin/quickstart runs, is one), "
+        "or --teacher=PATH.keras with --ood=folder:PATH, or other flags",
+    )
+    runner.load_backend()
     from keras_mosaickd import experiment
 
     settings = parsed.settings()
     settings["run_dir"] = settings["run_dir"] or default_run_dir(parsed)
     settings |= without_domain(parsed)
     config = experiment.ExperimentConfig(**settings)
-    experiment.check(config)
     if parsed.values["dry_run"]:
         print(experiment.dry_run(config))
         return
+    experiment.check(config)
     run_dir = Path(config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     flags.save(settings, run_dir / FLAGS)

@@ -15,6 +15,12 @@ from keras_mosaickd.run_directory import FLAGS
 
 def main(parsed: flags.Parsed) -> None:
     """Checks everything, writes flags.txt, runs the trials that are left, and prints the table."""
+    runner.refuse_bare_call(
+        parsed,
+        "--flagfile=FILE with --study, such as bin/tune "
+        "--flagfile=configs/quickstart_mosaickd.flags --study=lambda",
+    )
+    runner.load_backend()
     from keras_mosaickd import tuning
 
     settings = parsed.settings()

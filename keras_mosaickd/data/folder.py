@@ -7,16 +7,15 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keras_mosaickd.data.decoding import UnreadableError, all_unreadable, decode
 from keras_mosaickd.data.resizing import THREADS
 from keras_mosaickd.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-_ADVICE = "; remove it or put a readable one in its place"
 
 
 class FolderImages:
@@ -54,10 +53,14 @@ class FolderImages:
         if chosen.ndim == 0:
             return self._decode(chosen)
         result = np.empty((len(chosen), *self.shape[1:]), np.uint8)
-        if len(chosen):
+        if not len(chosen):
+            return result
+        try:
             with ThreadPoolExecutor(min(THREADS, len(chosen))) as pool:
                 for position, picture in enumerate(pool.map(self._decode, chosen)):
                     result[position] = picture
+        except UnreadableError as first:
+            raise self._all_unreadable(first) from first
         return result
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -78,9 +81,8 @@ class FolderImages:
             try:
                 status = os.stat(path)
             except OSError as error:
-                raise InputError(
-                    f"expected a readable picture. Received: {path!r} ({error.strerror})"
-                ) from error
+                first = UnreadableError(path, str(error.strerror))
+                raise self._all_unreadable(first) from error
             digest.update(os.fsencode(file))
             digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
         return digest.hexdigest()
@@ -89,63 +91,10 @@ class FolderImages:
         path = os.path.join(self.root, self.files[position])
         return decode(path, self.image_size, self.channels)
 
-
-def decode(path: str | Path, image_size: int, channels: int) -> np.ndarray:
-    """Reads one picture as a uint8 square.
-
-    Transparent parts become white; 16-bit pictures keep their upper eight bits; of an animation
-    the first frame is used.
-
-    Args:
-        path: The file.
-        image_size: Height and width of the result in pixels.
-        channels: 1 (grey) or 3 (RGB).
-
-    Returns:
-        uint8 [image_size, image_size, channels].
-
-    Raises:
-        InputError: where the file is not a readable picture, naming it.
-    """
-    from PIL import Image, ImageOps
-
-    if not os.path.isfile(path):  # A pipe would be waited for without end.
-        raise InputError(
-            f"expected a readable picture. Received: {str(path)!r}, which is no file{_ADVICE}"
-        )
-    try:
-        with Image.open(path) as file:
-            mode = "L" if channels == 1 else "RGB"
-            # JPEGs much larger than needed are decoded at a fraction of their size.
-            file.draft(mode, (2 * image_size, 2 * image_size))
-            picture = _flat(ImageOps.exif_transpose(file)).convert(mode)
-            size = (image_size, image_size)
-            if picture.size != size:
-                picture = ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
-            return np.asarray(picture, np.uint8).reshape(image_size, image_size, channels)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's readers let many kinds of exception through.
-        # Both the operating system and Pillow name the file again.
-        reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
-        detail = " ".join(f"{type(error).__name__}: {reason}".split())
-        raise InputError(
-            f"expected a readable picture. Received: {str(path)!r} ({detail}){_ADVICE}"
-        ) from error
-
-
-def _flat(picture: Any) -> Any:
-    """The picture in a mode of eight bits per channel, on white where it is transparent."""
-    from PIL import Image
-
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
-        return Image.fromarray((np.clip(values, 0, 65535) // 257).astype(np.uint8))
-    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture)
-    return picture
+    def _all_unreadable(self, first: UnreadableError) -> InputError:
+        """The error that names what cannot be read in the whole folder, not in this part alone."""
+        files = _walk(self.root, "folder:PATH")
+        return all_unreadable(first, self.root, files, self.image_size, self.channels)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_mosaickd.data.folder import SUFFIXES, decode
+from keras_mosaickd.data.decoding import UnreadableError, all_unreadable, decode
+from keras_mosaickd.data.folder import SUFFIXES
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.data.resizing import THREADS
 from keras_mosaickd.data.specs import DatasetRequest
@@ -71,9 +72,13 @@ def read_label_maps(
         images[position] = decode(picture, image_size, channels)
         labels[position] = _read_labels(request, picture, label, len(names), image_size)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(read, range(len(pairs))):
-            pass
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            for _ in pool.map(read, range(len(pairs))):
+                pass
+    except UnreadableError as first:
+        files = [os.path.relpath(picture, root) for picture, _ in pairs]
+        raise all_unreadable(first, root, files, image_size, channels) from first
     return LabelledPictures(images, labels, names)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,23 +79,28 @@ class Selection:
     def describe(self) -> str:
         """What was kept, as text: counts, mean entropies, histogram."""
         size = len(self.entropies)
+        edges, pool, kept = self.histogram
+        # Three decimals, or as many as tell the bins of a teacher apart that is sure of everything.
+        decimals = max(3, 1 + math.ceil(-math.log10(edges[1] - edges[0])))
+        mean = f".{decimals + 1}f"
         lines = [
             f"out-of-domain pictures: {len(self)} of {size} kept from {self.name} "
             f"({self.split}){', as selected before' if self.reused else ''}",
-            f"mean entropy of the teacher, in nats: kept {self.kept_mean:.4f}, dropped "
-            + ("none" if len(self) == size else f"{self.dropped_mean:.4f}"),
+            f"mean entropy of the teacher, in nats: kept {self.kept_mean:{mean}}, dropped "
+            + ("none" if len(self) == size else f"{self.dropped_mean:{mean}}"),
         ]
         invalid = int(np.isnan(self.entropies).sum())
         if invalid:
             lines.append(f"pictures whose entropy is not a number: {invalid}")
-        edges, pool, kept = self.histogram
         largest = max(1, int(pool.max()))
-        lines.append(f"{'entropy':>13}  {'pool':>8} {'kept':>8}  (# kept, . dropped)")
+        width = decimals + 3
+        lines.append(f"{'entropy':>{2 * width + 1}}  {'pool':>8} {'kept':>8}  (# kept, . dropped)")
         for low, high, every, chosen in zip(edges[:-1], edges[1:], pool, kept, strict=True):
             length = round(_BAR * every / largest)
             marks = round(_BAR * chosen / largest)
             bar = "#" * marks + "." * (length - marks)
-            lines.append(f"{low:6.3f}-{high:6.3f}  {every:8d} {chosen:8d}  {bar}".rstrip())
+            span = f"{low:{width}.{decimals}f}-{high:{width}.{decimals}f}"
+            lines.append(f"{span}  {every:8d} {chosen:8d}  {bar}".rstrip())
         return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
 import sys
 import types
 from pathlib import Path
@@ -15,6 +16,8 @@ import keras_mosaickd
 from keras_mosaickd.cli import comparison, flags, runner
 from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Config(types.SimpleNamespace):
@@ -57,10 +60,9 @@ def command(name, *arguments):
 
 @pytest.mark.parametrize("name", flags.COMMANDS)
 def test_every_command_has_a_module_a_wrapper_and_a_console_script(name):
-    root = Path(keras_mosaickd.cli.__file__).resolve().parents[2]
     assert callable(importlib.import_module(f"keras_mosaickd.cli.{name}").console)
-    assert f"keras_mosaickd.cli.{name}" in (root / "bin" / name).read_text()
-    project = (root / "pyproject.toml").read_text()
+    assert f"keras_mosaickd.cli.{name}" in (ROOT / "bin" / name).read_text()
+    project = (ROOT / "pyproject.toml").read_text()
     assert (
         f'keras-mosaickd-{name.replace("_", "-")} = "keras_mosaickd.cli.{name}:console"' in project
     )
@@ -83,12 +85,24 @@ def test_train_checks_saves_the_flags_and_trains(experiment, capsys):
     assert "student_accuracy  0.5" in capsys.readouterr().out
 
 
-def test_train_without_flags_trains_nothing_and_says_what_it_expected(experiment, capsys):
-    assert command("train") == 2
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("train", ("--flagfile=", "--teacher=", "bin/quickstart")),
+        ("tune", ("--study", "such as bin/tune --flagfile=configs/quickstart_mosaickd.flags")),
+        ("teacher", ("--dataset", "such as bin/teacher --dataset=")),
+        ("ood", ("--ood", "such as bin/ood --ood=")),
+    ],
+)
+def test_a_bare_call_begins_nothing_and_says_what_it_expected(experiment, name, named, capsys):
+    assert command(name) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and experiment.calls == []
-    for expected in ("usage: bin/train", "--flagfile=", "--teacher=", "bin/quickstart"):
+    for expected in (f"usage: bin/{name}", "--flagfile=FILE", "Received: no flags", *named):
         assert expected in error
+    for example in re.findall(rf"such as bin/{name} (.*?);", error):
+        arguments = example.replace("configs/", f"{ROOT}/configs/").split()
+        assert flags.parse(name, arguments).given
 
 
 def test_train_names_the_run_after_the_flagfile_or_the_method(experiment, tmp_path):

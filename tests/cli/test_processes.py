@@ -37,11 +37,27 @@ def test_help_is_fast_from_any_directory(name, tmp_path):
     assert min(seconds) < 1.5
 
 
-def test_help_imports_neither_keras_nor_numpy():
+@pytest.mark.parametrize(
+    ("name", "arguments", "status"),
+    [
+        ("train", ["--help"], 0),
+        ("train", [], 2),
+        ("train", ["--batch_size=0"], 2),
+        ("teacher", [], 2),
+        ("ood", [], 2),
+        ("tune", [], 2),
+        ("evaluate", [], 2),
+        ("sample", ["--run_dir=r", "--count=9999"], 2),
+        ("export", ["--run_dir=no/run"], 2),
+        ("report", ["--out=o"], 2),
+        ("import_weights", ["--weights=w"], 2),
+    ],
+)
+def test_help_and_errors_of_flags_import_neither_keras_nor_numpy(name, arguments, status):
     code = (
         "import sys\n"
-        "from keras_mosaickd.cli import train, runner\n"
-        "assert runner.run(train.main, 'train', ['--help']) == 0\n"
+        f"from keras_mosaickd.cli import {name}, runner\n"
+        f"assert runner.run({name}.main, '{name}', {arguments}) == {status}\n"
         "print(sorted({'keras', 'numpy', 'tensorflow', 'jax', 'torch'} & set(sys.modules)))\n"
     )
     finished = run(sys.executable, "-c", code, cwd=ROOT)

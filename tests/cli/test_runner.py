@@ -81,6 +81,13 @@ def test_unknown_backend_is_two(monkeypatch, capsys):
     assert "KERAS_BACKEND" in capsys.readouterr().err
 
 
+@pytest.mark.backend("tensorflow")
+def test_a_backend_that_is_not_installed_is_two(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    assert run(lambda parsed: runner.load_backend()) == 2
+    assert "expected TensorFlow" in capsys.readouterr().err
+
+
 def test_several_processes_are_refused(monkeypatch, capsys):
     monkeypatch.setenv("KERAS_DISTRIBUTION_JOB_ADDRESSES", "10.0.0.1:9000")
     assert run(never) == 2

@@ -1,5 +1,6 @@
 """Pictures in folders: kinds of files, splits, labels, what cannot be used."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_mosaickd.data import load, stored
-from keras_mosaickd.data.folder import decode
+from keras_mosaickd.data.decoding import decode
 from keras_mosaickd.errors import InputError
 
 
@@ -210,6 +211,33 @@ def test_a_broken_picture_is_named(tmp_path, damage, suffix):
     assert str(caught.value).endswith("; remove it or put a readable one in its place")
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache" / "pictures").glob("*/*"))
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_all_broken_pictures_of_the_folder_are_counted_and_the_first_named(tmp_path, count):
+    for index in range(40):
+        save(tmp_path / "in" / f"{index:02}.png")
+    broken = [tmp_path / "in" / f"{index:02}.png" for index in range(3, 40, 8)][:count]
+    for path in broken[1:]:
+        path.write_bytes(b"no picture at all")
+    broken[0].unlink()
+    broken[0].symlink_to(tmp_path / "gone.png")
+    pictures = load(f"folder:{tmp_path / 'in'}", "all")
+    # Held-out pictures are read by themselves; those of the rest are told with theirs.
+    part = dataclasses.replace(pictures, images=pictures.images.subset([3, 4, 5]))
+    for read in (lambda: pictures.images[:], lambda: stored(part, tmp_path / "cache")):
+        with pytest.raises(InputError) as caught:
+            read()
+        message = str(caught.value)
+        assert f"Received: {count} of 40 in '{tmp_path / 'in'}' that are not: " in message
+        assert [str(path) in message for path in broken] == [True] * min(count, 3) + [False] * (
+            count - 3
+        )
+        assert (" and 2 more; remove them" in message) == (count == 5)
+        assert "\n" not in message
+    # One picture by itself is not worth a look at all.
+    with pytest.raises(InputError, match="expected a readable picture. Received: .*03.png"):
+        pictures.images[3]
 
 
 def test_a_link_to_nowhere_is_a_broken_picture(tmp_path):

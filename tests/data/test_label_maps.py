@@ -190,6 +190,10 @@ def remove(path):
             "a readable picture. Received: .*b0.png",
         ),
         (
+            lambda r: [(r / "train" / "images" / f"b{i}.png").write_bytes(b"no") for i in (0, 2)],
+            "readable pictures. Received: 2 of 3 in .*b0.png.*b2.png",
+        ),
+        (
             lambda r: Image.new("RGB", (6, 6)).save(r / "train" / "images" / "b0.jpg"),
             "two files 'b0' in train/images",
         ),

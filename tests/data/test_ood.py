@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_mosaickd.data import Selection, entropies, select, teacher_hash, top_entropy
+from keras_mosaickd.data.ood import _histogram
 from keras_mosaickd.data.sources import Pictures
 from keras_mosaickd.errors import InputError
 
@@ -151,6 +152,35 @@ def test_the_whole_pool(pool, tmp_path):
     np.testing.assert_array_equal(selection.images, pool.images)
     assert np.isnan(selection.dropped_mean)
     assert "dropped none" in selection.describe()
+
+
+@pytest.mark.parametrize("highest", [1e-9, 3e-4, 0.02, 0.099, 0.1, 1.2, 6.9])
+def test_bins_can_be_told_apart_whatever_the_entropies(highest, tmp_path):
+    scores = np.linspace(0, highest, 50, dtype=np.float32)
+    kept = np.arange(30, 50)
+    selection = Selection(
+        "noise",
+        "train",
+        kept,
+        scores,
+        scores,
+        highest * 0.8,
+        highest * 0.3,
+        _histogram(scores, kept),
+        tmp_path,
+        False,
+    )
+    _, means, heading, *bins = selection.describe().splitlines()
+    spans = [line[: heading.index("entropy") + len("entropy")] for line in bins]
+    edges = [span.replace(" ", "").split("-") for span in spans]
+    assert len(bins) == 12 and all(float(low) < float(high) for low, high in edges)
+    assert len({len(span) for span in spans}) == 1
+    # Three decimals are enough where the teacher is not sure.
+    assert (len(edges[0][0]) == len("0.000")) == (highest > 0.1)
+    if highest > 1e-4:
+        assert float(means.split("kept ")[1].split(",")[0]) == pytest.approx(
+            highest * 0.8, rel=0.05
+        )
 
 
 def test_pictures_without_a_valid_entropy_are_reported(pool, tmp_path):

@@ -1,0 +1,129 @@
+"""One picture out of its file as a square of uint8, and what is said of those that are none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mosaickd.data.resizing import THREADS
+from keras_mosaickd.errors import InputError
+
+# Of the pictures that cannot be read so many are named.
+_NAMED = 3
+_CHUNK = 1024
+
+
+class UnreadableError(InputError):
+    """A picture that cannot be read.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, path: str | Path, reason: str):
+        self.received = f"{str(path)!r} ({reason})"
+        super().__init__(
+            f"expected a readable picture. Received: {self.received}; remove it or put a readable "
+            "one in its place"
+        )
+
+
+def decode(path: str | Path, image_size: int, channels: int) -> np.ndarray:
+    """Reads one picture as a uint8 square.
+
+    Transparent parts become white; 16-bit pictures keep their upper eight bits; of an animation
+    the first frame is used.
+
+    Args:
+        path: The file.
+        image_size: Height and width of the result in pixels.
+        channels: 1 (grey) or 3 (RGB).
+
+    Returns:
+        uint8 [image_size, image_size, channels].
+
+    Raises:
+        UnreadableError: where the file is not a readable picture.
+    """
+    from PIL import Image, ImageOps
+
+    if not os.path.isfile(path):  # A pipe would be waited for without end.
+        raise UnreadableError(path, "no file")
+    try:
+        with Image.open(path) as file:
+            mode = "L" if channels == 1 else "RGB"
+            # JPEGs much larger than needed are decoded at a fraction of their size.
+            file.draft(mode, (2 * image_size, 2 * image_size))
+            picture = _flat(ImageOps.exif_transpose(file)).convert(mode)
+            size = (image_size, image_size)
+            if picture.size != size:
+                picture = ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
+            return np.asarray(picture, np.uint8).reshape(image_size, image_size, channels)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers let many kinds of exception through.
+        # Both the operating system and Pillow name the file again.
+        reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
+        detail = " ".join(f"{type(error).__name__}: {reason}".split())
+        raise UnreadableError(path, detail) from error
+
+
+def all_unreadable(
+    first: UnreadableError, root: str, files: Sequence[str], image_size: int, channels: int
+) -> InputError:
+    """The error of a whole folder in which one picture could not be read.
+
+    All of them are read once more, so that ten broken ones need not be found in ten attempts.
+
+    Args:
+        first: The error of that picture.
+        root: The folder.
+        files: Paths of its pictures, relative to it.
+        image_size: As of `decode`.
+        channels: As of `decode`.
+
+    Returns:
+        An error that says how many cannot be read and names the first few; `first` where it is
+        the only one.
+    """
+
+    def attempt(file: str) -> UnreadableError | None:
+        try:
+            decode(os.path.join(root, file), image_size, channels)
+        except UnreadableError as error:
+            return error
+        return None
+
+    found: list[UnreadableError] = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(files), _CHUNK):
+            errors = pool.map(attempt, files[start : start + _CHUNK])
+            found += [error for error in errors if error is not None]
+    if len(found) < 2:
+        return first
+    named = ", ".join(error.received for error in found[:_NAMED])
+    more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+    return InputError(
+        f"expected readable pictures. Received: {len(found):,} of {len(files):,} in {root!r} that "
+        f"are not: {named}{more}; remove them or put readable ones in their place"
+    )
+
+
+def _flat(picture: Any) -> Any:
+    """The picture in a mode of eight bits per channel, on white where it is transparent."""
+    from PIL import Image
+
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture).astype(np.int64)
+        return Image.fromarray((np.clip(values, 0, 65535) // 257).astype(np.uint8))
+    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture)
+    return picture

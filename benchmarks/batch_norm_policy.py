@@ -13,26 +13,21 @@ import dataclasses
 import statistics
 from pathlib import Path
 
+from benchmarks.training_agreement import measure
 from keras_mosaickd.cli import flags
-from keras_mosaickd.data import evaluation_arrays
-from keras_mosaickd.experiment import Experiment, ExperimentConfig
+from keras_mosaickd.experiment import ExperimentConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def measure(config, policy):
-    """Agreement and mean KL of the student of one run."""
-    experiment = Experiment(config)
-    teacher = experiment.teacher()
-    images = experiment.select(teacher.model).images
-    schedule = config.schedule(len(images))
-    trainer = experiment.trainer(teacher.model, schedule)
-    trainer.batch_norm_policy = policy
-    stream = experiment.stream(images, schedule, first_step=0)
-    trainer.fit(stream, epochs=schedule.rounds, steps_per_epoch=schedule.steps_per_round, verbose=0)
-    pictures, _ = evaluation_arrays(experiment.domain)
-    result = trainer.evaluate(pictures, verbose=0, return_dict=True)
-    return result["agreement"], result["loss"]
+def with_policy(policy):
+    """A change of the trainer to the policy."""
+
+    def change(trainer, schedule):
+        trainer.batch_norm_policy = policy
+        return trainer
+
+    return change
 
 
 def main():
@@ -51,7 +46,8 @@ def main():
     for policy in arguments.policies:
         results = [
             measure(
-                dataclasses.replace(config, seed=seed, student_updates=arguments.updates), policy
+                dataclasses.replace(config, seed=seed, student_updates=arguments.updates),
+                with_policy(policy),
             )
             for seed in arguments.seeds
         ]

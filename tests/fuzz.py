@@ -212,8 +212,9 @@ def complaint(case: Case, material: Path, as_process: bool = False) -> str | Non
 
 def _in_process(command: str, line: list[str], root: Path) -> tuple[int | None, str, str]:
     """Runs a command's main here, with what C++ and Python write to both streams caught."""
-    # Outside, or TensorFlow's log would be bound to this case's streams and fail in later cases.
-    importlib.import_module("keras")
+    if importlib.import_module("keras").backend.backend() == "tensorflow":
+        # Its log takes the streams that it finds at first, which must not be those of a case.
+        importlib.import_module("tensorflow").get_logger()
     module = importlib.import_module(f"keras_mosaickd.cli.{command}")
     late = []
 

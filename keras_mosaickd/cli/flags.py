@@ -144,7 +144,12 @@ def parse(command: str, arguments: Sequence[str]) -> Parsed:
     except absl_flags.UnrecognizedFlagError as error:
         raise InputError(_unknown(command, error)) from None
     except absl_flags.Error as error:
-        raise InputError(_one_line(error)) from None
+        message = _one_line(error)
+        if message.startswith(
+            "Missing value for flag "
+        ):  # absl's own words for `--seed` at the end
+            message = f"flag {expanded[-1]}: expected a value after it. Received: nothing"
+        raise InputError(message) from None
     except ValueError as error:  # absl: --noflag=value
         raise InputError(
             f"expected --noNAME or --NAME=false. Received: {_one_line(error)}"

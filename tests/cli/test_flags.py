@@ -126,6 +126,12 @@ def test_errors_say_what_is_allowed():
             flags.parse("train", [argument])
 
 
+@pytest.mark.parametrize("flag", ["--seed", "-seed", "--dataset"])
+def test_a_last_flag_without_its_value_is_named(flag):
+    with pytest.raises(InputError, match=f"^flag {flag}: expected a value.* Received: nothing"):
+        flags.parse("train", ["--epochs=1", flag])
+
+
 def test_a_flag_that_does_nothing_for_a_command_is_refused():
     with pytest.raises(InputError, match="flag of other commands"):
         flags.parse("evaluate", ["--epochs=3"])

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def with_policy(policy):
     """A change of the trainer to the policy."""
 
-    def change(trainer, schedule):
+    def change(trainer):
         trainer.batch_norm_policy = policy
         return trainer
 

@@ -111,18 +111,27 @@ def matrix_product_rate(options, side):
 
         dtype = torch.bfloat16 if options.precision == "bfloat16" else torch.float32
         a = torch.rand(size, size, device=options.device).to(dtype)
-        multiply = lambda: (a @ a)[0, 0].item()  # noqa: E731
+
+        def multiply():
+            return (a @ a)[0, 0].item()
+
     elif options.backend == "jax":
         import jax
 
         a = jax.numpy.ones((size, size), options.precision)
         product = jax.jit(lambda a: a @ a)
-        multiply = lambda: product(a).block_until_ready()  # noqa: E731
+
+        def multiply():
+            return product(a).block_until_ready()
+
     else:
         import tensorflow as tf
 
         a = tf.cast(tf.random.uniform((size, size)), options.precision)
-        multiply = lambda: tf.matmul(a, a)[0, 0].numpy()  # noqa: E731
+
+        def multiply():
+            return tf.matmul(a, a)[0, 0].numpy()
+
     multiply()
     seconds = []
     for _ in range(5):

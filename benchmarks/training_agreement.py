@@ -17,18 +17,18 @@ import argparse
 import time
 
 import keras
-from keras import ops
 
-from keras_mosaickd import MosaicKD, losses, recipe
+from keras_mosaickd import MosaicKD
 from keras_mosaickd.baselines import FitNet
-from keras_mosaickd.baselines.fitnet import mean_squared_error
 from keras_mosaickd.cli import flags
 from keras_mosaickd.data import evaluation_arrays
 from keras_mosaickd.experiment import Experiment, ExperimentConfig
 
 
 class HintedMosaicKD(MosaicKD):
-    """MosaicKD whose student also imitates the teacher's middle feature map, as FitNet's does."""
+    """MosaicKD whose student also imitates the teacher's middle feature map: FitNet's update."""
+
+    update_student = FitNet.update_student
 
     def add_hint(self, weight, seed):
         """Takes layers, regressor and two-headed networks from a FitNet on the same networks."""
@@ -36,6 +36,7 @@ class HintedMosaicKD(MosaicKD):
         fitnet = FitNet(self.teacher, self.student, teacher_outputs="logits", seed=seed)
         self.teacher_with_hint = fitnet.teacher_with_hint
         self.student_with_hint = fitnet.student_with_hint
+        self.loss_terms = {**fitnet.loss_terms, **self.loss_terms}
 
     def compile_phases(self, phases, **kwargs):
         """The student's optimizer moves the regressor too."""
@@ -44,51 +45,22 @@ class HintedMosaicKD(MosaicKD):
             {**phases, "student_optimizer": (optimizer, self.student_with_hint)}, **kwargs
         )
 
-    def update_student(self, pictures):
-        """One student update on given pictures, real and synthetic."""
-        with self.without_gradient():
-            hint, teacher_logits = map(
-                ops.stop_gradient, self.teacher_with_hint(pictures, training=False)
-            )
 
-        def objective():
-            regressed, student_logits = self.student_with_hint(pictures, training=True)
-            divergence = losses.kl_divergence(teacher_logits, student_logits, self.temperature)
-            loss = ops.mean(divergence) + self.hint_weight * mean_squared_error(hint, regressed)
-            return loss, {"student_loss": loss}
-
-        self.track(
-            self.minimize(
-                objective,
-                self.phase_optimizers["student_optimizer"],
-                self.student_with_hint.trainable_variables,
-            )
-        )
-
-
-def hinted(game, config, schedule, weight):
-    """The same game on the same networks, with a hint; compiled."""
+def hinted(game, weight, seed):
+    """The same game on the same networks, with a hint; compiled as it was."""
     networks = {name: getattr(game, name) for name in game.networks}
     made = HintedMosaicKD(**{**game.get_config(), **networks})
-    made.add_hint(weight, config.seed)
-    made.compile(
-        **recipe(
-            schedule.steps,
-            config.student_steps,
-            config.student_learning_rate,
-            config.generator_learning_rate,
-            config.weight_decay,
-        )
-    )
+    made.add_hint(weight, seed)
+    made.compile_from_config(game.get_compile_config())
     return made
 
 
-def measure(config, change=lambda trainer, schedule: trainer):
+def measure(config, change=lambda trainer: trainer):
     """One run.
 
     Args:
         config: `ExperimentConfig`.
-        change: makes of the compiled trainer and the schedule the trainer that is used.
+        change: makes of the compiled trainer the one that is used.
 
     Returns:
         Agreement and mean KL(T || S) on the domain's training pictures, at the end.
@@ -98,7 +70,7 @@ def measure(config, change=lambda trainer, schedule: trainer):
     teacher = experiment.teacher()
     images = experiment.select(teacher.model).images
     schedule = config.schedule(len(images))
-    trainer = change(experiment.trainer(teacher.model, schedule), schedule)
+    trainer = change(experiment.trainer(teacher.model, schedule))
     stream = experiment.stream(images, schedule, first_step=0)
     trainer.fit(stream, epochs=schedule.rounds, steps_per_epoch=schedule.steps_per_round, verbose=0)
     pictures, _ = evaluation_arrays(experiment.domain)
@@ -116,8 +88,8 @@ def main():
         config = ExperimentConfig(**flags.parse("train", text.split()).settings())
         added = arguments.add_hint is not None and config.method == "mosaickd"
 
-        def change(game, schedule, config=config, added=added):
-            return hinted(game, config, schedule, arguments.add_hint) if added else game
+        def change(trainer, config=config, added=added):
+            return hinted(trainer, arguments.add_hint, config.seed) if added else trainer
 
         start = time.perf_counter()
         agreement, divergence = measure(config, change)

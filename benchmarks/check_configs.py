@@ -25,7 +25,7 @@ from keras_mosaickd import networks
 from keras_mosaickd.cli import flags
 from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.data import Pictures, parse
-from keras_mosaickd.experiment import Experiment
+from keras_mosaickd.runs.run import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"

@@ -21,8 +21,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import keras_mosaickd.experiment  # noqa: F401, registers what a checkpoint holds
-from keras_mosaickd.checkpoints import newest_intact
+import keras_mosaickd.runs.run  # noqa: F401, registers what a checkpoint holds
+from keras_mosaickd.callbacks.checkpoint import newest_intact
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = """

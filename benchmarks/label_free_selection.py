@@ -17,7 +17,7 @@ from pathlib import Path
 
 from scipy.stats import spearmanr
 
-from keras_mosaickd.callbacks import read_history
+from keras_mosaickd.callbacks.traces import read_history
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "label_free_selection"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import keras
 
-from keras_mosaickd import fitting
-from keras_mosaickd.experiment import Experiment, ExperimentConfig
+from keras_mosaickd.runs import fitting
+from keras_mosaickd.runs.run import Experiment, ExperimentConfig
 
 ROUND = 100
 

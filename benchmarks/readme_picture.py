@@ -20,7 +20,9 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from keras_mosaickd import data, evaluation, pictures
+from keras_mosaickd import data
+from keras_mosaickd.data import image_grid as pictures
+from keras_mosaickd.evaluation import scores as evaluation
 
 _ROWS, _COLUMNS, _DRAWN = 5, 8, 512
 _INK, _MUTED, _ACCENT, _PLAIN = "#1f2328", "#57606a", "#0969da", "#afb8c1"

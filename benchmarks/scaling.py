@@ -16,8 +16,8 @@ import keras
 import numpy as np
 
 import keras_mosaickd as km
-from keras_mosaickd.cost import floating_point_operations
-from keras_mosaickd.training import devices, distribution
+from keras_mosaickd.backend.training import devices, distribution
+from keras_mosaickd.runs.cost import floating_point_operations
 
 MIDDLE = {"batch": 32, "size": 32, "student_steps": 5, "pool": 1_000}
 GRID = {

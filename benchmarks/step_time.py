@@ -56,7 +56,7 @@ def build_ours(options):
     import numpy as np
 
     import keras_mosaickd as km
-    from keras_mosaickd.cost import floating_point_operations
+    from keras_mosaickd.runs.cost import floating_point_operations
 
     if options.precision == "bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
@@ -169,7 +169,7 @@ def worker(options):
     if options.side == "reference":
         import reference_torch  # noqa: F401
     else:
-        import keras_mosaickd.mosaic_kd  # noqa: F401
+        import keras_mosaickd.methods.mosaic_kd  # noqa: F401
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
     baseline = _status("VmRSS")

@@ -19,10 +19,10 @@ import time
 import keras
 
 from keras_mosaickd import MosaicKD
-from keras_mosaickd.baselines import FitNet
 from keras_mosaickd.cli import flags
 from keras_mosaickd.data import evaluation_arrays
-from keras_mosaickd.experiment import Experiment, ExperimentConfig
+from keras_mosaickd.methods import FitNet
+from keras_mosaickd.runs.run import Experiment, ExperimentConfig
 
 
 class HintedMosaicKD(MosaicKD):

@@ -6,11 +6,11 @@ The public names are loaded on first use, so that `import keras_mosaickd` import
 import importlib
 
 _HOMES = {
-    "MosaicKD": "mosaic_kd",
-    "KnowledgeDistillation": "baselines",
-    "StudentCheckpoint": "checkpoints",
-    "load_teacher": "own_teacher",
-    "measure_agreement": "agreement",
+    "MosaicKD": "methods",
+    "KnowledgeDistillation": "methods",
+    "StudentCheckpoint": "callbacks.checkpoint",
+    "load_teacher": "teachers.own_teacher",
+    "measure_agreement": "evaluation.agreement",
     "InputError": "errors",
     "SGD": "optimizers",
     "recipe": "optimizers",
@@ -20,7 +20,7 @@ _HOMES = {
     "load": "data",
     "export_saved_model": "export",
 }
-_MODULES = ("data", "losses", "networks", "optimizers", "callbacks", "experiment")
+_MODULES = ("data", "losses", "networks", "optimizers", "callbacks", "methods")
 
 __version__ = "0.1.0"
 __all__ = ["__version__", *_HOMES, *_MODULES]

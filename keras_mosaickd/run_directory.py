@@ -171,7 +171,7 @@ def environment(seed):
     """Where a run came from: versions, backend, devices, commit, seed and command line."""
     import keras
 
-    from keras_mosaickd.training import devices
+    from keras_mosaickd.backend.training import devices
 
     backend = keras.backend.backend()
     packages = ("keras", backend, "numpy", "scikit-learn", "pillow")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from keras_mosaickd.checkpoints import save_checkpoint
+from keras_mosaickd.callbacks.checkpoint import save_checkpoint
 from keras_mosaickd.cli import flags
 from tests import game
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd import MosaicKD, mosaic_stream, recipe
-from keras_mosaickd.training import distribution
+from keras_mosaickd.backend.training import distribution
 from tests import game
 
 ITERATIONS = 10

@@ -6,15 +6,15 @@ import pytest
 from keras import layers
 
 from keras_mosaickd import InputError, networks, recipe, supervised_stream
-from keras_mosaickd.baselines import (
+from keras_mosaickd.methods import (
     DataFree,
     FitNet,
     KnowledgeDistillation,
     Supervised,
     data_free_stream,
 )
-from keras_mosaickd.baselines.feature_maps import feature_maps, layer_like
-from keras_mosaickd.baselines.fitnet import mean_squared_error
+from keras_mosaickd.methods.feature_maps import feature_maps, layer_like
+from keras_mosaickd.methods.fitnet import mean_squared_error
 from keras_mosaickd.optimizers import student_recipe
 from tests.game import (
     BATCH,

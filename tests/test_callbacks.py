@@ -1,4 +1,4 @@
-"""Sample grids and history.csv: keras_mosaickd/callbacks.py."""
+"""Sample grids and history.csv: keras_mosaickd/callbacks/traces.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy
 import pytest
 from PIL import Image
 
-from keras_mosaickd import callbacks, pictures
+from keras_mosaickd import callbacks
+from keras_mosaickd.data import image_grid as pictures
 
 
 class Trained(keras.Model):

@@ -6,7 +6,8 @@ import signal
 import keras
 import pytest
 
-from keras_mosaickd import checkpoints, mosaic_stream
+from keras_mosaickd import mosaic_stream
+from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.errors import InputError, StoppedError
 from tests import game
 

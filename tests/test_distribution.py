@@ -21,7 +21,7 @@ REPLICAS = (
     DEVICES
     + """
 import keras, numpy as np
-from keras_mosaickd.training import distribution
+from keras_mosaickd.backend.training import distribution
 from tests import game
 place = distribution("mirrored")
 assert place.replicas == 2
@@ -63,7 +63,7 @@ EQUIVALENCE = (
     + """
 import keras, numpy as np
 from keras_mosaickd import MosaicKD, mosaic_stream, networks
-from keras_mosaickd.training import distribution
+from keras_mosaickd.backend.training import distribution
 from tests import game
 SHAPE, CLASSES, BATCH = (16, 16, 1), 4, 8
 
@@ -153,8 +153,8 @@ def test_compile_outside_the_scope_is_refused():
 
 
 def test_several_machines_are_refused_with_the_reason(monkeypatch):
+    from keras_mosaickd.backend.training import distribution
     from keras_mosaickd.errors import InputError
-    from keras_mosaickd.training import distribution
 
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}}')
     with pytest.raises(InputError, match="MultiWorkerMirroredStrategy, under which fit fails"):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_mosaickd import checkpoints, mosaic_stream
-from keras_mosaickd.divergence import CollapseWarning, StopWhenInvalid
+from keras_mosaickd import mosaic_stream
+from keras_mosaickd.callbacks import checkpoint as checkpoints
+from keras_mosaickd.callbacks.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.errors import DivergedError
 from tests import game
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mosaickd import __version__, checkpoints, run_directory
+from keras_mosaickd import __version__, run_directory
+from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.cli import evaluate, flags, runner, sample, teacher, train
 from keras_mosaickd.config import ExperimentConfig
 

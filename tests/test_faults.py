@@ -14,8 +14,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mosaickd import checkpoints, experiment, export, given_models, teachers
+from keras_mosaickd import export
+from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.cli import evaluate, runner, teacher, train
+from keras_mosaickd.runs import run as experiment
+from keras_mosaickd.teachers import given_models
+from keras_mosaickd.teachers import training as teachers
 from tests import fuzz_files, game
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -222,7 +226,7 @@ def test_two_runs_at_once_share_one_cache(tmp_path):
         --batch_size=8 --student_steps=1 --student_updates=2 --evaluations=1
         --cache_dir={tmp_path}/cache""".split()
     code = (
-        "import sys; from keras_mosaickd import experiment; from keras_mosaickd.cli import train\n"
+        "import sys; from keras_mosaickd.runs import run; from keras_mosaickd.cli import train\n"
         "experiment.export_saved_model = lambda *_, **__: None\n"
         "train.console()"
     )

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from keras_mosaickd import MosaicKD, mosaic_stream, networks
-from keras_mosaickd.fused import Fused
+from keras_mosaickd.backend.fused import Fused
 from tests.game import values
 
 SHAPE = (16, 16, 3)

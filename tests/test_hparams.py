@@ -7,8 +7,8 @@ import keras_tuner
 import pytest
 
 from keras_mosaickd import tuning
+from keras_mosaickd.callbacks.event_files import EventFile
 from keras_mosaickd.config import ExperimentConfig
-from keras_mosaickd.event_files import EventFile
 from keras_mosaickd.run_directory import RunDirectory
 from keras_mosaickd.tuning import runs
 

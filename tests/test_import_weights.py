@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mosaickd import layer_maps
 from keras_mosaickd.cli import import_weights as command
 from keras_mosaickd.cli import runner
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.import_weights import import_weights, read
+from keras_mosaickd.networks import pytorch_layers as layer_maps
+from keras_mosaickd.networks.pytorch_weights import import_weights, read
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.numpy")

@@ -24,7 +24,7 @@ import keras, numpy as np
 if "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ:
     keras.distribution.initialize()
 from keras_mosaickd import mosaic_stream
-from keras_mosaickd.training import distribution
+from keras_mosaickd.backend.training import distribution
 from tests import game
 distribution("mirrored")
 model = game.game(compiled=False)

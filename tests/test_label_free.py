@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from keras_mosaickd import InputError, measure_agreement
 from keras_mosaickd.data import Pictures
+from keras_mosaickd.data.class_matching import class_names_of, labelled_as
 from keras_mosaickd.data.held_out import hold_out
-from keras_mosaickd.label_free import SCORE, LabelFreeAgreement, LabelFreeJudge
-from keras_mosaickd.labelled import class_names_of, labelled_as
-from keras_mosaickd.verdict import verdict
+from keras_mosaickd.evaluation.label_free import SCORE, LabelFreeAgreement, LabelFreeJudge
+from keras_mosaickd.evaluation.verdict import verdict
 from tests import game
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from keras_mosaickd import load_teacher, measure_agreement
 from keras_mosaickd.cli import flags
-from keras_mosaickd.verdict import USES
+from keras_mosaickd.evaluation.verdict import USES
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "docs" / "own_teacher.md").read_text()

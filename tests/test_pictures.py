@@ -1,4 +1,4 @@
-"""Grids and PNG files: keras_mosaickd/pictures.py."""
+"""Grids and PNG files: keras_mosaickd/data/image_grid.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from keras_mosaickd import pictures
+from keras_mosaickd.data import image_grid as pictures
 
 # Once is enough: nothing here depends on the backend.
 pytestmark = pytest.mark.backend("tensorflow")

@@ -1,10 +1,10 @@
-"""What is printed of an epoch: keras_mosaickd/progress.py."""
+"""What is printed of an epoch: keras_mosaickd/callbacks/progress.py."""
 
 import keras
 import numpy as np
 import pytest
 
-from keras_mosaickd import progress
+from keras_mosaickd.callbacks import progress
 
 LABELLED = {"val_accuracy": 0.91234, "val_agreement": 0.95, "synthetic_agreement": 0.5}
 # As `LabelFreeAgreement` adds them where there is no data set.

@@ -1,4 +1,4 @@
-"""Numbers of synthetic pictures, by hand: keras_mosaickd/quality.py and quality_callback.py."""
+"""Numbers of synthetic images, by hand, and the callback that logs them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mosaickd import callbacks, quality, teacher_features
+from keras_mosaickd import callbacks
+from keras_mosaickd.callbacks.image_quality import PictureQuality
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.quality_callback import PictureQuality
+from keras_mosaickd.evaluation import image_quality as quality
+from keras_mosaickd.teachers import features as teacher_features
 
 RANDOM = np.random.default_rng(0)
 PICTURES = RANDOM.random((40, 4, 4, 1), dtype="float32")

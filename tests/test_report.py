@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mosaickd import checkpoints, report
+from keras_mosaickd import report
+from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.cli import report as command
 from keras_mosaickd.errors import InputError

@@ -5,11 +5,14 @@ import hashlib
 import numpy as np
 import pytest
 
-from keras_mosaickd import evaluation, model_card, report, shipping
+from keras_mosaickd import report
 from keras_mosaickd.cli import evaluate as evaluate_command
 from keras_mosaickd.cli import export as export_command
 from keras_mosaickd.cli import runner
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.evaluation import scores as evaluation
+from keras_mosaickd.export import of_run as shipping
+from keras_mosaickd.report import model_card
 from keras_mosaickd.run_directory import RunDirectory
 from tests import game
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 from keras_mosaickd import InputError, losses
-from keras_mosaickd.teacher_outputs import LogProbabilities, as_logits
+from keras_mosaickd.networks.logits import LogProbabilities, as_logits
 from tests.gradients import gradient
 
 SHAPE = (4, 4, 1)
@@ -107,7 +107,7 @@ def test_a_last_layer_that_may_keep_a_distribution_is_tried():
 def test_a_plain_last_layer_needs_no_trial(monkeypatch):
     inputs = keras.Input(SHAPE)
     teacher = keras.Model(inputs, head("logits")(inputs))
-    monkeypatch.setattr("keras_mosaickd.teacher_outputs._gives_probabilities", pytest.fail)
+    monkeypatch.setattr("keras_mosaickd.networks.logits._gives_probabilities", pytest.fail)
     assert as_logits(teacher) is teacher
 
 

@@ -1,4 +1,4 @@
-"""Transfer sets of synthetic pictures: keras_mosaickd/transfer_set.py, bin/sample."""
+"""Transfer sets of synthetic pictures: keras_mosaickd/export/transfer_set.py, bin/sample."""
 
 import json
 import os
@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mosaickd import MosaicKD, checkpoints, data, transfer_set
-from keras_mosaickd.baselines import KnowledgeDistillation
+from keras_mosaickd import MosaicKD, data
+from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.cli import runner, sample
+from keras_mosaickd.export import transfer_set
+from keras_mosaickd.methods import KnowledgeDistillation
 from tests import game
 
 NAMES = ["zebra", "T-shirt/top", "a cat"]

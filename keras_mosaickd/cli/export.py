@@ -27,7 +27,8 @@ def main(parsed: flags.Parsed) -> None:
         flag = "run_dir" if values["run_dir"] else "student"
         raise InputError(f"expected --{flag} to lead to a .keras file. Received: {student}")
     runner.load_backend()
-    from keras_mosaickd import export, shipping
+    from keras_mosaickd import export
+    from keras_mosaickd.export import of_run as shipping
 
     formats = export.parse(values["export"])
     if values["run_dir"]:

@@ -20,8 +20,8 @@ def main(parsed: flags.Parsed) -> None:
         raise InputError(f"--out: expected a new .keras file. Received: {out}")
     normalization = statistics(values["normalization"])
     runner.load_backend()
-    from keras_mosaickd import layer_maps
-    from keras_mosaickd.import_weights import import_weights, read
+    from keras_mosaickd.networks import pytorch_layers as layer_maps
+    from keras_mosaickd.networks.pytorch_weights import import_weights, read
 
     layer_map = layer_maps.read(values["layer_map"]) if values["layer_map"] else None
     model = import_weights(

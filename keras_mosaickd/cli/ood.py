@@ -15,7 +15,7 @@ def main(parsed: flags.Parsed) -> None:
         "--ood_size=10000 --dataset=cifar100 --teacher=wrn40_2",
     )
     runner.load_backend()
-    from keras_mosaickd import experiment
+    from keras_mosaickd.runs import run as experiment
 
     print(experiment.select_ood(experiment.ExperimentConfig(**parsed.settings())))
 

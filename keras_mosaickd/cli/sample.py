@@ -19,7 +19,7 @@ def main(parsed: flags.Parsed) -> None:
     count, seed, teacher = (parsed.values[name] for name in ("count", "seed", "teacher"))
     if Path(out).suffix.lower() != ".png":
         runner.load_backend()
-        from keras_mosaickd import transfer_set
+        from keras_mosaickd.export import transfer_set
 
         print(transfer_set.write(run_dir, count, out, seed, teacher))
         return
@@ -29,7 +29,7 @@ def main(parsed: flags.Parsed) -> None:
             f"Received: {count}"
         )
     runner.load_backend()
-    from keras_mosaickd import evaluation
+    from keras_mosaickd.evaluation import scores as evaluation
 
     print(evaluation.sample(run_dir, count, out, seed, teacher))
 

@@ -15,7 +15,7 @@ def main(parsed: flags.Parsed) -> None:
         "--teacher=wrn40_2",
     )
     runner.load_backend()
-    from keras_mosaickd import experiment
+    from keras_mosaickd.runs import run as experiment
 
     runner.print_values(experiment.train_teacher(experiment.ExperimentConfig(**parsed.settings())))
 

@@ -18,7 +18,7 @@ def main(parsed: flags.Parsed) -> None:
         "or --teacher=PATH.keras with --ood=folder:PATH, or other flags",
     )
     runner.load_backend()
-    from keras_mosaickd import experiment
+    from keras_mosaickd.runs import run as experiment
 
     settings = parsed.settings()
     settings["run_dir"] = settings["run_dir"] or default_run_dir(parsed)
@@ -45,7 +45,7 @@ def main(parsed: flags.Parsed) -> None:
 
 def without_domain(parsed: flags.Parsed) -> dict[str, str]:
     """Returns the setting of ``--dataset`` where a teacher of the user's own stands without it."""
-    from keras_mosaickd.given_models import is_given
+    from keras_mosaickd.teachers.given_models import is_given
 
     if "dataset" in parsed.given or not is_given(str(parsed.values["teacher"])):
         return {}

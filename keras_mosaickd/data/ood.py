@@ -18,7 +18,7 @@ from keras_mosaickd.data.scores import entropies, teacher_hash
 from keras_mosaickd.data.sources import Pictures
 from keras_mosaickd.data.store import cached, read_array, write_array, write_images
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.teacher_outputs import as_logits
+from keras_mosaickd.networks.logits import as_logits
 
 __all__ = ["Selection", "check_count", "entropies", "select", "top_entropy", "teacher_hash"]
 

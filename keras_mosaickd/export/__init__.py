@@ -23,7 +23,7 @@ from keras_mosaickd.export.comparison import ExportError, outputs, random_pictur
 from keras_mosaickd.export.formats import FORMATS, check, parse, target
 from keras_mosaickd.export.process import in_tensorflow_process
 from keras_mosaickd.export.writing import Request, checked_target, write
-from keras_mosaickd.loading import load_model
+from keras_mosaickd.networks.loading import load_model
 
 __all__ = [
     "FORMATS",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.evaluation.image_quality import median_milliseconds
 from keras_mosaickd.export import keras_file, litert, onnx, saved_model
 from keras_mosaickd.export.comparison import (
     CROSS_BACKEND_TOLERANCE,
@@ -28,7 +29,6 @@ from keras_mosaickd.export.comparison import (
     tolerance,
 )
 from keras_mosaickd.export.formats import FORMATS
-from keras_mosaickd.quality import median_milliseconds
 
 
 @dataclasses.dataclass(frozen=True)

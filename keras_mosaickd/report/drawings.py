@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd import evaluation, quality, teacher_features
 from keras_mosaickd.config import GAMES
+from keras_mosaickd.evaluation import image_quality as quality
+from keras_mosaickd.evaluation import scores as evaluation
 from keras_mosaickd.report.runs import Run
+from keras_mosaickd.teachers import features as teacher_features
 
 # Synthetic pictures on which the class balance is counted.
 COUNT = 512

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd import pictures
+from keras_mosaickd.data import image_grid as pictures
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.report.groups import Group
 from keras_mosaickd.report.summary import CURVES

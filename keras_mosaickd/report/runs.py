@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from keras_mosaickd.callbacks import read_history
+from keras_mosaickd.callbacks.traces import read_history
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.run_directory import FLAGS, HISTORY, METRICS
 

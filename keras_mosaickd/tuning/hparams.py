@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras_tuner
 
-from keras_mosaickd.event_files import write_whole
+from keras_mosaickd.callbacks.event_files import write_whole
 from keras_mosaickd.run_directory import FLAGS, METRICS, TENSORBOARD, RunDirectory
 
 # Names of files: whatever has "tfevents" in its name is read. Being fixed, they are replaced when a
@@ -42,7 +42,7 @@ def write_experiment(directory, config, hyperparameters):
         info.type = api_pb2.DATA_TYPE_STRING if kind is str else api_pb2.DATA_TYPE_FLOAT64
     for metric in ("agreement", "accuracy"):
         info = experiment.metric_infos.add(display_name=metric)
-        # Where `keras_mosaickd.callbacks.TensorBoardScalars` writes them, below a run's log.
+        # Where `keras_mosaickd.callbacks.traces.TensorBoardScalars` writes them, below a run's log.
         info.name.group, info.name.tag = "validation", f"epoch_{metric}"
     _write(Path(directory) / EXPERIMENT, {metadata.EXPERIMENT_TAG: {"experiment": experiment}})
 

@@ -28,7 +28,7 @@ class Config(types.SimpleNamespace):
 def experiment(monkeypatch, tmp_path):
     """A stand-in that records its calls; the working directory is a new one."""
     calls: list[tuple] = []
-    module = types.ModuleType("keras_mosaickd.experiment")
+    module = types.ModuleType("keras_mosaickd.runs.run")
 
     def record(name, result):
         def function(*arguments, **keywords):

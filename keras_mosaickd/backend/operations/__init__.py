@@ -1,0 +1,54 @@
+"""A few operations in the backend's fastest form, where Keras's take more passes over memory.
+
+All of them take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
+
+- `convolution(inputs, kernel, bias, strides, padding, dilation_rate)`: as `keras.ops.conv`;
+  `bias` may be None.
+- `doubling_convolution(inputs, kernel)`: zeros are put between the pixels of `inputs`, so that it
+  is twice as high and wide, and the result is correlated with `kernel` `[4, 4, in, out]`, whose
+  third row and column lie on the pixel itself (a transposed convolution with the mirrored kernel).
+- `batch_norm(inputs, gamma, beta, epsilon)`: normalises by the batch; returns `(outputs, mean,
+  variance)`, the variance biased as in Keras.
+- `fixed_batch_norm(inputs, mean, variance, gamma, beta, epsilon)`: normalises by given statistics.
+- `relu(inputs, may_overwrite)`, `leaky_relu(inputs, negative_slope, may_overwrite)`: may_overwrite
+  says that nobody else sees `inputs`.
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from keras_mosaickd.backend.operations.tensorflow import (
+        batch_norm,
+        convolution,
+        doubling_convolution,
+        fixed_batch_norm,
+        leaky_relu,
+        relu,
+    )
+elif keras.backend.backend() == "jax":
+    from keras_mosaickd.backend.operations.jax import (
+        batch_norm,
+        convolution,
+        doubling_convolution,
+        fixed_batch_norm,
+        leaky_relu,
+        relu,
+    )
+else:
+    from keras_mosaickd.backend.operations.torch import (
+        batch_norm,
+        convolution,
+        doubling_convolution,
+        fixed_batch_norm,
+        leaky_relu,
+        relu,
+    )
+
+__all__ = [
+    "batch_norm",
+    "convolution",
+    "doubling_convolution",
+    "fixed_batch_norm",
+    "leaky_relu",
+    "relu",
+]

@@ -1,0 +1,33 @@
+"""The seam between the algorithm and the backends.
+
+`PhaseTrainer` is a `keras.Model` that offers, on every backend:
+
+- `minimize(objective, optimizer, variables)`: one update of `variables`. `objective` takes no
+  argument and returns `(loss, terms)`, with `terms` a dict of tensors to report; `minimize`
+  returns `terms`. An objective may itself call `minimize` on other variables.
+- `without_gradient()`: a context in which nothing is recorded for differentiation.
+- `global_normal(batch, size, seed_generator)`: this replica's rows of one global normal draw.
+- `mean_over_replicas(values)`: the mean over replicas, differentiable.
+- `check_scope(variables)`: raises if the variables live under another distribution strategy.
+
+and calls `alternate(data)`, which a subclass writes once for all backends, from `train_step`.
+`devices()` names what the backend computes on, and `distribution(name)` gives the `Distribution` in
+whose scope networks are built and compiled to train on several of them.
+Nothing in this package knows a loss or a phase.
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from keras_mosaickd.backend.training.tensorflow import PhaseTrainer, devices, distribution
+elif keras.backend.backend() == "jax":
+    from keras_mosaickd.backend.training.jax import PhaseTrainer, devices, distribution
+elif keras.backend.backend() == "torch":
+    from keras_mosaickd.backend.training.torch import PhaseTrainer, devices, distribution
+else:
+    raise ImportError(
+        "keras_mosaickd trains on the Keras backends tensorflow, jax and torch. "
+        f"Received: KERAS_BACKEND={keras.backend.backend()}"
+    )
+
+__all__ = ["PhaseTrainer", "devices", "distribution"]

@@ -1,0 +1,152 @@
+"""PhaseTrainer on JAX: stateless functions under the algorithm's stateful ones."""
+
+import contextlib
+
+import jax
+import keras
+
+from keras_mosaickd.backend.training.single_device import (
+    ONE_DEVICE,
+    Distribution,
+    SingleProgramTrainer,
+)
+from keras_mosaickd.errors import InputError
+
+__all__ = ["PhaseTrainer", "devices", "distribution"]
+
+
+class PhaseTrainer(SingleProgramTrainer):
+    """See `keras_mosaickd.backend.training`."""
+
+    def minimize(self, objective, optimizer, variables):
+        """Makes one update of `variables` and returns the objective's terms.
+
+        Scopes do not chain, so the inner one maps every variable that the objective may read or
+        assign, other phases' optimizers included.
+        """
+        chosen = {id(variable) for variable in variables}
+        others = [v for v in self._state_variables() if id(v) not in chosen]
+
+        def loss_of(values, other_values):
+            mapping = [
+                *zip(variables, values, strict=True),
+                *zip(others, other_values, strict=True),
+            ]
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                loss, terms = objective()
+                loss = optimizer.scale_loss(loss)
+            return loss, (terms, _current(scope, others))
+
+        values = _read(variables)
+        gradients, (terms, updated) = jax.grad(loss_of, has_aux=True)(values, _read(others))
+        _write(others, updated)
+        values, optimizer_values = optimizer.stateless_apply(
+            _read(optimizer.variables), gradients, values
+        )
+        _write(variables, values)
+        _write(optimizer.variables, optimizer_values)
+        return terms
+
+    def train_step(self, state, data):
+        """One step of `fit`: `alternate` inside one scope that holds the whole state."""
+        groups = (
+            self.trainable_variables,
+            self.non_trainable_variables,
+            self.optimizer.variables,
+            self.metrics_variables,
+        )
+        mapping = [
+            pair
+            for variables, values in zip(groups, state, strict=True)
+            for pair in zip(variables, values, strict=True)
+        ]
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            logs = self.alternate(data)
+        return logs, tuple(_current(scope, variables) for variables in groups)
+
+    def fit(self, x=None, *args, **kwargs):
+        """As `keras.Model.fit`; of several processes each takes its own rows of every batch."""
+        if jax.process_count() > 1:
+            x = _OwnRows(x)
+        return super().fit(x, *args, **kwargs)
+
+    def without_gradient(self):
+        """A context that records nothing: only `minimize` differentiates on JAX."""
+        return contextlib.nullcontext()
+
+    def _state_variables(self):
+        return [
+            *self.trainable_variables,
+            *self.non_trainable_variables,
+            *self.optimizer.variables,
+        ]
+
+
+class _OwnRows(keras.utils.PyDataset):
+    """This process's rows of every element of a stream, all of whose leading axes are the batch."""
+
+    def __init__(self, stream):
+        if not isinstance(stream, keras.utils.PyDataset):
+            raise InputError(
+                "expected a keras.utils.PyDataset, as mosaic_stream makes, for training in several "
+                f"processes. Received: {type(stream).__name__}"
+            )
+        super().__init__(workers=stream.workers, max_queue_size=stream.max_queue_size)
+        self.stream = stream
+
+    def __len__(self):
+        return len(self.stream)
+
+    def __getitem__(self, index):
+        return keras.tree.map_structure(self._rows, self.stream[index])
+
+    def on_epoch_end(self):
+        """Passes it on: the stream draws a new order."""
+        self.stream.on_epoch_end()
+
+    def _rows(self, values):
+        count, share = jax.process_count(), len(values) // jax.process_count()
+        if share * count != len(values):
+            raise InputError(
+                f"the batch must be divisible by the {count} processes. Received: {len(values)}"
+            )
+        return values[jax.process_index() * share : (jax.process_index() + 1) * share]
+
+
+def devices():
+    """Names of the devices that JAX computes on."""
+    return [str(device) for device in jax.devices()]
+
+
+def distribution(name):
+    """The `Distribution` over the devices, of all processes where `jax.distributed` runs.
+
+    Where there are several, this sets `keras.distribution`'s DataParallel for the whole process:
+    variables that are made from here on lie on every device, and batches are split among them. The
+    program stays that of one device; what it computes over a batch, it computes over all of it.
+
+    Args:
+        name: "mirrored" for all devices, "none" for one, "auto" for mirrored where there are
+            several accelerators.
+    """
+    several = jax.device_count() > 1
+    if name == "none" or not several or (name == "auto" and jax.default_backend() == "cpu"):
+        return ONE_DEVICE
+    # `fit` divides the data among processes: Keras can divide a tf.data.Dataset alone.
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    return Distribution(contextlib.nullcontext, jax.device_count())
+
+
+def _read(variables):
+    return [variable.value for variable in variables]
+
+
+def _write(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _current(scope, variables):
+    """Values at the end of a scope: what was assigned there, else what was mapped or is held."""
+    values = [scope.get_current_value(variable) for variable in variables]
+    return [v.value if x is None else x for v, x in zip(variables, values, strict=True)]

@@ -1,0 +1,106 @@
+"""PhaseTrainer on TensorFlow: gradient tapes, and replicas of a distribution strategy."""
+
+import contextlib
+import os
+
+import keras
+import tensorflow as tf
+
+from keras_mosaickd.backend.training.single_device import ONE_DEVICE, Distribution
+from keras_mosaickd.errors import InputError
+
+
+class PhaseTrainer(keras.Model):
+    """See `keras_mosaickd.backend.training`."""
+
+    def minimize(self, objective, optimizer, variables):
+        """Makes one update of `variables` and returns the objective's terms."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for variable in variables])
+            loss, terms = objective()
+            # The optimizer sums gradients over replicas; each holds the mean over its own rows.
+            loss = optimizer.scale_loss(loss / tf.distribute.get_strategy().num_replicas_in_sync)
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        optimizer.apply(gradients, variables)
+        return terms
+
+    def train_step(self, data):
+        """One step of `fit`."""
+        return self.alternate(data)
+
+    def without_gradient(self):
+        """A context that records nothing: outside `minimize` no tape is open anyway."""
+        return contextlib.nullcontext()
+
+    def global_normal(self, batch, size, seed_generator):
+        """This replica's rows of one normal draw for the global batch.
+
+        Every replica draws all rows from the same seed and keeps its own, so that replicas see
+        different rows, and together what a single device would see.
+        """
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return keras.random.normal((batch, size), seed=seed_generator)
+        rows = keras.random.normal(
+            (batch * context.num_replicas_in_sync, size), seed=seed_generator
+        )
+        first = context.replica_id_in_sync_group * batch
+        return tf.reshape(tf.slice(rows, [first, 0], [batch, size]), (batch, size))
+
+    def mean_over_replicas(self, values):
+        """Mean over the replicas of the strategy; gradients flow through it."""
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return values
+        return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+
+    def check_scope(self, variables):
+        """Raises unless the variables were made under the current distribution strategy.
+
+        Raises:
+            RuntimeError: if they were not. Training on would double iterations and let replicas
+                drift apart without a message.
+        """
+        current = tf.distribute.get_strategy()
+        for variable in variables:
+            home = getattr(variable.value, "distribute_strategy", None)
+            if (home or _NO_STRATEGY) is not current:
+                raise RuntimeError(
+                    "Build the networks, the optimizers and MosaicKD, and call compile(), all "
+                    "inside the same `with strategy.scope():`. Received: variable "
+                    f"{variable.path!r} made under {type(home or _NO_STRATEGY).__name__}, "
+                    f"used under {type(current).__name__}"
+                )
+
+
+# What `tf.distribute.get_strategy()` gives outside every scope; plain variables know no strategy.
+_NO_STRATEGY = tf.distribute.get_strategy()
+
+
+def devices():
+    """Names of the devices that TensorFlow computes on."""
+    return [device.name for device in tf.config.list_logical_devices()]
+
+
+def distribution(name):
+    """The `Distribution` over the local devices.
+
+    Args:
+        name: "mirrored" for all local devices (GPUs, or logical CPUs where there are none),
+            "none" for one, "auto" for mirrored where there are several GPUs.
+
+    Raises:
+        InputError: where TF_CONFIG asks for several machines.
+    """
+    if "TF_CONFIG" in os.environ:
+        raise InputError(
+            "TF_CONFIG asks for MultiWorkerMirroredStrategy, under which fit fails in Keras 3.15: "
+            "unset it, or train on several machines with KERAS_BACKEND=jax "
+            f"(docs/several_devices.md). Received: TF_CONFIG={os.environ['TF_CONFIG']!r}"
+        )
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "none" or (name == "auto" and len(gpus) < 2):
+        return ONE_DEVICE
+    local = gpus or tf.config.list_logical_devices("CPU")
+    strategy = tf.distribute.MirroredStrategy([device.name for device in local])
+    return Distribution(strategy.scope, strategy.num_replicas_in_sync, is_per_replica=True)

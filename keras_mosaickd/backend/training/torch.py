@@ -1,0 +1,35 @@
+"""PhaseTrainer on PyTorch: autograd with respect to one phase's variables only."""
+
+import torch
+
+from keras_mosaickd.backend.training.single_device import SingleProgramTrainer, distribution
+
+__all__ = ["PhaseTrainer", "devices", "distribution"]
+
+
+class PhaseTrainer(SingleProgramTrainer):
+    """See `keras_mosaickd.backend.training`."""
+
+    def minimize(self, objective, optimizer, variables):
+        """Makes one update of `variables` and returns the objective's terms."""
+        loss, terms = objective()
+        gradients = torch.autograd.grad(
+            optimizer.scale_loss(loss), [variable.value for variable in variables]
+        )
+        with torch.no_grad():
+            optimizer.apply(list(gradients), variables)
+        return {name: term.detach() for name, term in terms.items()}
+
+    def train_step(self, data):
+        """One step of `fit`."""
+        return self.alternate(data)
+
+    def without_gradient(self):
+        """A context that builds no graph: `stop_gradient` alone would build it and drop it."""
+        return torch.no_grad()
+
+
+def devices():
+    """Names of the devices that PyTorch computes on."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_name(index) for index in range(count)] or ["cpu"]

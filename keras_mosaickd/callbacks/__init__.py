@@ -1,0 +1,11 @@
+"""Keras callbacks: checkpoints, traces of a run, and what stops a training that diverges."""
+
+from keras_mosaickd.callbacks.traces import (
+    HistoryCsv,
+    SampleGrid,
+    TensorBoardScalars,
+    draw_samples,
+    read_history,
+)
+
+__all__ = ["HistoryCsv", "SampleGrid", "TensorBoardScalars", "draw_samples", "read_history"]

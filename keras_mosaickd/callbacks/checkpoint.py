@@ -1,0 +1,219 @@
+"""Files that a training can go on from, the signals that stop it, and the student's checkpoints."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import keras
+
+from keras_mosaickd.callbacks.divergence import check_weights
+from keras_mosaickd.errors import InputError, StoppedError
+
+_CHECKSUMS = "sha256.json"
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves the whole trainer after every epoch: networks, optimizers, seeds.
+
+    The file is replaced whole or not at all, and the one before it stays beside it as `previous`,
+    so that after the first epoch there is one to continue from at every moment, even where the
+    newest was damaged later. See `newest_intact`.
+
+    Args:
+        path: `.keras` file.
+        every_steps: save after every so many training steps too; 0 saves after epochs alone.
+        best: `.keras` file for the student with the highest `monitor`, or None.
+        best_so_far: the highest `monitor` of an earlier part of the run.
+        stop: `StopSignals`: once one has come, the trainer is saved and the training left.
+        monitor: name in the logs of what the best student has most of.
+
+    Raises:
+        StoppedError: out of `fit`, after a signal.
+    """
+
+    def __init__(
+        self,
+        path,
+        every_steps=0,
+        best=None,
+        best_so_far=-1.0,
+        stop=None,
+        monitor="val_agreement",
+    ):
+        super().__init__()
+        self.monitor = monitor
+        self.path = Path(path)
+        self.every_steps = every_steps
+        self.best = best
+        self.best_so_far = best_so_far
+        self.stop = stop
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves when its turn has come, or when the training is told to stop."""
+        if self.stop is not None and self.stop.received is not None:
+            save_checkpoint(self.model, self.path)
+            raise StoppedError(self.stop.received)
+        if self.every_steps and (batch + 1) % self.every_steps == 0:
+            save_checkpoint(self.model, self.path)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves."""
+        value = (logs or {}).get(self.monitor, -1.0)
+        if self.best is not None and value > self.best_so_far:
+            self.best_so_far = value
+            save_atomically(self.model.student, self.best)
+        save_checkpoint(self.model, self.path)
+
+
+class StopSignals:
+    """Notes SIGINT and SIGTERM instead of dying of them; the same signal again has its old effect.
+
+    A context manager. Outside the main thread, where Python allows no handlers, it does nothing.
+
+    Attributes:
+        received: the first signal's number, or None.
+    """
+
+    def __init__(self):
+        self.received = None
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, _):
+        self.received = self.received or number
+        signal.signal(number, self._before[number])
+
+
+class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
+    """`keras.callbacks.ModelCheckpoint` of the student alone.
+
+    ```python
+    StudentCheckpoint("best.keras", monitor="val_agreement", mode="max", save_best_only=True)
+    ```
+    """
+
+    @property
+    def model(self):
+        """The student of the trainer that is being fitted."""
+        trainer = super().model
+        return getattr(trainer, "student", trainer)
+
+
+def previous(path):
+    """Where the checkpoint before that at `path` is kept."""
+    return Path(path).with_name("previous.keras")
+
+
+def save_checkpoint(model, path):
+    """Saves a checkpoint and keeps the one before it.
+
+    The checksum is on the disk before the file has its name, so that a crash at any moment leaves
+    an intact checkpoint under one of the two names, if there was one.
+
+    Raises:
+        DivergedError: if a weight is no number; what was saved before is left as it is.
+    """
+    path = Path(path)
+    check_weights(model, path)
+    with _saved_beside(model, path) as temporary:
+        known = _known_checksums(path.parent)[-2:]
+        _write_checksums(path.parent, [*known, _checksum(temporary)])
+        if path.is_file():
+            os.replace(path, previous(path))
+        os.replace(temporary, path)
+        _flush_folder(path.parent)
+
+
+def newest_intact(path):
+    """The newest checkpoint whose content is what was saved.
+
+    Args:
+        path: the newest one's place.
+
+    Returns:
+        Its path, or None where none was saved. A damaged one is named on standard output.
+
+    Raises:
+        InputError: if all that were saved are damaged.
+    """
+    path = Path(path)
+    found = [file for file in (path, previous(path)) if file.is_file()]
+    for file in found:
+        if _checksum(file) in _known_checksums(path.parent):
+            return file
+        print(f"The checkpoint {file} is damaged: its SHA-256 is not the one recorded")
+    if found:
+        raise InputError(
+            f"expected an intact checkpoint; remove {path.parent} to start again. Received: "
+            f"{', '.join(str(file) for file in found)}, damaged"
+        )
+    return None
+
+
+def save_atomically(model, path):
+    """Saves a `.keras` file: written beside its place, forced to disk, then renamed."""
+    with _saved_beside(model, Path(path)) as temporary:
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _saved_beside(model, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Keras wants the ending. What a kill leaves under this name is replaced by the next save.
+    temporary = path.with_name(f".{path.stem}.keras")
+    try:
+        model.save(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        yield temporary
+    except OSError as error:
+        # A full disk does not say which file it had no room for.
+        error.filename = error.filename or str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _checksum(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _known_checksums(folder):
+    try:
+        known = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return known if isinstance(known, list) else []
+
+
+def _write_checksums(folder, checksums):
+    temporary = folder / f".{_CHECKSUMS}-{os.getpid()}"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(checksums, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / _CHECKSUMS)
+
+
+def _flush_folder(folder):
+    # Not every system can open a folder, nor every file system flush one.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,84 @@
+"""The quality of the synthetic pictures after every epoch, in the logs and in TensorBoard."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mosaickd.callbacks.event_files import EventFile
+from keras_mosaickd.evaluation import image_quality as quality
+from keras_mosaickd.teachers import features as teacher_features
+
+# More out-of-domain pictures change the numbers little and cost time after every epoch.
+MOST_PICTURES = 1024
+
+
+class PictureQuality(keras.callbacks.Callback):
+    """Adds `evaluation.image_quality.summarize` to the epoch's logs, as ``synthetic_...``.
+
+    Keras gives all callbacks of an epoch's end one dict, in their order, whatever the backend
+    (`keras.callbacks.CallbackList`): put this one before those that write the logs.
+
+    The model must have the attributes ``generator`` and ``teacher``, whose outputs are logits.
+
+    Args:
+        latents: [n, latent_dim] float32, n at least 2, drawn once by the caller, so that epochs can
+            be compared.
+        ood_images: [m, h, w, c], m at least 2: uint8, or floats in [0, 1]. Of more than 1024 as
+            many are taken, evenly spaced. None where there are none: then the numbers that are
+            measured against them are left out.
+        every: Look after every this many epochs; the last epoch is always looked at.
+        log_dir: TensorBoard's directory; a histogram of the classes that the teacher sees goes to
+            its sub-directory ``quality``. None writes none.
+    """
+
+    def __init__(
+        self,
+        latents: Any,
+        ood_images: Any = None,
+        every: int = 1,
+        log_dir: str | os.PathLike[str] | None = None,
+    ):
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"expected every of at least 1. Received: {every}")
+        self.latents = np.asarray(latents, dtype="float32")
+        self.every = every
+        self._ood_images: Any = None if ood_images is None else _some(ood_images)
+        self._log = None if log_dir is None else EventFile(Path(log_dir) / "quality")
+        self._features: Any = None
+        self._out_of_domain: Any = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the pictures when its turn has come, and adds to ``logs``."""
+        is_last = epoch + 1 == self.params.get("epochs")
+        if logs is None or ((epoch + 1) % self.every and not is_last):
+            return
+        if self._features is None:
+            # The teacher is frozen: what it sees in real pictures stays the same.
+            self._features = teacher_features.feature_model(self.model.teacher)
+            if self._ood_images is not None:
+                self._out_of_domain = teacher_features.see(self._features, self._ood_images)
+            self._ood_images = None
+        images = teacher_features.generate(self.model.generator, self.latents)
+        synthetic = teacher_features.see(self._features, images)
+        numbers = quality.summarize(synthetic, self._out_of_domain)
+        logs.update({f"synthetic_{name}": value for name, value in numbers.items()})
+        if self._log is not None:
+            self._log.histogram(epoch, "predicted_classes", quality.class_counts(synthetic[1]))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Closes the event file."""
+        if self._log is not None:
+            self._log.close()
+
+
+def _some(images: Any) -> np.ndarray:
+    count = min(len(images), MOST_PICTURES)
+    chosen = np.linspace(0, len(images) - 1, count).round().astype(int)
+    # One at a time: `images` may be a memory map larger than the memory.
+    return np.stack([np.asarray(images[index]) for index in chosen])

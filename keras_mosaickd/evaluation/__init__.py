@@ -1,0 +1,1 @@
+"""Numbers about networks and synthetic images, each computed in one place."""

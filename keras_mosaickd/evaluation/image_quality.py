@@ -1,0 +1,210 @@
+"""How good synthetic pictures are, as numbers: balance, confidence, distance, duplicates; latency.
+
+All of them see the pictures through the teacher, as the paper's losses do: no other network is
+needed, and none that was trained on natural pictures would fit digits or clothes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.teachers.features import feature_model, generate, see
+
+# A synthetic picture closer to another one than this share of the usual distance between
+# neighbours among real pictures counts as a near-duplicate.
+DUPLICATE_SHARE = 0.25
+
+
+def class_entropy(probabilities: Any) -> float:
+    """Entropy of the mean prediction: how evenly a set of pictures covers the classes.
+
+    Args:
+        probabilities: [n, classes], each row a distribution.
+
+    Returns:
+        Nats, from 0 (one class) to ln(classes) (all classes alike).
+    """
+    mean = np.asarray(probabilities, np.float64).mean(axis=0)
+    present = mean[mean > 0]
+    return float(max(0.0, -(present * np.log(present)).sum()))
+
+
+def confidence(probabilities: Any) -> float:
+    """Mean of the largest probability of each row of [n, classes]."""
+    return float(np.asarray(probabilities, np.float64).max(axis=1).mean())
+
+
+def class_counts(probabilities: Any) -> list[int]:
+    """How often each class is the most probable one, of [n, ..., classes]."""
+    probabilities = np.asarray(probabilities)
+    predicted = probabilities.argmax(axis=-1).reshape(-1)
+    return np.bincount(predicted, minlength=probabilities.shape[-1]).tolist()
+
+
+def frechet_distance(first: Any, second: Any) -> float:
+    """Fréchet distance between normal distributions fitted to two sets of features.
+
+    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` with means m and covariances C (Dowson & Landau,
+    1982, for normal distributions; Heusel et al., 2017, arXiv 1706.08500, eq. 6, for pictures).
+    Heusel's FID takes the features of one Inception network; here they are whatever is given, so
+    distances in the features of different teachers cannot be compared. Like FID it grows as the
+    sets shrink: compare sets of equal size.
+
+    The trace of the square root is that of ``(S C2 S)^(1/2)``, S the symmetric root of C1, which is
+    symmetric and positive too, so that two eigendecompositions suffice.
+
+    Args:
+        first: [n, d], n at least 1.
+        second: [m, d], m at least 1.
+
+    Returns:
+        At least 0, in squared units of the features; NaN where a feature is not finite.
+    """
+    sets = [np.asarray(features, np.float64) for features in (first, second)]
+    for features in sets:
+        if features.ndim != 2 or not len(features) or features.shape[1] != sets[0].shape[1]:
+            raise InputError(
+                "expected two sets of features [n, d] with one d and n at least 1. Received: "
+                f"{list(sets[0].shape)} and {list(sets[1].shape)}"
+            )
+    if not all(np.isfinite(features).all() for features in sets):
+        return math.nan
+    means = [features.mean(axis=0) for features in sets]
+    # Covariances over n, not n - 1: one picture has one too (zero), and equal sets give 0 exactly.
+    covariances = [
+        (features - mean).T @ (features - mean) / len(features)
+        for features, mean in zip(sets, means, strict=True)
+    ]
+    values, vectors = np.linalg.eigh(covariances[0])
+    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    product = root @ covariances[1] @ root
+    shared = np.sqrt(np.clip(np.linalg.eigvalsh((product + product.T) / 2), 0, None)).sum()
+    distance = ((means[0] - means[1]) ** 2).sum() + sum(map(np.trace, covariances)) - 2 * shared
+    return float(max(0.0, distance))
+
+
+def nearest_distances(points: Any) -> np.ndarray:
+    """Euclidean distance of every row of [n, d], n at least 2, to the nearest other row: [n]."""
+    points = np.asarray(points, np.float64)
+    if points.ndim != 2 or len(points) < 2:
+        raise InputError(f"expected at least 2 points [n, d]. Received: {list(points.shape)}")
+    # Around their mean the difference of squares below loses fewest digits.
+    points = points - points.mean(axis=0)
+    squares = (points**2).sum(axis=1)
+    distances = squares[:, None] + squares[None, :] - 2 * points @ points.T
+    np.fill_diagonal(distances, np.inf)
+    nearest = distances.argmin(axis=1)
+    # Found by the fast formula, measured by the exact one: equal rows are 0 apart.
+    return np.sqrt(((points - points[nearest]) ** 2).sum(axis=1))
+
+
+def near_duplicate_rate(points: Any, reference: Any, share: float = DUPLICATE_SHARE) -> float:
+    """Share of points that nearly repeat another point: a sign of mode collapse.
+
+    A point counts where its nearest other point is closer than ``share`` times the median distance
+    between nearest neighbours in ``reference``. Neighbours come closer as a set grows, so both sets
+    are cut to the first rows of the smaller one's number.
+
+    Args:
+        points: [n, d], n at least 2.
+        reference: [m, d], m at least 2, what real pictures look like in the same space.
+        share: Positive.
+
+    Returns:
+        From 0 to 1; NaN where a coordinate is not finite.
+    """
+    points, reference = np.asarray(points), np.asarray(reference)
+    count = min(len(points), len(reference))
+    points, reference = points[:count], reference[:count]
+    if not (np.isfinite(points).all() and np.isfinite(reference).all()):
+        return math.nan
+    limit = share * float(np.median(nearest_distances(reference)))
+    return float((nearest_distances(points) < limit).mean())
+
+
+def summarize(
+    synthetic: tuple[Any, Any], out_of_domain: tuple[Any, Any] | None = None
+) -> dict[str, float]:
+    """The numbers of two sets that a teacher has seen.
+
+    Args:
+        synthetic: What `keras_mosaickd.teachers.features.see` gives for the synthetic pictures, at
+            least 2.
+        out_of_domain: Likewise for the out-of-domain ones; None where there are none.
+
+    Returns:
+        ``class_entropy`` (nats), ``class_entropy_share`` (of ln classes), ``confidence``, and where
+        there are out-of-domain pictures to measure against ``frechet_distance`` and
+        ``near_duplicates``, in the teacher's features.
+    """
+    points, probabilities = synthetic
+    classes = probabilities.shape[-1]
+    rows = probabilities.reshape(-1, classes)
+    entropy = class_entropy(rows)
+    numbers = {
+        "class_entropy": entropy,
+        "class_entropy_share": entropy / math.log(classes) if classes > 1 else 1.0,
+        "confidence": confidence(rows),
+    }
+    if out_of_domain is None:
+        return numbers
+    return numbers | {
+        "frechet_distance": frechet_distance(points, out_of_domain[0]),
+        "near_duplicates": near_duplicate_rate(points, out_of_domain[0]),
+    }
+
+
+def picture_quality(
+    generator: Any, teacher: Any, latents: Any, ood_images: Any
+) -> dict[str, float]:
+    """The numbers of `summarize` for a generator.
+
+    Args:
+        generator: Model from [n, latent_dim] to pictures [n, h, w, c] in [0, 1].
+        teacher: Built model from such pictures to logits.
+        latents: [n, latent_dim], n at least 2.
+        ood_images: [m, h, w, c], m at least 2: uint8, or floats in [0, 1].
+    """
+    features = feature_model(teacher)
+    return summarize(see(features, generate(generator, latents)), see(features, ood_images))
+
+
+def latency_milliseconds(model: Any, batch_size: int = 1, repetitions: int = 20) -> float:
+    """Median milliseconds of one prediction on random pictures, compiled as ``predict`` does it.
+
+    Args:
+        model: Built Keras model with a fixed input shape.
+        batch_size: Pictures in a prediction.
+        repetitions: Predictions counted, at least 1.
+    """
+    shape = (batch_size, *model.input_shape[1:])
+    if repetitions < 1 or batch_size < 1 or None in shape:
+        raise InputError(
+            "expected batch_size and repetitions of at least 1 and a fixed input shape. Received: "
+            f"{batch_size}, {repetitions} and {shape[1:]}"
+        )
+    pictures = np.random.default_rng(0).random(shape, dtype="float32")
+    return median_milliseconds(lambda: model.predict_on_batch(pictures), repetitions)
+
+
+def median_milliseconds(call: Callable[[], Any], repetitions: int = 20) -> float:
+    """Median milliseconds of a call.
+
+    Two calls are made first and not counted: they compile.
+
+    Args:
+        call: Returns when its work is done.
+        repetitions: Calls counted, at least 1.
+    """
+    seconds = []
+    for _ in range(2 + repetitions):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return 1000 * float(np.median(seconds[2:]))

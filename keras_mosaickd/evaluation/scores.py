@@ -1,0 +1,277 @@
+"""Accuracy of networks, and finished runs looked at again."""
+
+import os
+import tempfile
+
+import numpy as np
+
+from keras_mosaickd import callbacks
+from keras_mosaickd.callbacks.checkpoint import newest_intact
+from keras_mosaickd.config import GAMES
+from keras_mosaickd.data import evaluation_arrays, load, parse
+from keras_mosaickd.data import image_grid as pictures
+from keras_mosaickd.data.class_matching import labelled_as, read_labelled
+from keras_mosaickd.data.labels import VOID
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.evaluation.image_quality import latency_milliseconds
+from keras_mosaickd.methods.mosaic_kd import MosaicKD
+from keras_mosaickd.networks.loading import load_model
+from keras_mosaickd.run_directory import CHECKPOINT, METRICS, STUDENT, RunDirectory
+from keras_mosaickd.teachers import given_models
+
+# Pictures at a time, by task: logits of every pixel take more memory.
+EVALUATION_BATCH = {"classification": 256, "segmentation": 16}
+
+
+def predictions(model, pictures):
+    """Class of every picture, or of every pixel, by a model of logits.
+
+    Args:
+        model: Keras model from pictures in [0, 1] to logits `[..., classes]`.
+        pictures: `Pictures`.
+
+    Returns:
+        int64 array of the shape of the pictures' labels.
+    """
+    x, _ = evaluation_arrays(pictures)
+    # A few batches at a time: the logits of all pixels of a large set would fill the memory.
+    size = EVALUATION_BATCH[pictures.task]
+    chunks = [
+        np.argmax(model.predict(x[start : start + 16 * size], batch_size=size, verbose=0), axis=-1)
+        for start in range(0, len(x), 16 * size)
+    ]
+    return np.concatenate(chunks)
+
+
+def scores(model, pictures):
+    """How well a model of logits does on labelled pictures.
+
+    Args:
+        model: Keras model from pictures in [0, 1] to logits `[..., classes]`.
+        pictures: `Pictures` with labels.
+
+    Returns:
+        Dict with `accuracy` and, for segmentation, `mean_iou`, as fractions of 1.
+    """
+    return scores_of(predictions(model, pictures), pictures)
+
+
+def scores_of(predicted, pictures):
+    """As `scores`, from what `predictions` gave."""
+    labels = np.asarray(pictures.labels)
+    counted = labels != VOID if pictures.task == "segmentation" else np.ones(labels.shape, bool)
+    result = {"accuracy": float(np.mean(predicted[counted] == labels[counted]))}
+    if pictures.task == "segmentation":
+        classes = len(pictures.class_names)
+        pairs = labels[counted].astype("int64") * classes + predicted[counted]
+        confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        union = confusion.sum(axis=0) + confusion.sum(axis=1) - np.diag(confusion)
+        # As keras.metrics.MeanIoU: a class that is nowhere does not count.
+        present = union > 0
+        result["mean_iou"] = float(np.mean(np.diag(confusion)[present] / union[present]))
+    return result
+
+
+def load_run(run_dir, teacher=""):
+    """The trainer of a run, with all its networks, as it was at the last checkpoint.
+
+    Args:
+        run_dir: directory of the run.
+        teacher: the run's `--teacher` again, where it is a SavedModel or `module:function`: what
+            it runs is run only when it is named.
+
+    Raises:
+        InputError: if there is none or it cannot be loaded.
+    """
+    run = RunDirectory(run_dir)
+    if teacher:
+        given_models.load(teacher, "--teacher")
+    if not run.path.is_dir():
+        what = "a file" if run.path.exists() else "which does not exist"
+        raise InputError(f"--run_dir must be the directory of a run. Received: {run_dir}, {what}")
+    checkpoint = newest_intact(run / CHECKPOINT)
+    if checkpoint is None:
+        raise InputError(f"--run_dir must hold a run with a checkpoint. Received: {run_dir}")
+    return load_model(checkpoint, "the checkpoint")
+
+
+def load_game(run_dir, teacher=""):
+    """`load_run` of a run with a generator; raises InputError for another one."""
+    trainer = load_run(run_dir, teacher)
+    if not isinstance(trainer, MosaicKD):
+        raise InputError(
+            f"--run_dir must hold a run with a generator (--method={' or '.join(GAMES)}). "
+            f"Received: {run_dir}"
+        )
+    return trainer
+
+
+def compared(teacher, student, pictures):
+    """How well a student does beside its teacher.
+
+    Args:
+        teacher: Keras model from pictures in [0, 1] to logits `[..., classes]`.
+        student: as `teacher`.
+        pictures: `Pictures` with labels.
+
+    Returns:
+        Dict of `pictures`, their number, `teacher_accuracy`, `student_accuracy`, and
+        `student_agreement`, as fractions of 1; for segmentation the `..._mean_iou` too.
+    """
+    expected, received = (predictions(network, pictures) for network in (teacher, student))
+    return {
+        "pictures": len(pictures),
+        **{f"teacher_{name}": value for name, value in scores_of(expected, pictures).items()},
+        **{f"student_{name}": value for name, value in scores_of(received, pictures).items()},
+        "student_agreement": float(np.mean(expected == received)),
+    }
+
+
+def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled=""):
+    """Evaluates a finished run's exported student beside its teacher.
+
+    The run's `metrics.json` keeps what both cost to store and to run (`footprint`), and what was
+    found on pictures that were named here, as `eval_...` beside `eval`, their name.
+
+    Args:
+        run_dir: directory of the run.
+        dataset: data set whose test pictures are used; by default the run's, if it has one.
+        data_dir: directory of data files.
+        teacher: as of `load_run`.
+        labelled: labelled pictures to use instead, named like `--eval` of `bin/train`.
+
+    Returns:
+        Dict of what `compared` finds, where there are labelled pictures, and of the footprint of
+        both.
+
+    Raises:
+        InputError: if the run cannot be loaded or the pictures do not fit.
+    """
+    if dataset and labelled:
+        raise InputError(
+            "expected --eval or --dataset, not both. "
+            f"Received: --eval={labelled}, --dataset={dataset}"
+        )
+    trainer = load_run(run_dir, teacher)
+    run = RunDirectory(run_dir)
+    metrics = run.read_json(METRICS)
+    student = _exported(run, trainer)
+    tested = _tested(metrics, trainer.teacher, dataset, labelled, data_dir)
+    found, kept = {}, {}
+    if tested is None:
+        print(
+            "Accuracy is not measured: the run was made without a data set. "
+            "--eval=folder:PATH measures it on labelled pictures, one sub-folder for each class"
+        )
+    else:
+        found = compared(trainer.teacher, student, tested)
+        if dataset or labelled:
+            found = {"eval": tested.name, **{f"eval_{key}": found[key] for key in found}}
+            kept = found
+        else:  # The run has written them down itself.
+            found = {"dataset": tested.name, **found}
+    cost = {
+        **footprint("teacher", trainer.teacher),
+        **footprint("student", student, run / STUDENT),
+    }
+    run.write_json(METRICS, {**metrics, **kept, **cost})
+    return {**found, **cost}
+
+
+def _exported(run, trainer):
+    """The student that a run exported, which may be of an earlier epoch than its last one."""
+    last = trainer.student
+    if not (run / STUDENT).is_file():
+        return last
+    student = load_model(run / STUDENT, "the student")
+    shapes = [getattr(student, side, None) for side in ("input_shape", "output_shape")]
+    if shapes != [last.input_shape, last.output_shape]:
+        raise InputError(
+            f"--run_dir must hold a {STUDENT} of its checkpoint, from {last.input_shape} to "
+            f"{last.output_shape}. Received: {run / STUDENT}, from {shapes[0]} to {shapes[1]}"
+        )
+    return student
+
+
+def _tested(metrics, teacher, dataset, labelled, data_dir):
+    """The `Pictures` to test on, labelled as the run's; None where nothing names any.
+
+    Those of the run's own data set are; the classes of any other are matched by their names.
+    """
+    own = metrics.get("dataset")
+    if not isinstance(own, str | None):
+        raise InputError(
+            f"--run_dir must hold a run whose {METRICS} names its dataset. Received: {own!r}"
+        )
+    flag, name = ("--eval", labelled) if labelled else ("--dataset", dataset or own)
+    if name is None:
+        return None
+    tested = read_labelled(name, teacher.input_shape[1:], data_dir, flag)
+    classes = teacher.output_shape[-1]
+    if tested.name == own and flag == "--dataset":
+        if tested.labels is None or len(tested.class_names) != classes:
+            raise InputError(
+                f"--dataset must have the {classes} classes of the run. "
+                f"Received: {tested.name} with {len(tested.class_names)}"
+            )
+        return tested
+    if flag == "--dataset" and parse(name).name == "folder":
+        count = len(load(name, "all"))
+        print(
+            f"--dataset: {len(tested)} of the {count} pictures are tested, the test split of "
+            f"{name}; --eval={name} tests all"
+        )
+    numbers = tuple(map(str, range(classes)))
+    names = _class_names(metrics, classes) or numbers
+    task = "classification" if len(teacher.output_shape) == 2 else "segmentation"
+    return labelled_as(tested, names, task, is_named=names != numbers, flag=flag)
+
+
+def _class_names(metrics, classes):
+    """The names that a run gives its teacher's classes; None where it has no fitting ones."""
+    names = metrics.get("class_names")
+    is_whole = isinstance(names, list) and len(names) == classes
+    return tuple(map(str, names)) if is_whole else None
+
+
+def footprint(part, network, file=None):
+    """What a network costs to store and to run.
+
+    Args:
+        part: "teacher" or "student": the names start with it.
+        network: built Keras model.
+        file: its `.keras` file; where there is none, one is written and removed again.
+
+    Returns:
+        Dict of `..._bytes`, the size of its `.keras` file without an optimizer, and
+        `..._latency_ms`, the median time of one prediction of one picture on this machine.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if file is None or not os.path.isfile(file):
+            file = os.path.join(folder, "network.keras")
+            network.save(file, include_optimizer=False)
+        size = os.path.getsize(file)
+    return {f"{part}_bytes": size, f"{part}_latency_ms": latency_milliseconds(network)}
+
+
+def sample(run_dir, count, out, seed=0, teacher=""):
+    """Draws a grid of a run's synthetic pictures, sorted by the teacher's class.
+
+    Args:
+        run_dir: directory of a mosaickd run.
+        count: number of pictures.
+        out: PNG file to write.
+        seed: seed of z.
+        teacher: as of `load_run`.
+
+    Returns:
+        The file's path.
+    """
+    trainer = load_game(run_dir, teacher)
+    latents = np.random.default_rng(seed).standard_normal((count, trainer.latent_dim), "float32")
+    run = RunDirectory(run_dir)
+    # A run that is not finished has a checkpoint and no metrics yet.
+    metrics = run.read_json(METRICS) if run.is_finished else {}
+    names = _class_names(metrics, trainer.teacher.output_shape[-1])
+    grid = callbacks.draw_samples(trainer.generator, trainer.teacher, latents, class_names=names)
+    return pictures.write_png(out, grid)

@@ -1,0 +1,255 @@
+"""What leaves a run: its student in the formats asked for, compared on pictures of the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mosaickd.callbacks.checkpoint import newest_intact
+from keras_mosaickd.data import load, parse
+from keras_mosaickd.data.class_matching import class_names_of
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.evaluation.scores import load_run
+from keras_mosaickd.export import FORMATS, check, export_student, load_student, target
+from keras_mosaickd.report import model_card
+from keras_mosaickd.run_directory import (
+    CHECKPOINT,
+    METRICS,
+    SAVED_MODEL,
+    SELECTION,
+    STUDENT,
+    RunDirectory,
+)
+from keras_mosaickd.teachers.features import generate
+
+# Pictures for calibration and comparison together, half for each, by the student's task: one class
+# for a picture or one for each of its pixels.
+_PICTURES = {"classification": 512, "segmentation": 32}
+_SEED = 0
+
+
+def export_run(
+    run: RunDirectory,
+    trainer: Any,
+    student: Any,
+    formats: Sequence[str],
+    class_names: Sequence[str],
+    domain: Callable[[], Any],
+) -> list[dict[str, Any]]:
+    """Writes the student of a run that has just been trained, always as ``.keras`` too.
+
+    Without TensorFlow, which writes the SavedModel, that is left out and said.
+
+    Args:
+        run: Where to.
+        trainer: The method with its networks.
+        student: The one to export: the last, or the chosen one.
+        formats: Of `keras_mosaickd.export.parse`.
+        class_names: One per output of the student.
+        domain: Gives pictures to compare on where the run has neither synthetic nor out-of-domain
+            ones.
+
+    Returns:
+        As `keras_mosaickd.export.export_student`, each ``file`` relative to the run directory.
+    """
+    wanted = [name for name in FORMATS if name in ("keras", *formats)]
+    if "saved_model" in wanted and find_spec("tensorflow") is None:
+        wanted.remove("saved_model")
+        print(f"No SavedModel: it needs TensorFlow. The student is in {run / STUDENT}")
+    pictures = _pictures(run, trainer, student, domain)
+    return _export(run, student, wanted, class_names, pictures)
+
+
+def export_again(
+    run_dir: str | os.PathLike[str], formats: Sequence[str], out: str = "", data_dir: str = ""
+) -> list[dict[str, Any]]:
+    """Writes the student of a finished run in further formats.
+
+    Into the run directory, where `metrics.json` and the model card then tell of them, or beside
+    ``out``.
+
+    Args:
+        run_dir: Directory of the run.
+        formats: Of `keras_mosaickd.export.parse`.
+        out: Path of the SavedModel; the other formats are called likewise with their suffixes.
+            Empty writes into the run directory.
+        data_dir: Directory of data files.
+
+    Returns:
+        As `export_run`; with ``out``, each ``file`` as it was given.
+
+    Raises:
+        InputError: There is no student, or no pictures for ``litert_int8``.
+    """
+    check(formats)
+    run = RunDirectory(run_dir)
+    student = load_student(run / STUDENT)
+    metrics = run.read_json(METRICS) if run.is_finished else {}
+    names = metrics.get("class_names")
+
+    def domain() -> Any:
+        name = metrics.get("dataset")
+        return _load(name, "--dataset", student, data_dir) if name else None
+
+    trainer = load_run(run_dir) if newest_intact(run / CHECKPOINT) is not None else None
+    pictures = _pictures(run, trainer, student, domain)
+    if out:
+        return _write(student, _beside(out, formats), names, pictures, run / STUDENT)
+    exports = _export(run, student, formats, names, pictures)
+    if metrics:
+        kept = [old for old in metrics.get("exports", []) if old["format"] not in formats]
+        run.write_json(METRICS, {**metrics, "exports": kept + exports})
+        model_card.write(run)
+    return exports
+
+
+def export_file(
+    keras_path: str | os.PathLike[str],
+    formats: Sequence[str],
+    out: str,
+    ood: str = "",
+    class_names: str = "",
+    data_dir: str = "",
+) -> list[dict[str, Any]]:
+    """Writes any student in a ``.keras`` file.
+
+    Args:
+        keras_path: The file.
+        formats: Of `keras_mosaickd.export.parse`.
+        out: As for `export_again`.
+        ood: Data set to compare on and to calibrate ``litert_int8`` with; random pictures are
+            compared where it is empty.
+        class_names: File with one class name per line; numbers where it is empty.
+        data_dir: Directory of data files.
+
+    Returns:
+        As `keras_mosaickd.export.export_student`.
+
+    Raises:
+        InputError: A file that is no student, or no pictures for ``litert_int8``.
+    """
+    check(formats)
+    if "litert_int8" in formats and not ood:
+        raise InputError(
+            "--export=litert_int8 with --student expected --ood, pictures to calibrate with. "
+            "Received: none"
+        )
+    student = load_student(keras_path)
+    names = class_names_of(class_names, student.output_shape[-1]) if class_names else None
+    images = _load(ood, "--ood", student, data_dir) if ood else None
+    pictures = None if images is None else _spread(images, student)
+    return _write(student, _beside(out, formats), names, pictures, Path(keras_path))
+
+
+def table(exports: Sequence[dict[str, Any]]) -> str:
+    """The exports as lines of text."""
+    rows = [("format", "file", "bytes", "ms per picture", "max difference", "agreement")]
+    rows += [
+        (
+            export["format"],
+            export["file"],
+            f"{export['bytes']:,}",
+            f"{export['latency_ms']:.2f}",
+            f"{export['max_difference']:.1e}",
+            f"{export['agreement']:.4f}",
+        )
+        for export in exports
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  ".join(names + numbers))
+    return "\n".join(lines)
+
+
+def _export(
+    run: RunDirectory,
+    student: Any,
+    formats: Sequence[str],
+    class_names: Sequence[str] | None,
+    pictures: np.ndarray | None,
+) -> list[dict[str, Any]]:
+    base = (run / STUDENT).with_suffix("")
+    targets = {
+        name: run / SAVED_MODEL if name == "saved_model" else target(base, name) for name in formats
+    }
+    source = None if "keras" in targets else run / STUDENT
+    exports = _write(student, targets, class_names, pictures, source)
+    return [{**export, "file": Path(export["file"]).name} for export in exports]
+
+
+def _write(
+    student: Any,
+    targets: dict[str, Path],
+    class_names: Sequence[str] | None,
+    pictures: np.ndarray | None,
+    keras_path: Path | None,
+) -> list[dict[str, Any]]:
+    halves: dict[str, Any] = {}
+    if pictures is not None:
+        # What is compared took no part in the calibration.
+        halves = {"calibration": pictures[0::2], "pictures": pictures[1::2]}
+    return export_student(
+        student, targets, class_names=class_names, keras_path=keras_path, **halves
+    )
+
+
+def _beside(out: str, formats: Sequence[str]) -> dict[str, Path]:
+    return {name: target(Path(out), name) for name in formats}
+
+
+def _pictures(
+    run: RunDirectory, trainer: Any, student: Any, domain: Callable[[], Any]
+) -> np.ndarray | None:
+    """Pictures like those that the student learned from: synthetic, out-of-domain or the domain's.
+
+    Returns:
+        float32 [n, h, w, c] in [0, 1], n even, or None where the run has none.
+    """
+    generator = getattr(trainer, "generator", None)
+    if generator is not None:
+        random = np.random.default_rng(_SEED)
+        latents = random.standard_normal((_count(student), trainer.latent_dim), "float32")
+        return generate(generator, latents)
+    if (run / SELECTION).is_file():
+        file = Path(run.read_json(SELECTION)["images"])
+        if not file.is_file():
+            raise InputError(
+                f"the out-of-domain pictures that {run / SELECTION} names are gone. Expected: the "
+                f"file in the cache. Received: no {file}"
+            )
+        return _spread(np.load(file, mmap_mode="r", allow_pickle=False), student)
+    images = domain()
+    return None if images is None else _spread(images, student)
+
+
+def _spread(images: Any, student: Any) -> np.ndarray:
+    """Evenly spaced ones of uint8 pictures [n, h, w, c], read one by one, in [0, 1]."""
+    count = min(len(images), _count(student))
+    chosen = np.linspace(0, len(images) - 1, max(2, count // 2 * 2)).round().astype(int)
+    return np.stack([np.asarray(images[index]) for index in chosen]).astype("float32") / 255.0
+
+
+def _count(student: Any) -> int:
+    return _PICTURES["classification" if len(student.output_shape) == 2 else "segmentation"]
+
+
+def _load(name: str, flag: str, student: Any, data_dir: str) -> Any:
+    height, _, channels = student.input_shape[1:]
+    split = "all" if flag == "--ood" and parse(name, flag).path else "train"
+    return load(
+        name,
+        split,
+        image_size=height,
+        channels=channels,
+        data_dir=data_dir or None,
+        flag=flag,
+        with_labels=False,
+    ).images

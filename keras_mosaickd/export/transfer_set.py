@@ -1,0 +1,187 @@
+"""A transfer set: a run's synthetic pictures as files, with the teacher's soft labels.
+
+Whoever has it can train a student of their own without the teacher and without this project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_mosaickd.data import image_grid as pictures
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.evaluation.scores import load_game
+from keras_mosaickd.run_directory import METRICS, RunDirectory
+from keras_mosaickd.teachers import features as teacher_features
+
+SOFT_LABELS, CLASSES = "soft_labels.npz", "classes.txt"
+_IMAGES, _LABELS = "train/images", "train/labels"
+
+# Pictures at a time: what memory holds, whatever the size of the set.
+_BATCH = 128
+_LONGEST_NAME = 60
+
+
+def write(
+    run_dir: str | os.PathLike[str],
+    count: int,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    teacher: str = "",
+) -> Path:
+    """Draws synthetic pictures from a run's last checkpoint and writes them as a data set.
+
+    Of a classifier each picture is a PNG file in a folder of the class that the teacher sees, so
+    that ``folder:OUT`` is the set with labels. The folders are called by the class names, as far as
+    a file system takes them; where the alphabet would put them in another order than the teacher's,
+    the class's number goes before. A class that the teacher never sees has an empty folder. Of
+    predictions per pixel there are ``train/images``, ``train/labels`` (label maps) and
+    ``classes.txt``: the training part of ``segmentation:OUT``.
+
+    ``soft_labels.npz`` holds, in the order in which they were drawn, ``files`` (paths in the set),
+    ``probabilities`` (float32 [n, classes] or [n, h, w, classes], what the teacher says of the
+    pictures as they stand in the files, their 8 bits included), ``class_names`` in the
+    probabilities' order, and ``temperature``, 1.
+
+    Args:
+        run_dir: Directory of a run with a generator.
+        count: Number of pictures, at least 1; a smaller set is the beginning of a larger one.
+        out: Directory to make, new or empty. It appears whole or not at all.
+        seed: Seed of the latent vectors.
+        teacher: As of `keras_mosaickd.evaluation.scores.load_run`.
+
+    Returns:
+        The directory's path.
+
+    Raises:
+        InputError: If the run has no generator, or the directory is not empty or cannot be made.
+    """
+    target = Path(out)
+    _check(target)
+    trainer = load_game(run_dir, teacher)
+    names = _class_names(run_dir, trainer.teacher.output_shape[-1])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _fill(directory, trainer, names, count, seed)
+        # As the user's umask has it, and not for the owner alone as mkdtemp has it.
+        umask = os.umask(0)
+        os.umask(umask)
+        directory.chmod(0o777 & ~umask)
+        os.sync()
+        os.replace(directory, target)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return target
+
+
+def folder_names(class_names: Sequence[str]) -> list[str]:
+    """Names of folders that are safe, different in any case, and sort as the classes do.
+
+    Letters, digits, ``-`` and ``_`` stay; whatever else there is becomes ``_``.
+    """
+    safe = [re.sub(r"[^\w-]+", "_", name)[:_LONGEST_NAME] for name in class_names]
+    folded = [name.casefold() for name in safe]
+    is_good = all(safe) and len(set(folded)) == len(safe) and sorted(safe) == safe
+    # Folders of these names would be taken for the two splits of a data set.
+    if is_good and set(safe) != {"train", "test"}:
+        return safe
+    width = len(str(len(safe) - 1))
+    return [f"{index:0{width}}-{name}" for index, name in enumerate(safe)]
+
+
+def _check(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise InputError(f"--out: expected a directory or a .png file. Received: {target}")
+    if target.is_dir() and any(target.iterdir()):
+        raise InputError(f"--out: expected a new or empty directory. Received: {target}")
+    above = next(path for path in target.absolute().parents if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"--out: expected a directory that can be made. Received: {target}")
+
+
+def _class_names(run_dir: str | os.PathLike[str], classes: int) -> list[str]:
+    """Those of the run; numbers where it is not finished and has not said any."""
+    run = RunDirectory(run_dir)
+    if run.is_finished:
+        names = run.read_json(METRICS).get("class_names")
+        if isinstance(names, list) and len(names) == classes:
+            return [str(name) for name in names]
+    return [str(index) for index in range(classes)]
+
+
+def _fill(directory: Path, trainer: Any, names: list[str], count: int, seed: int) -> None:
+    per_pixel = len(trainer.teacher.output_shape) == 4
+    folders = [_IMAGES] if per_pixel else folder_names(names)
+    for folder in [*folders, _LABELS] if per_pixel else folders:
+        (directory / folder).mkdir(parents=True)
+    if per_pixel:
+        (directory / CLASSES).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    width = len(str(count - 1))
+    # Of which folder each picture is: with a million of them, 4 MB.
+    places = np.zeros(count, np.int32)
+    with zipfile.ZipFile(directory / SOFT_LABELS, "w") as archive:
+        shape = (count, *trainer.teacher.output_shape[1:])
+        with _array(archive, "probabilities", shape, np.float32) as entry:
+            for start, images, probabilities in _drawn(trainer, count, seed):
+                entry.write(probabilities.tobytes())
+                predicted = probabilities.argmax(axis=-1)
+                if not per_pixel:
+                    places[start : start + len(images)] = predicted
+                for index, (image, label) in enumerate(zip(images, predicted, strict=True), start):
+                    name = f"{index:0{width}}.png"
+                    _write_png(directory / folders[places[index]] / name, image)
+                    if per_pixel:
+                        _write_png(directory / _LABELS / name, label[..., None].astype(np.uint8))
+        kind = np.dtype(f"<U{max(map(len, folders)) + len('/.png') + width}")
+        with _array(archive, "files", (count,), kind) as entry:
+            for start in range(0, count, _BATCH):
+                part = enumerate(places[start : start + _BATCH], start)
+                files = [f"{folders[place]}/{index:0{width}}.png" for index, place in part]
+                entry.write(np.array(files, kind).tobytes())
+        for key, value in (("class_names", np.array(names)), ("temperature", np.float32(1))):
+            with _array(archive, key, value.shape, value.dtype) as entry:
+                entry.write(value.tobytes())
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    path.write_bytes(pictures.encode_png(picture))
+
+
+def _drawn(trainer: Any, count: int, seed: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Parts of the set: first index, uint8 pictures, and float32 probabilities of these."""
+    random = np.random.default_rng(seed)
+    features = teacher_features.feature_model(trainer.teacher)
+    for start in range(0, count, _BATCH):
+        # Whole batches, of which the last is cut: its pictures do not depend on `count`.
+        latents = random.standard_normal((_BATCH, trainer.latent_dim), "float32")
+        images = teacher_features.generate(trainer.generator, latents)
+        images = pictures.as_bytes(images)[: count - start]
+        _, probabilities = teacher_features.see(features, images)
+        yield start, images, probabilities.astype(np.float32)
+
+
+@contextlib.contextmanager
+def _array(
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: Any
+) -> Iterator[Any]:
+    """An array of a .npz file, to be written part by part: `numpy.savez` would need it whole."""
+    # A ZipInfo of its own has no time in it: equal sets are equal files.
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+            "fortran_order": False,
+            "shape": tuple(int(size) for size in shape),
+        }
+        np.lib.format.write_array_header_2_0(entry, header)
+        yield entry

@@ -1,0 +1,143 @@
+"""The baselines that train the student alone: on labels, or on the teacher's predictions."""
+
+import keras
+from keras import ops
+
+from keras_mosaickd.data.arrays import unit_range_tensor
+from keras_mosaickd.data.labels import VOID
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.methods.base import StudentTrainer
+
+
+class StudentOnly(StudentTrainer):
+    """A `StudentTrainer` with one phase, whose loss is `student_loss`."""
+
+    def __init__(self, teacher, student, **kwargs):
+        super().__init__(teacher, student, **kwargs)
+        self.loss_terms = {"student_loss": keras.metrics.Mean(name="student_loss")}
+
+    def compile(self, student_optimizer, **kwargs):
+        """Sets the optimizer (`keras_mosaickd.optimizers.student_recipe` makes the paper's).
+
+        Args:
+            student_optimizer: optimizer of the student.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model.compile`.
+        """
+        self.compile_phases(
+            {"student_optimizer": (student_optimizer, self.trained_network())}, **kwargs
+        )
+
+    def trained_network(self):
+        """The network whose weights the optimizer updates."""
+        return self.student
+
+
+@keras.saving.register_keras_serializable(package="keras_mosaickd")
+class Supervised(StudentOnly):
+    """The student on labelled pictures of the domain; the teacher takes part in evaluation only.
+
+    `fit` takes pictures `[batch, height, width, channels]` and integer labels, `[batch]` or, for
+    one prediction per pixel, `[batch, height, width]`. There the pixels with the label 255 (void)
+    are left out of the mean.
+
+    Args:
+        teacher: as of `StudentTrainer`.
+        student: as of `StudentTrainer`.
+        teacher_outputs: as of `StudentTrainer`.
+        seed: as of `StudentTrainer`.
+        **kwargs: of `keras.Model`.
+
+    Raises:
+        InputError: if the networks do not fit together.
+    """
+
+    def __init__(self, teacher, student, teacher_outputs="auto", seed=None, **kwargs):
+        super().__init__(teacher, student, teacher_outputs=teacher_outputs, seed=seed, **kwargs)
+
+    def alternate(self, data):
+        """One student update on one batch of pictures and labels."""
+        pictures, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        pictures = unit_range_tensor(pictures)
+        expected = self.student.output_shape[:-1]
+        if labels is None or len(labels.shape) != len(expected):
+            raise InputError(
+                f"each element of the training data must be (pictures, integer labels {expected}). "
+                f"Received: labels of shape {None if labels is None else tuple(labels.shape)}"
+            )
+
+        def objective():
+            loss = self.cross_entropy(labels, self.student(pictures, training=True))
+            return loss, {"student_loss": loss}
+
+        self.track(
+            self.minimize(
+                objective,
+                self.phase_optimizers["student_optimizer"],
+                self.student.trainable_variables,
+            )
+        )
+        return self.training_logs()
+
+    def cross_entropy(self, labels, logits):
+        """Mean cross entropy in nats, in float32, over all labels that are not void.
+
+        Args:
+            labels: integers `[batch]` or `[batch, height, width]`.
+            logits: tensor of shape `[batch, classes]` or `[batch, height, width, classes]`.
+
+        Returns:
+            Scalar, at least 0; 0 where every label is void.
+        """
+        labels, logits = ops.cast(labels, "int32"), ops.cast(logits, "float32")
+        if len(logits.shape) == 2:
+            # Whole pictures are never void: 255 is a class like any other here.
+            return ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+        known = ops.not_equal(labels, VOID)
+        # Void is no class, and out-of-range labels are an error or NaN, as the backend pleases.
+        loss = ops.sparse_categorical_crossentropy(
+            ops.where(known, labels, 0), logits, from_logits=True
+        )
+        known = ops.cast(known, "float32")
+        # Every replica divides by the same count, so that a pixel weighs the same on each.
+        count = ops.maximum(self.mean_over_replicas(ops.sum(known)), 1.0)
+        return ops.sum(loss * known) / count
+
+
+@keras.saving.register_keras_serializable(package="keras_mosaickd")
+class KnowledgeDistillation(StudentOnly):
+    """Plain distillation on out-of-domain pictures, without labels (Hinton et al., 2015).
+
+    The student imitates the teacher on pictures `[batch, height, width, channels]`; nothing is
+    generated. It shares evaluation, saving and the treatment of the teacher with MosaicKD, which
+    `keras.distillation.Distiller` would not: that one freezes the caller's teacher in place, takes
+    a teacher's probabilities for logits, and reports no agreement on unlabelled pictures.
+
+    Args:
+        teacher: as of `StudentTrainer`.
+        student: as of `StudentTrainer`.
+        temperature: temperature of the loss, positive.
+        teacher_outputs: as of `StudentTrainer`.
+        seed: as of `StudentTrainer`.
+        **kwargs: of `keras.Model`.
+
+    Raises:
+        InputError: if the temperature is not positive or the networks do not fit together.
+    """
+
+    def __init__(
+        self, teacher, student, temperature=1.0, teacher_outputs="auto", seed=None, **kwargs
+    ):
+        if not temperature > 0:
+            raise InputError(f"temperature must be positive. Received: {temperature}")
+        super().__init__(teacher, student, teacher_outputs=teacher_outputs, seed=seed, **kwargs)
+        self.temperature = temperature
+
+    def alternate(self, data):
+        """One student update on one batch."""
+        pictures, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        self.update_student(unit_range_tensor(pictures))
+        return self.training_logs()
+
+    def get_config(self):
+        """Everything that makes the same trainer again."""
+        return {**super().get_config(), "temperature": self.temperature}

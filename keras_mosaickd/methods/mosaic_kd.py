@@ -1,0 +1,327 @@
+"""MosaicKD: the game between teacher, student, generator and patch discriminator."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mosaickd import losses
+from keras_mosaickd.backend.fused import Fused
+from keras_mosaickd.data.arrays import unit_range_tensor
+from keras_mosaickd.data.streams import mosaic_stream
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.methods.base import StudentTrainer
+
+BATCH_NORM_POLICIES = ("training", "inference")
+
+
+@keras.saving.register_keras_serializable(package="keras_mosaickd")
+class MosaicKD(StudentTrainer):
+    """Distils a teacher into a student with pictures of other things (supplement, eq. 2-4).
+
+        min_S max_G  E_z KL(T(G(z)) || S(G(z))) - lambda R(G, D, T),  R = L_local + L_align
+
+    One training step, on an element `(patches, ood)` of the data:
+
+    1. D learns to tell patches of `patches` from patches of x = G(z).
+    2. G, on the same x, learns to pass D (`local`), to be classified with confidence by T
+       (`align`), with all classes equally often (`balance`), where S disagrees most with T
+       (`adversarial`).
+    3. S learns to imitate T, `student_steps` times, each time on fresh generated pictures and a
+       fresh batch of `ood`.
+
+    `fit` takes elements `(patches [B, h, w, c], ood [B, student_steps, h, w, c])`, as
+    `keras_mosaickd.mosaic_stream` makes them, or plain pictures (an array `[n, h, w, c]`, uint8 or
+    in [0, 1], or a `tf.data.Dataset` of pictures), which it hands to `mosaic_stream` itself.
+
+    The regularizer follows from the discriminator: a map of logits is the paper's patch
+    regularizer, a single logit judges the whole picture, None is no regularizer (supplement,
+    figure 1).
+
+    Args:
+        teacher: built Keras classifier from pictures in [0, 1] to `[batch, classes]` or
+            `[batch, height, width, classes]`.
+        student: built Keras classifier, same shapes, logits out.
+        generator: built Keras model from `[batch, latent_dim]` to pictures in [0, 1].
+        discriminator: built Keras model from pictures to logits `[batch, ..., 1]`, or None.
+        latent_dim: size of z.
+        student_steps: student updates in one training step (K).
+        regularization_weight: lambda, at least 0.
+        local_weight: weight of L_local inside R, at least 0.
+        align_weight: weight of L_align inside R, at least 0.
+        adversarial_weight: weight of KL(T || S) in the generator's objective, at least 0.
+        balance_weight: weight of L_balance (eq. 1, log base 2), at least 0.
+        temperature: temperature of the student's loss, positive.
+        local_reduction: "mean" (64 times the mean over D's map) or "sum" (the authors' code).
+        synthetic_only: train S on generated pictures alone.
+        teacher_outputs: "auto", "logits" or "probabilities".
+        batch_norm_policy: "training": S in the generator's step and G when it samples for S run
+            in training mode, as in the authors' code, and so their BatchNorm statistics move in
+            each other's phases too; "inference": in inference mode (docs/algorithm.md measures
+            them).
+        seed: seed of z.
+        **kwargs: of `keras.Model`.
+
+    Raises:
+        InputError: if an argument is out of range or the networks do not fit together.
+
+    References:
+        Fang et al., "Mosaicking to Distill: Knowledge Distillation from Out-of-Domain Data",
+        NeurIPS 2021 (supplement: sections A and B).
+    """
+
+    networks: tuple[str, ...] = ("teacher", "student", "generator", "discriminator")
+
+    def __init__(
+        self,
+        teacher,
+        student,
+        generator,
+        discriminator,
+        latent_dim=100,
+        student_steps=5,
+        regularization_weight=1.0,
+        local_weight=1.0,
+        align_weight=1.0,
+        adversarial_weight=1.0,
+        balance_weight=10.0,
+        temperature=1.0,
+        local_reduction="mean",
+        synthetic_only=False,
+        teacher_outputs="auto",
+        batch_norm_policy="training",
+        seed=None,
+        **kwargs,
+    ):
+        weights = {
+            "regularization_weight": regularization_weight,
+            "local_weight": local_weight,
+            "align_weight": align_weight,
+            "adversarial_weight": adversarial_weight,
+            "balance_weight": balance_weight,
+        }
+        for name, value in weights.items():
+            if not value >= 0:
+                raise InputError(f"{name} must be at least 0. Received: {value}")
+        if not temperature > 0:
+            raise InputError(f"temperature must be positive. Received: {temperature}")
+        if not isinstance(student_steps, int) or student_steps < 1:
+            raise InputError(f"student_steps must be a positive integer. Received: {student_steps}")
+        for name, value, known in (
+            ("local_reduction", local_reduction, losses.LOCAL_REDUCTIONS),
+            ("batch_norm_policy", batch_norm_policy, BATCH_NORM_POLICIES),
+        ):
+            if value not in known:
+                raise InputError(f"{name} must be one of {', '.join(known)}. Received: {value!r}")
+        _check_game(student, generator, discriminator, latent_dim)
+        super().__init__(teacher, student, teacher_outputs=teacher_outputs, seed=seed, **kwargs)
+        self.generator = generator
+        self.discriminator = discriminator
+        self.run_generator = Fused(generator)
+        if discriminator is not None:
+            self.run_discriminator = Fused(discriminator)
+        self.latent_dim = latent_dim
+        self.student_steps = student_steps
+        self.regularization_weight = regularization_weight
+        self.local_weight = local_weight
+        self.align_weight = align_weight
+        self.adversarial_weight = adversarial_weight
+        self.balance_weight = balance_weight
+        self.temperature = temperature
+        self.local_reduction = local_reduction
+        self.synthetic_only = synthetic_only
+        self.batch_norm_policy = batch_norm_policy
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        terms = ["generator_loss", "adversarial_loss", "align_loss", "balance_loss"]
+        if discriminator is not None:
+            terms = ["discriminator_loss", *terms, "local_loss"]
+        self.loss_terms = {name: keras.metrics.Mean(name=name) for name in [*terms, "student_loss"]}
+
+    def compile(
+        self, student_optimizer, generator_optimizer, discriminator_optimizer=None, **kwargs
+    ):
+        """Sets the three optimizers (`keras_mosaickd.recipe` makes the paper's).
+
+        Args:
+            student_optimizer: optimizer of S; it makes `student_steps` updates per training step.
+            generator_optimizer: optimizer of G.
+            discriminator_optimizer: optimizer of D; not used without a discriminator.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model.compile`.
+
+        Raises:
+            InputError: if an optimizer is missing or used twice, or a loss or metrics are given.
+            RuntimeError: outside the distribution scope in which the networks were made.
+        """
+        phases = {
+            "generator_optimizer": (generator_optimizer, self.generator),
+            "student_optimizer": (student_optimizer, self.student),
+        }
+        if self.discriminator is not None:
+            if discriminator_optimizer is None:
+                raise InputError("compile() needs a discriminator_optimizer. Received: None")
+            phases["discriminator_optimizer"] = (discriminator_optimizer, self.discriminator)
+        self.compile_phases(phases, **kwargs)
+
+    def fit(self, x=None, y=None, batch_size=None, **kwargs):
+        """Trains as `keras.Model.fit`; plain pictures are turned into the game's stream.
+
+        Args:
+            x: elements `(patches, ood)` (a `tf.data.Dataset`, `PyDataset`, generator), or plain
+                pictures: an array `[n, h, w, c]` or a `tf.data.Dataset` of pictures.
+            y: must be None: the game takes no labels.
+            batch_size: global batch size B for plain pictures (default 32).
+            **kwargs: of `keras.Model.fit`. `validation_data=(pictures, labels)` or `(pictures,)`,
+                uint8 or in [0, 1].
+
+        Returns:
+            `keras.callbacks.History`.
+
+        Raises:
+            InputError: if the pictures cannot be used, with the shape that was expected.
+        """
+        if y is not None:
+            raise InputError("MosaicKD.fit() takes no labels: pass the pictures alone, without y")
+        if _is_plain_pictures(x):
+            x = mosaic_stream(
+                x, batch_size or 32, student_steps=self.student_steps, seed=self.seed or 0
+            )
+            batch_size = None
+        # A stream has its own order, drawn by seed; Keras would shuffle a PyDataset again.
+        return super().fit(x, batch_size=batch_size, **{"shuffle": False, **kwargs})
+
+    # ---- the algorithm -------------------------------------------------------------------
+
+    def alternate(self, data):
+        """One iteration: D and G on the same generated pictures, then `student_steps` times S."""
+        patches, ood = self._unpack(data)
+        self.track(
+            self.minimize(
+                lambda: self.generator_objective(patches),
+                self.phase_optimizers["generator_optimizer"],
+                self.generator.trainable_variables,
+            )
+        )
+        for step in range(self.student_steps):
+            with self.without_gradient():
+                synthetic = ops.stop_gradient(
+                    self.run_generator(
+                        self.latents(ops.shape(patches)[0]),
+                        training=self.batch_norm_policy == "training",
+                    )
+                )
+            if self.synthetic_only:
+                self.update_student(synthetic)
+            else:
+                self.update_student(ops.concatenate([synthetic, ood[:, step]], axis=0))
+        return self.training_logs()
+
+    def generator_objective(self, patches):
+        """The generator's objective, on pictures from which D learns first.
+
+        D's update happens in here, so that G runs once for both, and its BatchNorm statistics
+        move once.
+        """
+        pictures = self.run_generator(self.latents(ops.shape(patches)[0]), training=True)
+        terms: dict[str, Any] = {}
+        regularization: Any = 0.0
+        if self.discriminator is not None:
+            terms |= self.minimize(
+                lambda: self.discriminator_objective(patches, ops.stop_gradient(pictures)),
+                self.phase_optimizers["discriminator_optimizer"],
+                self.discriminator.trainable_variables,
+            )
+            patch_logits = self.run_discriminator(pictures, training=True)
+            local = losses.patch_adversarial(
+                patch_logits, real=True, reduction=self.local_reduction
+            )
+            terms["local_loss"] = ops.mean(local)
+            regularization += self.local_weight * terms["local_loss"]
+        teacher_logits = self.run_teacher(pictures, training=False)
+        student_logits = self.run_student(pictures, training=self.batch_norm_policy == "training")
+        terms["align_loss"] = ops.mean(losses.entropy(teacher_logits))
+        regularization += self.align_weight * terms["align_loss"]
+        terms["balance_loss"] = losses.negative_entropy(
+            self.mean_over_replicas(losses.mean_probabilities(teacher_logits))
+        )
+        divergence = losses.kl_divergence(teacher_logits, student_logits)
+        terms["adversarial_loss"] = -ops.mean(divergence)
+        terms["generator_loss"] = (
+            self.adversarial_weight * terms["adversarial_loss"]
+            + self.regularization_weight * regularization
+            + self.balance_weight * terms["balance_loss"]
+        )
+        return terms["generator_loss"], terms
+
+    def discriminator_objective(self, patches, synthetic):
+        """The discriminator's loss on real and synthetic pictures (equation 5)."""
+        synthetic_logits = self.run_discriminator(synthetic, training=True)
+        real_logits = self.run_discriminator(patches, training=True)
+        loss = ops.mean(
+            losses.discriminator_loss(real_logits, synthetic_logits, self.local_reduction)
+        )
+        return loss, {"discriminator_loss": loss}
+
+    def latents(self, batch):
+        """Draws z ~ N(0, I) of shape `[batch, latent_dim]`: this replica's rows of one draw."""
+        return self.global_normal(batch, self.latent_dim, self.seed_generator)
+
+    def _unpack(self, data):
+        patches, ood, _ = keras.utils.unpack_x_y_sample_weight(data)
+        shape = getattr(ood, "shape", None)
+        if shape is None or len(shape) != 5 or shape[1] != self.student_steps:
+            raise InputError(
+                "each element of the training data must be (patches [B, h, w, c], ood [B, "
+                f"{self.student_steps}, h, w, c]); keras_mosaickd.mosaic_stream makes it from "
+                f"pictures. Received: shapes {getattr(patches, 'shape', None)} and {shape}"
+            )
+        return unit_range_tensor(patches), unit_range_tensor(ood)
+
+    def get_config(self):
+        """Everything that makes the same game again."""
+        return {
+            **super().get_config(),
+            "latent_dim": self.latent_dim,
+            "student_steps": self.student_steps,
+            "regularization_weight": self.regularization_weight,
+            "local_weight": self.local_weight,
+            "align_weight": self.align_weight,
+            "adversarial_weight": self.adversarial_weight,
+            "balance_weight": self.balance_weight,
+            "temperature": self.temperature,
+            "local_reduction": self.local_reduction,
+            "synthetic_only": self.synthetic_only,
+            "batch_norm_policy": self.batch_norm_policy,
+        }
+
+
+def _check_game(student, generator, discriminator, latent_dim):
+    """Raises InputError unless G maps z to pictures that S and D take."""
+    for role, model in (("generator", generator), ("discriminator", discriminator)):
+        if model is None and role == "discriminator":
+            continue
+        if not isinstance(model, keras.Model) or not model.built:
+            raise InputError(f"the {role} must be a built keras.Model. Received: {model!r}")
+    if generator.input_shape[-1] != latent_dim:
+        raise InputError(
+            f"the generator must take z of size latent_dim={latent_dim}. Received: a generator "
+            f"with input shape {generator.input_shape}"
+        )
+    pictures = generator.output_shape[1:]
+    for role, model in (("student", student), ("discriminator", discriminator)):
+        expected = getattr(model, "input_shape", None)
+        if expected is None:
+            continue
+        if len(expected) != 4 or any(
+            a is not None and a != b for a, b in zip(expected[1:], pictures, strict=True)
+        ):
+            raise InputError(
+                f"the generator must make pictures that the {role} takes, {expected[1:]}. "
+                f"Received: a generator of {pictures}"
+            )
+
+
+def _is_plain_pictures(x):
+    """Whether `x` is pictures rather than elements of the game's stream."""
+    if hasattr(x, "element_spec"):
+        return not isinstance(x.element_spec, tuple) or len(x.element_spec) == 1
+    return hasattr(x, "shape") and hasattr(x, "dtype")

@@ -1,0 +1,1 @@
+"""One experiment, from settings to a finished run directory."""

@@ -1,0 +1,132 @@
+"""What a run will cost, counted and estimated before it starts."""
+
+import time
+
+import keras
+import numpy as np
+
+from keras_mosaickd.callbacks.progress import duration
+from keras_mosaickd.networks import flops, traffic
+
+# In units of one forward pass: differentiating with respect to the weights and the input costs two
+# more, with respect to the input alone one more.
+_UPDATE, _INPUT_GRADIENT = 3, 2
+
+
+def floating_point_operations(trainer, batch_size, student_batch_size):
+    """Floating-point operations of one training step by phase (a multiply-add counts as two).
+
+    Args:
+        trainer: `MosaicKD` or `KnowledgeDistillation`.
+        batch_size: B, pictures that D sees in a step, of each kind.
+        student_batch_size: pictures in one student update.
+
+    Returns:
+        Dict from phase to operations.
+    """
+    return _by_phase(trainer, batch_size, student_batch_size, flops)
+
+
+def memory_traffic(trainer, batch_size, student_batch_size):
+    """Bytes that one training step moves, by phase, where every layer is a pass of its own.
+
+    Arguments as for `floating_point_operations`. Weights and optimizers are not counted: they are
+    a few hundred times smaller at the paper's batch.
+    """
+    itemsize = 2 if keras.config.dtype_policy().compute_dtype in ("bfloat16", "float16") else 4
+    return _by_phase(
+        trainer, batch_size, student_batch_size, lambda network: traffic(network, itemsize)
+    )
+
+
+def _by_phase(trainer, batch_size, student_batch_size, cost):
+    """Phase -> what one training step costs, from what a forward pass of a picture costs."""
+    teacher, student = cost(trainer.teacher), cost(trainer.student)
+    one_update = student_batch_size * (teacher + _UPDATE * student)
+    if not hasattr(trainer, "generator"):
+        return {"student": one_update}
+    generator = cost(trainer.generator)
+    phases = {
+        "generator": batch_size
+        * (_UPDATE * generator + _INPUT_GRADIENT * teacher + _INPUT_GRADIENT * student),
+        "student": trainer.student_steps * (one_update + batch_size * generator),
+    }
+    if trainer.discriminator is not None:
+        discriminator = cost(trainer.discriminator)
+        phases["generator"] += batch_size * _INPUT_GRADIENT * discriminator
+        phases["discriminator"] = batch_size * 2 * _UPDATE * discriminator
+    return phases
+
+
+def achieved_rate(model, batch_size, repetitions=3):
+    """Floating-point operations per second of a model's forward pass on this machine.
+
+    Args:
+        model: functional model from pictures.
+        batch_size: pictures at a time.
+        repetitions: timed calls, of which the fastest counts.
+    """
+    batch = np.random.default_rng(0).random((batch_size, *model.input_shape[1:]), dtype="float32")
+    model.predict_on_batch(batch)
+    seconds = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        model.predict_on_batch(batch)
+        seconds.append(time.perf_counter() - start)
+    return flops(model) * batch_size / min(seconds)
+
+
+def describe(trainer, config, schedule):
+    """The cost of a run as text: shapes, parameters, operations, estimated time.
+
+    Args:
+        trainer: the compiled `MosaicKD` or baseline.
+        config: `ExperimentConfig`.
+        schedule: its `Schedule`.
+
+    Returns:
+        Lines of text. The estimate supposes the rate that the teacher's forward pass reaches.
+    """
+    lines = [
+        f"backend            {keras.backend.backend()}",
+        "",
+        "network        parameters  shapes",
+    ]
+    for name in trainer.networks:
+        network = getattr(trainer, name)
+        if network is not None:
+            shapes = f"{network.input_shape[1:]} -> {network.output_shape[1:]}"
+            lines.append(f"{name:<14} {network.count_params():>10,}  {shapes}")
+    steps = (
+        f"training steps     {schedule.steps} ({schedule.rounds} rounds of "
+        f"{schedule.steps_per_round}), {schedule.student_updates} student updates"
+    )
+    if not all(_is_countable(getattr(trainer, name)) for name in trainer.networks):
+        lines += ["", "operations         not known: the layers of a network cannot be seen", steps]
+        return "\n".join(lines)
+    phases = floating_point_operations(trainer, config.batch_size, config.student_batch_size)
+    moved = memory_traffic(trainer, config.batch_size, config.student_batch_size)
+    total = sum(phases.values())
+    lines += ["", "phase                GFLOP per step  GB moved at most"]
+    # The student is updated several times in a step of the game; its row holds all of them.
+    updates = getattr(trainer, "student_steps", 1)
+    titles = {"student": f"student, {updates} updates"} if updates > 1 else {}
+    rows = [(titles.get(name, name), phases[name], moved[name]) for name in phases]
+    rows.append(("in all", total, sum(moved.values())))
+    lines += [f"{name:<20} {a / 1e9:>14.2f} {b / 1e9:>17.2f}" for name, a, b in rows]
+    lines.append("")
+    rate = achieved_rate(trainer.teacher, config.batch_size)
+    lines += [
+        steps,
+        f"estimated time     {duration(total * schedule.steps / rate)} for the distillation, at "
+        f"the {rate / 1e9:.0f} GFLOP/s that the teacher's forward pass reaches here",
+    ]
+    return "\n".join(lines)
+
+
+def _is_countable(network):
+    """Whether the operations of a network can be counted from its layers."""
+    try:
+        return network is None or (flops(network) > 0 and traffic(network) > 0)
+    except ValueError:
+        return False

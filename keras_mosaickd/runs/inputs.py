@@ -1,0 +1,230 @@
+"""What an experiment is given: data, teacher, devices, fresh networks."""
+
+import functools
+from pathlib import Path
+
+import keras
+
+from keras_mosaickd import networks
+from keras_mosaickd.backend.training import distribution
+from keras_mosaickd.config import OUT_OF_DOMAIN
+from keras_mosaickd.data import load, parse, stored
+from keras_mosaickd.data.class_matching import class_names_of, labelled_as, read_labelled
+from keras_mosaickd.data.held_out import hold_out
+from keras_mosaickd.errors import InputError
+from keras_mosaickd.networks.logits import as_logits
+from keras_mosaickd.teachers import given_models
+from keras_mosaickd.teachers import training as teachers
+
+
+class Preparation:
+    """Loads and builds what settings name, each when it is first asked for.
+
+    Args:
+        config: `ExperimentConfig`.
+        is_dry: whether pictures are counted only: then none is decoded, and nothing is written.
+    """
+
+    def __init__(self, config, is_dry=False):
+        self.config = config
+        self.is_dry = is_dry
+        keras.config.set_dtype_policy(config.precision)
+
+    # ---- what is given -------------------------------------------------------------------
+
+    @property
+    def cache_dir(self):
+        """Directory of cached teachers and selections."""
+        return Path(self.config.cache_dir or ".cache")
+
+    @property
+    def has_domain(self):
+        """Whether there is a data set of the domain; without one there are no labels."""
+        return bool(self.config.dataset)
+
+    @functools.cached_property
+    def domain(self):
+        """Training pictures of the domain, with labels."""
+        return self._load(self.config.dataset, "train", "--dataset", *self._teacher_format)
+
+    @functools.cached_property
+    def domain_test(self):
+        """Test pictures of the domain: only ever used to report."""
+        return self._load(self.config.dataset, "test", "--dataset", *self._teacher_format)
+
+    @property
+    def pool(self):
+        """Out-of-domain pictures to select from, in the teacher's size and channels."""
+        return self._out_of_domain[0]
+
+    @property
+    def held_out(self):
+        """Out-of-domain pictures kept out of training, to judge the student; None without any."""
+        return self._out_of_domain[1]
+
+    @functools.cached_property
+    def _out_of_domain(self):
+        config = self.config
+        if config.method not in OUT_OF_DOMAIN:
+            return None, None
+        height, _, channels = self.input_shape
+        # Test pictures stay out of training; a folder has none to keep apart.
+        split = "all" if parse(config.ood, "--ood").path else "train"
+        pictures = self._read(config.ood, split, "--ood", height, channels, with_labels=False)
+        held_out = None
+        if config.judges_without_labels:
+            pictures, held_out = hold_out(pictures, config.seed)
+            held_out = self._stored(held_out)
+        # A large pool is read as a stream, of which the selection writes what it keeps.
+        return self._stored(pictures, streams=False), held_out
+
+    @functools.cached_property
+    def labelled(self):
+        """The pictures of `--eval`, labelled with the teacher's classes; None without any."""
+        if not self.config.eval:
+            return None
+        pictures = read_labelled(self.config.eval, self.input_shape, self.config.data_dir)
+        pictures = self._stored(pictures)
+        is_named = self.has_domain or bool(self.config.class_names)
+        return labelled_as(pictures, self.class_names, self.config.task, is_named)
+
+    @property
+    def input_shape(self):
+        """`(height, width, channels)`."""
+        if self.given_teacher is not None:
+            return tuple(self.given_teacher.model.input_shape[1:])
+        return tuple(self.domain.images.shape[1:])
+
+    @property
+    def classes(self):
+        """Number of classes of the teacher."""
+        if self.given_teacher is not None:
+            return self.given_teacher.model.output_shape[-1]
+        return len(self.domain.class_names)
+
+    @functools.cached_property
+    def class_names(self):
+        """Names of the teacher's classes: from the file, of the domain, or their numbers."""
+        if self.config.class_names:
+            return class_names_of(self.config.class_names, self.classes)
+        if self.has_domain:
+            return tuple(self.domain.class_names)
+        return tuple(map(str, range(self.classes)))
+
+    @property
+    def pictures(self):
+        """Number of pictures that one epoch of the method passes over."""
+        if self.config.method in OUT_OF_DOMAIN:
+            return self.config.ood_size or len(self.pool)
+        return len(self.domain)
+
+    @functools.cached_property
+    def given_teacher(self):
+        """The `Teacher` of the user's own, or None where `--teacher` is a network's name."""
+        config = self.config
+        if not given_models.is_given(config.teacher):
+            return None
+        with self.distribution.scope():
+            return teachers.given(config, config.image_size or None)
+
+    @property
+    def _teacher_format(self):
+        """Picture size and channels of a given teacher; of any other those of the data set."""
+        if self.given_teacher is None:
+            return None, None
+        _, width, channels = self.input_shape
+        return width, channels
+
+    @functools.cached_property
+    def distribution(self):
+        """The `Distribution` in whose scope every network is built and compiled."""
+        return distribution(self.config.strategy)
+
+    def _read(self, name, split, flag, image_size=None, channels=None, with_labels=True):
+        return load(
+            name,
+            split,
+            image_size=image_size or self.config.image_size or None,
+            channels=channels,
+            data_dir=self.config.data_dir or None,
+            flag=flag,
+            with_labels=with_labels,
+        )
+
+    def _load(self, *arguments):
+        return self._stored(self._read(*arguments))
+
+    def _stored(self, pictures, streams=True):
+        """The pictures decoded and kept in the cache, where they are needed."""
+        return pictures if self.is_dry else stored(pictures, self.cache_dir, streams)
+
+    # ---- networks ------------------------------------------------------------------------
+
+    def network(self, name, mean=None, std=None):
+        """A fresh teacher or student by its name."""
+        return networks.build(
+            name,
+            self.input_shape,
+            self.classes,
+            mean=mean,
+            std=std,
+            task=self.config.task,
+            synchronized_batch_norm=self.distribution.is_per_replica,
+        )
+
+    def student(self, mean, std):
+        """A fresh student, one by name with the normalisation of its teacher."""
+        name = self.config.student
+        if not given_models.is_given(name):
+            return self.network(name, mean, std)
+        if given_models.is_saved_model(name):
+            raise InputError(
+                "--student must be a network's name, a .keras file or module:function: a "
+                f"SavedModel cannot be trained. Received: {name}"
+            )
+        student = as_logits(
+            given_models.load(name, "--student", input_shape=self.input_shape, classes=self.classes)
+        )
+        self._check_given_student(student)
+        return student
+
+    def _check_given_student(self, student):
+        rank = 4 if self.config.task == "segmentation" else 2
+        fits = all(
+            received in (None, wanted)
+            for received, wanted in zip(student.input_shape[1:], self.input_shape, strict=True)
+        )
+        fits = fits and len(student.output_shape) == rank
+        if not fits or student.output_shape[-1] != self.classes:
+            raise InputError(
+                f"--student must take pictures of {self.input_shape} and have {self.classes} "
+                f"outputs, as the teacher. Received: {self.config.student} with input "
+                f"{student.input_shape[1:]} and output {student.output_shape[1:]}"
+            )
+        if not student.trainable_variables:
+            raise InputError(
+                "--student must have weights that can be trained. "
+                f"Received: {self.config.student}, which is frozen"
+            )
+
+    def adversaries(self, mean, std):
+        """A fresh generator, and a discriminator or None."""
+        config = self.config
+        synchronized = self.distribution.is_per_replica
+        generator = networks.generator(
+            self.input_shape,
+            latent_dim=config.latent_dim,
+            preset=config.preset,
+            synchronized_batch_norm=synchronized,
+        )
+        if config.regularizer == "none" or config.method == "data_free":
+            return generator, None
+        return generator, networks.discriminator(
+            self.input_shape,
+            preset=config.preset,
+            regularizer=config.regularizer,
+            overlap_stride=config.overlap_stride,
+            mean=mean,
+            std=std,
+            synchronized_batch_norm=synchronized,
+        )

@@ -1,0 +1,107 @@
+"""The end of a run: which student it exports, and what is written down about it."""
+
+import keras
+
+from keras_mosaickd import export
+from keras_mosaickd.callbacks.traces import read_history
+from keras_mosaickd.config import OUT_OF_DOMAIN
+from keras_mosaickd.evaluation.label_free import SCORE, score
+from keras_mosaickd.evaluation.scores import compared
+from keras_mosaickd.evaluation.verdict import verdict
+from keras_mosaickd.export import of_run as shipping
+from keras_mosaickd.networks.loading import load_model
+from keras_mosaickd.report import model_card
+from keras_mosaickd.run_directory import BEST_STUDENT, HISTORY, METRICS
+
+
+def finish(prepared, run, trainer, schedule, judge, origin):
+    """Exports the chosen student and writes `metrics.json`.
+
+    Args:
+        prepared: `Preparation`.
+        run: `RunDirectory`.
+        trainer: the trained method.
+        schedule: its `Schedule`.
+        judge: `LabelFreeJudge`, or None where the student is judged on labels alone.
+        origin: dict of what is known of the teacher and the settings.
+
+    Returns:
+        The metrics.
+    """
+    config = prepared.config
+    history = read_history(run / HISTORY)
+    chosen, student = _chosen(config, run, trainer, history)
+    formats = export.parse(config.export)
+    exports = shipping.export_run(
+        run, trainer, student, formats, prepared.class_names, lambda: prepared.domain.images
+    )
+    print(f"Exported: the student of epoch {int(chosen['epoch']) + 1} of {len(history)}")
+    print(shipping.table(exports))
+    seconds = sum(row["seconds"] for row in history)
+    synthetic = schedule.student_updates * config.batch_size if config.is_game else 0
+    teacher_parameters, student_parameters = (
+        model.count_params() for model in (trainer.teacher, student)
+    )
+    metrics = {
+        "method": config.method,
+        "dataset": prepared.domain.name if prepared.has_domain else None,
+        "ood": prepared.pool.name if config.method in OUT_OF_DOMAIN else None,
+        "backend": keras.backend.backend(),
+        "seed": config.seed,
+        "teacher": config.teacher,
+        "student": config.student,
+        "class_names": list(prepared.class_names),
+        **origin,
+        **_validated(chosen, history),
+        "select": config.select,
+        "exported_epoch": int(chosen["epoch"]),
+        "teacher_parameters": teacher_parameters,
+        "student_parameters": student_parameters,
+        "compression": teacher_parameters / student_parameters,
+        "student_updates": schedule.student_updates,
+        "train_seconds": seconds,
+        "synthetic_images_per_second": synthetic / seconds,
+        "exports": exports,
+    }
+    if judge is not None:
+        metrics |= _judged(prepared, judge.judge(trainer, student))
+    if prepared.labelled is not None:
+        # Nothing was chosen by these labels.
+        tested = compared(trainer.teacher, student, prepared.labelled)
+        metrics |= {"eval": prepared.labelled.name, **{f"eval_{k}": v for k, v in tested.items()}}
+    if judge is not None:
+        metrics["verdict"] = verdict(metrics)
+    run.write_json(METRICS, metrics)
+    model_card.write(run)
+    return metrics
+
+
+def _chosen(config, run, trainer, history):
+    """The row of the history whose student is exported, and that student."""
+    if config.select == "last":
+        return history[-1], trainer.student
+    # The first of equals, as the checkpoint keeps it.
+    best = max(history, key=lambda row: row[SCORE])
+    student = load_model(run / BEST_STUDENT, "the best student")
+    return best, student
+
+
+def _validated(chosen, history):
+    """The student's scores on validation pictures, those of labels where there are any."""
+    found = {"student_agreement": chosen["val_agreement"]}
+    if "val_accuracy" in chosen:
+        found["student_accuracy"] = chosen["val_accuracy"]
+        found["student_accuracy_best"] = max(row["val_accuracy"] for row in history)
+    if "val_mean_iou" in chosen:
+        found["student_mean_iou"] = chosen["val_mean_iou"]
+    return found
+
+
+def _judged(prepared, judged):
+    """What was found without labels, by the names of `metrics.json`."""
+    found = {SCORE: score(judged)}
+    for kind, agreement in judged.items():
+        found |= {f"{kind}_{k}": v for k, v in agreement.summary(prepared.class_names).items()}
+    if prepared.held_out is not None:
+        found["held_out_pictures"] = len(prepared.held_out)
+    return found

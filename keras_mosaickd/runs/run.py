@@ -1,0 +1,234 @@
+"""One experiment from plain settings: teacher, selection, distillation, evaluation, export."""
+
+import functools
+import math
+
+from keras_mosaickd.callbacks.checkpoint import StopSignals
+from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
+from keras_mosaickd.data import select
+from keras_mosaickd.evaluation.label_free import LabelFreeJudge
+from keras_mosaickd.evaluation.scores import EVALUATION_BATCH, scores
+from keras_mosaickd.methods import registry as methods
+from keras_mosaickd.run_directory import (
+    ENVIRONMENT,
+    SELECTION,
+    RunDirectory,
+    environment,
+    flag_value,
+    published_accuracy,
+)
+from keras_mosaickd.runs import checks, cost, fitting, outcome
+from keras_mosaickd.runs.inputs import Preparation
+from keras_mosaickd.teachers import training as teachers
+
+
+class Experiment(Preparation):
+    """What `bin/train` and its sister commands do.
+
+    Args:
+        config: `ExperimentConfig`.
+        is_dry: as of `Preparation`.
+    """
+
+    def teacher(self):
+        """The `Teacher`: given, cached or trained."""
+        if self.given_teacher is not None:
+            return self.given_teacher
+        return teachers.trained(self.config, self.domain, self.cache_dir, self.distribution.scope)
+
+    def trainer(self, teacher, schedule):
+        """The compiled method on fresh networks: `MosaicKD` or a baseline."""
+        return methods.trainer(self, teacher, schedule)
+
+    def stream(self, images, schedule, first_step, labels=None):
+        """The training data: what `fit` takes, from global step `first_step` on."""
+        return methods.stream(self, images, labels, schedule, first_step)
+
+    @functools.cached_property
+    def judge(self):
+        """The `LabelFreeJudge`; None where the student is judged on the domain's labels alone."""
+        if not self.config.judges_without_labels:
+            return None
+        return LabelFreeJudge(
+            None if self.held_out is None else self.held_out.images,
+            self.config.latent_dim if self.config.is_game else None,
+            self.input_shape,
+            self.config.seed,
+        )
+
+    # ---- the commands --------------------------------------------------------------------
+
+    def check(self):
+        """Raises InputError for everything that would make the run fail later."""
+        checks.check(self)
+
+    def select(self, teacher):
+        """Selects the out-of-domain pictures: a `Selection`."""
+        return select(
+            teacher,
+            self.pool,
+            count=self.config.ood_size,
+            batch_size=EVALUATION_BATCH[self.config.task],
+            cache_dir=self.cache_dir,
+        )
+
+    def dry_run(self):
+        """What `train` would do, as text: flags, shapes, parameters, operations, time.
+
+        A teacher that is not there yet is stood in for by an untrained one. Of an experiment that
+        is dry itself, nothing is written.
+        """
+        self.check()
+        schedule = self.config.schedule(self.pictures)
+        with self.distribution.scope():
+            if self.given_teacher is not None:
+                teacher = self.given_teacher.model
+            else:
+                teacher = self.network(self.config.teacher, mean=0.5, std=0.5)
+        flags = "\n".join(
+            f"--{name}={flag_value(value)}" for name, value in sorted(vars(self.config).items())
+        )
+        trainer = self.trainer(teacher, schedule)
+        costs = cost.describe(trainer, self.config, schedule)
+        return "\n\n".join([flags, "\n".join(self._describe_pictures()), costs])
+
+    def _describe_pictures(self):
+        if self.has_domain:
+            yield (
+                f"domain             {len(self.domain)} training and {len(self.domain_test)} test "
+                f"pictures of {self.domain.name}, {self.classes} classes"
+            )
+        else:
+            yield f"domain             no pictures and no labels; {self.classes} classes"
+        if self.config.method in OUT_OF_DOMAIN:
+            yield (
+                f"out-of-domain      {self.pictures} of {len(self.pool)} pictures of "
+                f"{self.pool.name}"
+            )
+            if self.held_out is not None:
+                yield f"                   {len(self.held_out)} more pictures held out"
+
+    def train_teacher(self):
+        """Trains the teacher or finds it in the cache.
+
+        Returns:
+            Dict with its accuracy on the test pictures, its number of parameters and its file.
+        """
+        checks.check_domain(self)
+        teacher = self.teacher()
+        return {
+            **self._about(teacher),
+            "teacher_parameters": teacher.model.count_params(),
+            "teacher_file": teacher.file,
+        }
+
+    def train(self, config_file=None):
+        """The whole job: teacher, selection, distillation, evaluation, export.
+
+        An interrupted run of the same settings in the same directory is continued.
+
+        Args:
+            config_file: the flagfile that the settings came from, to be named in `metrics.json`.
+
+        Returns:
+            The metrics that stand in `metrics.json`.
+        """
+        run = RunDirectory(self.config.run_dir)
+        run.path.mkdir(parents=True, exist_ok=True)
+        with run.alone():
+            return self._train(run, config_file)
+
+    def _train(self, run, config_file):
+        config = self.config
+        run.write_json(ENVIRONMENT, environment(config.seed))
+        teacher = self.teacher()
+        about_teacher = self._about(teacher)
+        if about_teacher:
+            print(f"Teacher accuracy: {about_teacher['teacher_accuracy']:.4f}")
+        images, labels = self._training_pictures(run, teacher.model)
+        schedule = config.schedule(len(self.domain) if images is None else len(images))
+        trainer, steps = fitting.start_or_resume(self, run, teacher.model, schedule)
+        with StopSignals() as stop:
+            while steps < schedule.steps:
+                steps = fitting.fit(self, run, trainer, images, labels, schedule, steps, stop)
+        origin = {
+            "config": config_file,
+            "published_accuracy": published_accuracy(config_file),
+            "teacher_file": teacher.file,
+            "teacher_sha256": teacher.sha256,
+            "teacher_seconds": teacher.seconds,
+            **about_teacher,
+        }
+        return outcome.finish(self, run, trainer, schedule, self.judge, origin)
+
+    def _about(self, teacher):
+        """The teacher's scores on the test pictures, by the names of `metrics.json`."""
+        if not self.has_domain:
+            return {}
+        return {
+            f"teacher_{name}": value
+            for name, value in scores(teacher.model, self.domain_test).items()
+        }
+
+    def _training_pictures(self, run, teacher):
+        selected = None
+        if self.config.method in OUT_OF_DOMAIN:
+            selection = self.select(teacher)
+            print(selection.describe())
+            self._warn_of_certainty(selection.kept_mean, teacher.output_shape[-1])
+            run.write_json(SELECTION, selection.summary())
+            selected = selection.images
+        return methods.training_pictures(self, teacher, selected)
+
+    def _warn_of_certainty(self, entropy, classes):
+        """No teacher is certain of nearly all pictures of other things that it sees well."""
+        most = math.log(classes)
+        if entropy < 0.01 * most:
+            print(
+                f"Warning: the teacher is certain of nearly all of these pictures (mean entropy "
+                f"{entropy:.4f} of at most {most:.4f} nats). Is --teacher_input="
+                f"{self.config.teacher_input} what it takes?"
+            )
+
+
+# check() and then train() of the same settings share what was loaded and built.
+_experiment = functools.lru_cache(maxsize=1)(Experiment)
+
+
+def check(config):
+    """See `Experiment.check`."""
+    _experiment(config).check()
+
+
+def dry_run(config):
+    """Checks, and says what `train` would do as `Experiment.dry_run`; nothing is written."""
+    return Experiment(config, is_dry=True).dry_run()
+
+
+def train(config, config_file=None):
+    """See `Experiment.train`."""
+    return _experiment(config).train(config_file)
+
+
+def train_teacher(config):
+    """See `Experiment.train_teacher`."""
+    return _experiment(config).train_teacher()
+
+
+def select_ood(config):
+    """Checks, then selects the out-of-domain pictures; returns what was kept as text."""
+    experiment = _experiment(config)
+    checks.check_domain(experiment)
+    checks.check_pool(experiment)
+    return experiment.select(experiment.teacher().model).describe()
+
+
+__all__ = [
+    "Experiment",
+    "ExperimentConfig",
+    "check",
+    "dry_run",
+    "select_ood",
+    "train",
+    "train_teacher",
+]

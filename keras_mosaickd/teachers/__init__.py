@@ -1,0 +1,1 @@
+"""Teachers: loading them, what they take and give, their features, and training one."""

@@ -3,8 +3,8 @@ r"""BatchNorm policy `inference` against `training`, by default on the quickstar
     PYTHONPATH=. python benchmarks/batch_norm_policy.py [--seeds 0 1 2] [--updates 250] \
         [--flagfile FILE]
 
-Same teacher, networks (preset `paper`), pictures and seeds; only `batch_norm_policy` differs.
-The measure that decides is taken on the domain's training pictures, so that no test picture takes
+Same teacher, networks (preset `paper`), images and seeds; only `batch_norm_policy` differs.
+The measure that decides is taken on the domain's training images, so that no test image takes
 part in the choice: agreement with the teacher and mean KL(T || S), at the end of the run.
 """
 

@@ -4,7 +4,7 @@
 
 For each combination of method, networks, size, channels, classes and design that the flagfiles
 name, this builds teacher, student, generator and discriminator as the experiment does and makes one
-training step of 2 pictures per batch on random pictures: no data set is read. It prints one line
+training step of 2 images per batch on random images: no data set is read. It prints one line
 per combination, with seconds, and exits with status 1 if one failed. KERAS_BACKEND chooses the
 backend; `--one_per_task` takes one combination of each task, for the other backends.
 """
@@ -24,7 +24,7 @@ import numpy as np
 from keras_mosaickd import networks
 from keras_mosaickd.cli import flags
 from keras_mosaickd.config import ExperimentConfig
-from keras_mosaickd.data import Pictures, parse
+from keras_mosaickd.data import ImageSet, parse
 from keras_mosaickd.runs.run import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,22 +35,22 @@ ONE_PER_TASK = (
 )
 _COMMAND = re.compile(r"^# bin/(\w+) --flagfile=(\S+)$", re.MULTILINE)
 _BATCH = 2
-_PICTURES = 4 * _BATCH
+_IMAGES = 4 * _BATCH
 
 
 class MockExperiment(Experiment):
-    """An experiment on random pictures of the size and number of classes of its data sets."""
+    """An experiment on random images of the size and number of classes of its data sets."""
 
     @functools.cached_property
     def domain(self):
-        """Random training pictures and labels in the place of the domain's."""
+        """Random training images and labels in the place of the domain's."""
         names = class_names(self.config)
-        shape = picture_shape(self.config)
+        shape = image_shape(self.config)
         labels_shape = shape[:2] if self.config.task == "segmentation" else ()
         random = np.random.default_rng(0)
-        return Pictures(
-            images=random.integers(0, 256, (_PICTURES, *shape), "uint8"),
-            labels=random.integers(0, len(names), (_PICTURES, *labels_shape)),
+        return ImageSet(
+            images=random.integers(0, 256, (_IMAGES, *shape), "uint8"),
+            labels=random.integers(0, len(names), (_IMAGES, *labels_shape)),
             class_names=names,
             name=self.config.dataset,
             split="train",
@@ -59,12 +59,12 @@ class MockExperiment(Experiment):
 
     @functools.cached_property
     def domain_test(self):
-        """The same pictures as test pictures."""
+        """The same images as test images."""
         return dataclasses.replace(self.domain, split="test")
 
     @functools.cached_property
     def pool(self):
-        """The same pictures as out-of-domain ones, without labels."""
+        """The same images as out-of-domain ones, without labels."""
         return dataclasses.replace(self.domain, labels=None, class_names=(), name=self.config.ood)
 
 
@@ -88,8 +88,8 @@ def experiment_config(file):
     return ExperimentConfig(**flags.parse("train", [f"--flagfile={file}"]).settings())
 
 
-def picture_shape(config):
-    """`(height, width, channels)` of an experiment's pictures."""
+def image_shape(config):
+    """`(height, width, channels)` of an experiment's images."""
     spec = parse(config.dataset).spec
     size = config.image_size or spec.image_size
     return size, size, spec.channels
@@ -104,7 +104,7 @@ def class_names(config):
 
 def describe(config):
     """What is built for a config; two configs with the same description build the same."""
-    height, width, channels = picture_shape(config)
+    height, width, channels = image_shape(config)
     text = (
         f"{config.task}: {config.method} {config.teacher} -> {config.student}, "
         f"{height}x{width}x{channels}, {len(class_names(config))} classes"
@@ -162,12 +162,12 @@ def step(config):
             std=0.25,
             task=config.task,
         )
-    schedule = config.schedule(_PICTURES)
+    schedule = config.schedule(_IMAGES)
     trainer = experiment.trainer(teacher, schedule)
-    pictures = experiment.domain if config.method == "supervised" else experiment.pool
+    image_set = experiment.domain if config.method == "supervised" else experiment.pool
     before = _trainable(trainer)
     history = trainer.fit(
-        experiment.stream(pictures.images, schedule, 0, pictures.labels),
+        experiment.stream(image_set.images, schedule, 0, image_set.labels),
         steps_per_epoch=schedule.steps_per_round,
         shuffle=False,
         verbose=0,

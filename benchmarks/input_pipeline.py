@@ -1,10 +1,10 @@
-"""What the training step waits for its pictures, and how fast they are decoded and augmented.
+"""What the training step waits for its images, and how fast they are decoded and augmented.
 
     KERAS_BACKEND=jax PYTHONPATH=. python benchmarks/input_pipeline.py [--pairs 7]
 
 `fit` runs in turn on `mosaic_stream` and on one element of it that is given again and again: the
 difference is what a step waits for data. Beside it what making an element takes where nothing else
-runs (that is the most that a step could wait), the pictures per second that this is, and those that
+runs (that is the most that a step could wait), the images per second that this is, and those that
 `load` reads out of a folder of JPEG files.
 """
 
@@ -69,7 +69,7 @@ def first_of(stream):
 
 
 def decoded_per_second(size):
-    """Pictures per second out of 500 JPEG files of 128×96 pixels."""
+    """Images per second out of 500 JPEG files of 128×96 pixels."""
     drawn = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(500):
@@ -126,8 +126,8 @@ def main():
         f"batch {options.batch}: {step:.3f} s per step, of which waiting for data "
         f"{statistics.median(waits):.1%} ({min(waits):.1%} to {max(waits):.1%}, {len(waits)} "
         f"pairs); making an element alone takes {alone * 1e3:.1f} ms ({alone / step:.1%} of the "
-        f"step), {made / alone:,.0f} pictures/s\n"
-        f"a folder of JPEG files: {decoded_per_second(options.size):,.0f} pictures/s"
+        f"step), {made / alone:,.0f} images/s\n"
+        f"a folder of JPEG files: {decoded_per_second(options.size):,.0f} images/s"
     )
 
 

@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/label_free_selection.py [--runs digits_mosaickd ...]
 
 Every run is `bin/train --select=agreement` with a data set, whose test labels take part in the
-check alone: each row of its history has the accuracy on the test pictures and, from pictures of
+check alone: each row of its history has the accuracy on the test images and, from images of
 other classes that training never saw and from synthetic ones, the agreement with the teacher. Runs
 go to runs/label_free_selection/; finished ones are not made again. The table (Spearman's rank
 correlation with the accuracy, and the accuracy of the chosen epoch beside the last and the best
@@ -62,7 +62,7 @@ def row(name, history):
     correlations = []
     for column in SCORES.values():
         values = [epoch[column] for epoch in history if column in epoch]
-        # A constant column has no ranks to correlate; kd has no synthetic pictures.
+        # A constant column has no ranks to correlate; kd has no synthetic images.
         known = len(set(values)) > 1 and len(set(accuracies)) > 1
         correlations.append(f"{spearmanr(values, accuracies).statistic:+.2f}" if known else "-")
     chosen = max(history, key=lambda epoch: epoch["label_free_agreement"])["val_accuracy"]

@@ -3,7 +3,7 @@
     python benchmarks/make_teacher.py --out=runs/own_teacher [--data_dir=PATH] [--epochs=4]
 
 `keras.applications.MobileNetV2` (width 0.5, random weights) on Fashion-MNIST, ten classes, grey
-pictures of 28x28 with a black border of two pixels, repeated to 32x32x3. The model takes pixels
+images of 28x28 with a black border of two pixels, repeated to 32x32x3. The model takes pixels
 from 0 to 255 and ends in softmax. Written to --out: teacher.keras, teacher_saved_model and
 class_names.txt. It does not import keras_mosaickd: it stands for somebody else's training script.
 """
@@ -21,7 +21,7 @@ CLASS_NAMES = "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankl
 
 
 def read(data_dir, split):
-    """Pictures uint8 [n, 32, 32, 3] and labels [n] of "train" or "t10k"."""
+    """Images uint8 [n, 32, 32, 3] and labels [n] of "train" or "t10k"."""
     with gzip.open(Path(data_dir) / f"{split}-images-idx3-ubyte.gz") as file:
         grey = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28, 1)
     with gzip.open(Path(data_dir) / f"{split}-labels-idx1-ubyte.gz") as file:
@@ -37,7 +37,7 @@ def build():
     return keras.Model(inputs, backbone(scaled), name="garments")
 
 
-def settle_statistics(teacher, pictures, batch, batches=100):
+def settle_statistics(teacher, images, batch, batches=100):
     """Lets BatchNorm's moving statistics catch up with the weights.
 
     Those of MobileNetV2 move by a thousandth per batch: after a few epochs they still hold so much
@@ -47,28 +47,28 @@ def settle_statistics(teacher, pictures, batch, batches=100):
     for layer in layers:
         layer.momentum = 0.9
     for start in range(0, batch * batches, batch):
-        teacher(pictures[start : start + batch].astype("float32"), training=True)
+        teacher(images[start : start + batch].astype("float32"), training=True)
 
 
 def main():
-    """Trains and saves the teacher; prints its accuracy on the test pictures."""
+    """Trains and saves the teacher; prints its accuracy on the test images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data_dir", default=DATA_DIR)
     parser.add_argument("--epochs", type=int, default=4)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
-    pictures, labels = read(arguments.data_dir, "train")
+    images, labels = read(arguments.data_dir, "train")
     batch = 64
-    steps = arguments.epochs * (len(pictures) // batch + 1)
+    steps = arguments.epochs * (len(images) // batch + 1)
     teacher = build()
     teacher.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    teacher.fit(pictures, labels, batch_size=batch, epochs=arguments.epochs, verbose=2)
-    settle_statistics(teacher, pictures, batch)
+    teacher.fit(images, labels, batch_size=batch, epochs=arguments.epochs, verbose=2)
+    settle_statistics(teacher, images, batch)
     accuracy = teacher.evaluate(*read(arguments.data_dir, "t10k"), verbose=0)[1]
     arguments.out.mkdir(parents=True, exist_ok=True)
     teacher.export(arguments.out / "teacher_saved_model", verbose=False)

@@ -1,6 +1,6 @@
-r"""Scoring a pool for algorithm 1 against plain `teacher.predict` on the same pictures.
+r"""Scoring a pool for algorithm 1 against plain `teacher.predict` on the same images.
 
-    KERAS_BACKEND=jax PYTHONPATH=. python benchmarks/ood_selection.py [--pictures 20480] \
+    KERAS_BACKEND=jax PYTHONPATH=. python benchmarks/ood_selection.py [--images 20480] \
         [--repetitions 7]
 
 The sides alternate; the first call of each (hashing, compilation) is left out. Prints the ratio of
@@ -36,15 +36,15 @@ def main():
     arguments = parser.parse_args()
     shape = (arguments.size, arguments.size, 3)
     teacher = networks.build(arguments.teacher, shape, 100, mean=0.5, std=0.25)
-    images = np.random.default_rng(0).integers(0, 256, (arguments.pictures, *shape), "uint8")
-    pictures = images.astype("float32") / 255
+    images = np.random.default_rng(0).integers(0, 256, (arguments.images, *shape), "uint8")
+    image_set = images.astype("float32") / 255
     sides = {
-        "predict": lambda: teacher.predict(pictures, batch_size=arguments.batch, verbose=0),
+        "predict": lambda: teacher.predict(image_set, batch_size=arguments.batch, verbose=0),
         "selection": lambda: entropies(teacher, images, batch_size=arguments.batch),
     }
     first = {
         "predict": lambda: teacher.predict(
-            pictures[: arguments.batch], batch_size=arguments.batch, verbose=0
+            image_set[: arguments.batch], batch_size=arguments.batch, verbose=0
         ),
         "selection": lambda: entropies(
             teacher, images[: arguments.batch], batch_size=arguments.batch
@@ -58,7 +58,7 @@ def main():
         taken = {name: seconds(side) - seconds(first[name]) for name, side in sides.items()}
         ratios.append(taken["predict"] / taken["selection"])
     print(
-        f"{keras.backend.backend()}, {arguments.teacher}, {arguments.pictures} pictures: selection "
+        f"{keras.backend.backend()}, {arguments.teacher}, {arguments.image_set} images: selection "
         f"runs at {statistics.median(ratios):.2f} of predict's throughput "
         f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} pairs)"
     )

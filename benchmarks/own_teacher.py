@@ -1,12 +1,12 @@
-"""Your own teacher, your own folder of pictures, no label: mosaickd against kd, from one command.
+"""Your own teacher, your own folder of images, no label: mosaickd against kd, from one command.
 
     pip install scikit-image  # its bundled photographs
     PYTHONPATH=. python benchmarks/own_teacher.py [--seeds 0 1] [--student_updates 2000]
 
-Teacher: benchmarks/make_teacher.py's, which knows nothing of this project. Pictures: 3000 cut-outs
+Teacher: benchmarks/make_teacher.py's, which knows nothing of this project. Images: 3000 cut-outs
 of scikit-image's photographs (PHOTOGRAPHS), 32 to 160 pixels high and wide, as JPEG and PNG.
 Student: wrn16_1. Every run is `bin/train` without --dataset, so that no label takes part in
-anything; Fashion-MNIST's 10000 test pictures are read here, afterwards, as the check. Everything
+anything; Fashion-MNIST's 10000 test images are read here, afterwards, as the check. Everything
 goes to runs/own_teacher/; what is finished is not made again and an interrupted run is continued.
 The table goes to standard output and to runs/own_teacher/table.md.
 """
@@ -27,9 +27,9 @@ PHOTOGRAPHS = (
     "astronaut brick camera chelsea clock_motion coffee coins grass gravel hubble_deep_field moon "
     "motorcycle_left rocket"
 ).split()
-PICTURES, SIDES = 3000, (32, 160)
-# Batch 16: an update of the student sees 16 synthetic and 16 out-of-domain pictures, or 32 of kd.
-# Temperature of kd: that of 1 and 5 with the higher agreement on held-out pictures at seed 0.
+IMAGES, SIDES = 3000, (32, 160)
+# Batch 16: an update of the student sees 16 synthetic and 16 out-of-domain images, or 32 of kd.
+# Temperature of kd: that of 1 and 5 with the higher agreement on held-out images at seed 0.
 METHODS = {
     "kd": ["--method=kd", "--temperature=1"],
     "kd, temperature 5": ["--method=kd", "--temperature=5"],
@@ -44,7 +44,7 @@ def make_teacher():
         subprocess.run([sys.executable, str(script), f"--out={RUNS}"], check=True)
 
 
-def cut_pictures():
+def cut_images():
     """Cuts the photographs into a folder, unless it is there; returns the folder."""
     import skimage
 
@@ -57,7 +57,7 @@ def cut_pictures():
     unfinished = RUNS / "pictures-unfinished"
     unfinished.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
-    for index in range(PICTURES):
+    for index in range(IMAGES):
         photo = photos[index % len(photos)]
         width, height = (int(side) for side in generator.integers(SIDES[0], SIDES[1] + 1, 2))
         left, top = (
@@ -70,7 +70,7 @@ def cut_pictures():
     return folder
 
 
-def train(method, seed, pictures, arguments):
+def train(method, seed, images, arguments):
     """Makes one run, unless it is there; returns its directory."""
     name = "".join(c if c.isalnum() else "_" for c in method)
     run_dir = RUNS / f"{name}-{arguments.student_updates}-seed{seed}"
@@ -80,7 +80,7 @@ def train(method, seed, pictures, arguments):
             f"--teacher={RUNS / 'teacher.keras'}",
             "--teacher_input=0-255",
             f"--class_names={RUNS / 'class_names.txt'}",
-            f"--ood=folder:{pictures}",
+            f"--ood=folder:{images}",
             "--student=wrn16_1",
             "--batch_size=16",
             f"--student_updates={arguments.student_updates}",
@@ -96,13 +96,13 @@ def train(method, seed, pictures, arguments):
 
 
 def test_accuracy(file, scale):
-    """Accuracy of a model on Fashion-MNIST's test pictures: the only place that reads labels."""
+    """Accuracy of a model on Fashion-MNIST's test images: the only place that reads labels."""
     import keras
     from make_teacher import DATA_DIR, read
 
-    pictures, labels = read(DATA_DIR, "t10k")
+    images, labels = read(DATA_DIR, "t10k")
     model = keras.saving.load_model(file, compile=False)
-    predicted = model.predict(pictures.astype("float32") * scale, batch_size=500, verbose=0)
+    predicted = model.predict(images.astype("float32") * scale, batch_size=500, verbose=0)
     return float(np.mean(predicted.argmax(axis=-1) == labels))
 
 
@@ -125,7 +125,7 @@ def row(method, seeds, run_dirs):
 
 
 def main():
-    """Makes teacher, pictures and runs, and prints the table."""
+    """Makes teacher, images and runs, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--student_updates", type=int, default=2000)
@@ -133,9 +133,9 @@ def main():
     arguments = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     make_teacher()
-    pictures = cut_pictures()
+    images = cut_images()
     runs = {
-        method: [train(method, seed, pictures, arguments) for seed in arguments.seeds]
+        method: [train(method, seed, images, arguments) for seed in arguments.seeds]
         for method in arguments.methods
     }
     teacher = test_accuracy(RUNS / "teacher.keras", 1.0)

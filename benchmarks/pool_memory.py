@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python benchmarks/pool_memory.py [--sizes 100000 1000000] [--teacher wrn10_1]
 
-Each pool of 32x32x3 pictures goes through `select` in a process of its own, which keeps --count of
-them. The pictures are made from their index whenever they are asked for, so what grows with the
+Each pool of 32x32x3 images goes through `select` in a process of its own, which keeps --count of
+them. The images are made from their index whenever they are asked for, so what grows with the
 pool is what the selection itself holds. Prints the largest resident size of each process and the
 growth from the first size to the last.
 """
@@ -22,7 +22,7 @@ SHAPE = (32, 32, 3)
 
 
 class GeneratedImages:
-    """`size` different pictures as an array-like that stores one of them."""
+    """`size` different images as an array-like that stores one of them."""
 
     dtype = np.dtype(np.uint8)
 
@@ -35,7 +35,7 @@ class GeneratedImages:
 
     def __getitem__(self, index):
         positions = np.arange(len(self))[index]
-        # Contrast and brightness of one picture of noise, both modulo 256.
+        # Contrast and brightness of one image of noise, both modulo 256.
         contrast, brightness = (
             part.astype(np.uint8)[:, None, None, None]
             for part in (positions % 251 + 1, positions // 251)
@@ -50,10 +50,10 @@ class GeneratedImages:
 def measure(size, count, teacher, batch_size):
     """Selects in this process; returns its largest resident size in MB, and the seconds."""
     from keras_mosaickd import networks
-    from keras_mosaickd.data import Pictures, select
+    from keras_mosaickd.data import ImageSet, select
 
     network = networks.build(teacher, SHAPE, 100, mean=0.5, std=0.25)
-    pool = Pictures(GeneratedImages(size), None, (), "generated", "train", True)
+    pool = ImageSet(GeneratedImages(size), None, (), "generated", "train", True)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as cache_dir:
         selection = select(network, pool, count, batch_size, cache_dir)
@@ -68,7 +68,7 @@ def main():
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--count", type=int, default=50_000, help="pictures that are kept")
+    parser.add_argument("--count", type=int, default=50_000, help="images that are kept")
     parser.add_argument("--teacher", default="wrn10_1")
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
@@ -89,12 +89,12 @@ def main():
         result = json.loads(finished.stdout.splitlines()[-1])
         resident.append(result["megabytes"])
         print(
-            f"{size:>9,} pictures, {arguments.count:,} kept: "
+            f"{size:>9,} images, {arguments.count:,} kept: "
             f"{result['megabytes']:.0f} MB resident, {result['seconds']:.0f} s",
             flush=True,
         )
     print(
-        f"growth from {arguments.sizes[0]:,} to {arguments.sizes[-1]:,} pictures: "
+        f"growth from {arguments.sizes[0]:,} to {arguments.sizes[-1]:,} images: "
         f"{resident[-1] - resident[0]:.0f} MB"
     )
 

@@ -1,10 +1,10 @@
-"""The README's picture: out-of-domain pictures, synthetic pictures, and what they teach.
+"""The README's image: out-of-domain images, synthetic images, and what they teach.
 
     bin/quickstart
-    PYTHONPATH=. python benchmarks/readme_picture.py
+    PYTHONPATH=. python benchmarks/readme_image.py
 
 Reads the quickstart's two runs (`--runs`) and writes `docs/pictures/digits.png` (`--out`): some
-out-of-domain pictures, one row of synthetic pictures for each class that the teacher sees in
+out-of-domain images, one row of synthetic images for each class that the teacher sees in
 them, and the students' test accuracies from the runs' metrics.json.
 """
 
@@ -21,7 +21,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from keras_mosaickd import data
-from keras_mosaickd.data import image_grid as pictures
+from keras_mosaickd.data import image_grid
 from keras_mosaickd.evaluation import scores as evaluation
 
 _ROWS, _COLUMNS, _DRAWN = 5, 8, 512
@@ -30,11 +30,11 @@ _INK, _MUTED, _ACCENT, _PLAIN = "#1f2328", "#57606a", "#0969da", "#afb8c1"
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What the picture shows.
+    """What the image shows.
 
     Attributes:
-        out_of_domain: uint8 or float pictures [_ROWS * _COLUMNS, h, w, c].
-        synthetic: pictures likewise, one row per class.
+        out_of_domain: uint8 or float images [_ROWS * _COLUMNS, h, w, c].
+        synthetic: images likewise, one row per class.
         classes: the rows' class names.
         accuracies: (name, test accuracy) from the teacher down.
     """
@@ -46,7 +46,7 @@ class Content:
 
 
 def content(runs: Path) -> Content:
-    """Gathers the pictures and numbers of the runs `kd` and `mosaickd` in a directory."""
+    """Gathers the images and numbers of the runs `kd` and `mosaickd` in a directory."""
     kd, mosaickd = (
         json.loads((runs / method / "metrics.json").read_text()) for method in ("kd", "mosaickd")
     )
@@ -58,7 +58,7 @@ def content(runs: Path) -> Content:
     seen = game.teacher.predict(synthetic, verbose=0).argmax(axis=-1)
     rows = [synthetic[seen == number][:_COLUMNS] for number in range(_ROWS)]
     if any(len(row) < _COLUMNS for row in rows):
-        raise SystemExit(f"expected {_COLUMNS} synthetic pictures of each class. Received: fewer")
+        raise SystemExit(f"expected {_COLUMNS} synthetic images of each class. Received: fewer")
     size = game.student.input_shape[1]
     pool = data.load(mosaickd["ood"], "train", image_size=size).images
     names = data.load(mosaickd["dataset"], "test", image_size=size).class_names
@@ -80,10 +80,10 @@ def draw(shown: Content, path: Path) -> None:
         1, 3, figsize=(11, 3.0), width_ratios=(1.6, 1.6, 1.2), layout="constrained"
     )
     for axes, images, title in (
-        (left, shown.out_of_domain, "What there is: other pictures"),
+        (left, shown.out_of_domain, "What there is: other images"),
         (middle, shown.synthetic, "What the teacher is asked: synthetic ones"),
     ):
-        sheet = pictures.grid(images, columns=_COLUMNS)
+        sheet = image_grid.grid(images, columns=_COLUMNS)
         axes.imshow(sheet.squeeze(), cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, color=_INK, fontsize=11)
         axes.set_xticks([])
@@ -111,7 +111,7 @@ def draw(shown: Content, path: Path) -> None:
 
 
 def main() -> int:
-    """Draws the picture; returns the exit status."""
+    """Draws the image; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/quickstart"))
     parser.add_argument("--out", type=Path, default=Path("docs/pictures/digits.png"))

@@ -1,7 +1,7 @@
 """The peer: MosaicKD as a plain eager PyTorch loop, networks of the preset `official`, no Keras.
 
 Written from the published algorithm, the way a careful user would write it, and given every ease
-that such a loop has: T requires no gradient, G makes pictures for S under no_grad, G's backward
+that such a loop has: T requires no gradient, G makes images for S under no_grad, G's backward
 pass leaves out the parameters of D and S, gradients are set to None, the batches lie ready in
 memory as float tensors on the device, and of the two memory layouts the faster one is taken. G runs
 once for D's and G's updates; S and G keep BatchNorm in training mode throughout, as the published
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-width on normalised pictures [B, 3, h, w]."""
+    """WRN-depth-width on normalised images [B, 3, h, w]."""
 
     def __init__(self, depth, width, classes):
         super().__init__()
@@ -61,13 +61,13 @@ class WideResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x):
-        """Pictures to logits."""
+        """Images to logits."""
         x = functional.relu(self.bn(self.blocks(self.stem(x))), inplace=True)
         return self.logits(x.mean(dim=(2, 3)))
 
 
 class Generator(nn.Module):
-    """z to pictures [B, 3, h, w] in [0, 1]."""
+    """z to images [B, 3, h, w] in [0, 1]."""
 
     def __init__(self, size):
         super().__init__()
@@ -88,12 +88,12 @@ class Generator(nn.Module):
         )
 
     def forward(self, z):
-        """Latents to pictures."""
+        """Latents to images."""
         return self.body(self.stem(z).view(len(z), 256, self.base, self.base))
 
 
 def discriminator():
-    """Normalised pictures to a map of logits, one per patch of 10×10 pixels."""
+    """Normalised images to a map of logits, one per patch of 10×10 pixels."""
     return nn.Sequential(
         nn.Conv2d(3, 128, 4, 2, 1),
         nn.LeakyReLU(0.2, inplace=True),
@@ -149,7 +149,7 @@ class ReferenceLoop:
     Args:
         options: namespace with teacher, student, classes, size, batch, student_steps, precision
             ("float32" or "bfloat16"), device ("cpu" or "cuda").
-        channels_last: memory layout of networks and pictures.
+        channels_last: memory layout of networks and images.
     """
 
     def __init__(self, options, channels_last):
@@ -179,9 +179,7 @@ class ReferenceLoop:
         ]
         # Four batches for D and four times K for S, of which every iteration takes one and K.
         shape = (4, options.student_steps + 1, options.batch, 3, options.size, options.size)
-        self.batches = [
-            [pictures.to(**place) for pictures in element] for element in torch.rand(shape)
-        ]
+        self.batches = [[images.to(**place) for images in element] for element in torch.rand(shape)]
         self.iteration = 0
 
     def latents(self):
@@ -190,7 +188,7 @@ class ReferenceLoop:
 
     def step(self):
         """One iteration: D, G, then S student_steps times."""
-        normalize = lambda pictures: (pictures - 0.5) / 0.25  # noqa: E731
+        normalize = lambda images: (images - 0.5) / 0.25  # noqa: E731
         real, *ood = self.batches[self.iteration % len(self.batches)]
         self.iteration += 1
         autocast = torch.autocast(
@@ -218,13 +216,13 @@ class ReferenceLoop:
         loss.backward(inputs=list(self.generator.parameters()))
         self.generator_optimizer.step()
 
-        for pictures in ood:
+        for images in ood:
             with torch.no_grad(), autocast:
                 synthetic = self.generator(self.latents())
-                pictures = normalize(torch.cat([synthetic.to(pictures.dtype), pictures]))
-                teacher_logits = self.teacher(pictures)
+                images = normalize(torch.cat([synthetic.to(images.dtype), images]))
+                teacher_logits = self.teacher(images)
             with autocast:
-                loss = kl_divergence(teacher_logits, self.student(pictures))
+                loss = kl_divergence(teacher_logits, self.student(images))
             self.student_optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.student_optimizer.step()

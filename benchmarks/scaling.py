@@ -1,4 +1,4 @@
-"""What a training step costs when one thing grows: batch, picture, student steps, pool, devices.
+"""What a training step costs when one thing grows: batch, image, student steps, pool, devices.
 
     KERAS_BACKEND=jax PYTHONPATH=. python benchmarks/scaling.py [--of batch size ...]
 

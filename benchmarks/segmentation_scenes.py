@@ -1,4 +1,4 @@
-"""Segmentation on real pictures: garments on photographs, distilled from pictures of other things.
+"""Segmentation on real images: garments on photographs, distilled from out-of-domain images.
 
     pip install scikit-image  # its bundled photographs
     PYTHONPATH=. python benchmarks/segmentation_scenes.py [--updates 2000] [--seeds 0 1]
@@ -6,7 +6,7 @@
 Scenes of 48x48 pixels: one or two garments of Fashion-MNIST in a random colour on a cut-out of a
 photograph, with exact labels (0: background). Domain: T-shirt, pullover, dress, coat, shirt on five
 photographs; out-of-domain: trouser, sandal, sneaker, bag, ankle boot on seven others. Test scenes
-are made of Fashion-MNIST's test pictures. Scenes and runs go to runs/scenes/; finished runs are not
+are made of Fashion-MNIST's test images. Scenes and runs go to runs/scenes/; finished runs are not
 made again. The table goes to standard output and to runs/scenes/table.md.
 """
 
@@ -38,7 +38,7 @@ METHODS = {
 
 
 def photographs(names):
-    """The bundled photographs as RGB pictures."""
+    """The bundled photographs as RGB images."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
@@ -51,7 +51,7 @@ def scene(generator, garments, labels, photos):
     side = int(generator.integers(SIZE, min(4 * SIZE, *photo.size) + 1))
     left, top = (int(generator.integers(0, length - side + 1)) for length in photo.size)
     cut = photo.crop((left, top, left + side, top + side)).resize((SIZE, SIZE))
-    picture, label = np.array(cut), np.zeros((SIZE, SIZE), np.uint8)
+    image, label = np.array(cut), np.zeros((SIZE, SIZE), np.uint8)
     for _ in range(generator.integers(1, 3)):
         index = generator.integers(len(garments))
         garment = garments[index]
@@ -59,14 +59,14 @@ def scene(generator, garments, labels, photos):
         place = np.s_[row : row + garment.shape[0], column : column + garment.shape[1]]
         mask = garment[..., 0] > 20
         colour = generator.uniform(0.4, 1.0, 3)
-        picture[place][mask] = (garment * colour).astype(np.uint8)[mask]
+        image[place][mask] = (garment * colour).astype(np.uint8)[mask]
         label[place][mask] = 1 + labels[index]
-    return picture, label
+    return image, label
 
 
 def write(folder, source, photos, split, count, seed, with_labels):
-    """Writes scenes as PNG files, in the layout of `segmentation:PATH` or as plain pictures."""
-    pictures = load(source, split)
+    """Writes scenes as PNG files, in the layout of `segmentation:PATH` or as plain images."""
+    image_set = load(source, split)
     generator = np.random.default_rng(seed)
     images = folder / split / "images" if with_labels else folder
     label_folder = folder / split / "labels"
@@ -74,11 +74,11 @@ def write(folder, source, photos, split, count, seed, with_labels):
     if with_labels:
         label_folder.mkdir(parents=True)
     for number in range(count):
-        picture, label = scene(generator, pictures.images, pictures.labels, photos)
-        Image.fromarray(picture).save(images / f"{number:05d}.png")
+        image, label = scene(generator, image_set.images, image_set.labels, photos)
+        Image.fromarray(image).save(images / f"{number:05d}.png")
         if with_labels:
             Image.fromarray(label).save(label_folder / f"{number:05d}.png")
-    return pictures.class_names
+    return image_set.class_names
 
 
 def make_scenes():

@@ -7,7 +7,7 @@ happens on the machine meets both. One pair is `--iterations` iterations of each
 cores that the process may use (`taskset -c 0 python ...` for one). The reference (see
 reference_torch.py) has its batches ready in memory; ours is fed by `mosaic_stream`, augmentation
 included. Prints for each side the seconds per iteration (and the CPU time, which other programs
-disturb less), synthetic pictures per second, peak memory less what the imports take, and the
+disturb less), synthetic images per second, peak memory less what the imports take, and the
 achieved FLOP/s beside those of a large matrix product; then the ratio reference / ours, above 1
 where ours is faster, as median and range over the pairs.
 
@@ -37,8 +37,8 @@ def arguments_parser():
     parser.add_argument("--teacher", default="wrn40_2")
     parser.add_argument("--student", default="wrn16_1")
     parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--size", type=int, default=32, help="side of the pictures, in pixels")
-    parser.add_argument("--batch", type=int, default=32, help="B: B synthetic + B real pictures")
+    parser.add_argument("--size", type=int, default=32, help="side of the images, in pixels")
+    parser.add_argument("--batch", type=int, default=32, help="B: B synthetic + B real images")
     parser.add_argument("--student_steps", type=int, default=5)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--pairs", type=int, default=7)
@@ -235,7 +235,7 @@ def describe(name, runs, final, operations, options):
     rate = operations / seconds
     return (
         f"{name:<10} {seconds:8.3f} s per iteration ({cpu:.3f} s of CPU), {made / seconds:.0f} "
-        f"synthetic pictures/s, peak memory {final['memory'] / 2**20:.0f} MiB, "
+        f"synthetic images/s, peak memory {final['memory'] / 2**20:.0f} MiB, "
         f"{rate / 1e9:.0f} GFLOP/s of {final['matrix_product'] / 1e9:.0f} "
         f"({rate / final['matrix_product']:.0%})"
     )

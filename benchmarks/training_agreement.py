@@ -1,15 +1,15 @@
-r"""Agreement with the teacher on the domain's training pictures, for settings given as flags.
+r"""Agreement with the teacher on the domain's training images, for settings given as flags.
 
     PYTHONPATH=. python benchmarks/training_agreement.py \
         "--flagfile=configs/fashion_mnist_mosaickd.flags --local_weight=0.01 --temperature=5" \
         "--flagfile=configs/fashion_mnist_kd.flags --method=fitnet --hint_weight=10"
 
-The measure by which settings are chosen here: no test picture takes part. Each argument is one run,
+The measure by which settings are chosen here: no test image takes part. Each argument is one run,
 of `bin/train`'s flags; they go one after the other, nothing is kept but the teacher and the
 selection in the cache, and a line is printed for each.
 
 `--add_hint=W` gives the student of every `mosaickd` among them FitNet's hint too, with weight W.
-It answers whether a difference between the two lies in the pictures or in the teacher's features,
+It answers whether a difference between the two lies in the images or in the teacher's features,
 and shows how to change the student's update in a game of one's own.
 """
 
@@ -63,7 +63,7 @@ def measure(config, change=lambda trainer: trainer):
         change: makes of the compiled trainer the one that is used.
 
     Returns:
-        Agreement and mean KL(T || S) on the domain's training pictures, at the end.
+        Agreement and mean KL(T || S) on the domain's training images, at the end.
     """
     keras.utils.clear_session()
     experiment = Experiment(config)
@@ -73,8 +73,8 @@ def measure(config, change=lambda trainer: trainer):
     trainer = change(experiment.trainer(teacher.model, schedule))
     stream = experiment.stream(images, schedule, first_step=0)
     trainer.fit(stream, epochs=schedule.rounds, steps_per_epoch=schedule.steps_per_round, verbose=0)
-    pictures, _ = evaluation_arrays(experiment.domain)
-    result = trainer.evaluate(pictures, verbose=0, return_dict=True)
+    image_set, _ = evaluation_arrays(experiment.domain)
+    result = trainer.evaluate(image_set, verbose=0, return_dict=True)
     return result["agreement"], result["loss"]
 
 

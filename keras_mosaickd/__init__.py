@@ -1,4 +1,4 @@
-"""MosaicKD in Keras 3: knowledge distillation from out-of-domain pictures.
+"""MosaicKD in Keras 3: knowledge distillation from out-of-domain images.
 
 The public names are loaded on first use, so that `import keras_mosaickd` imports no Keras.
 """

@@ -6,7 +6,7 @@ import math
 METHODS = ("mosaickd", "kd", "balanced", "fitnet", "data_free", "supervised")
 # Methods with a generator: one training step holds `student_steps` updates of the student.
 GAMES = ("mosaickd", "data_free")
-# Methods that learn from out-of-domain pictures.
+# Methods that learn from out-of-domain images.
 OUT_OF_DOMAIN = ("mosaickd", "kd", "balanced", "fitnet")
 TASKS = ("classification", "segmentation")
 SELECT = ("last", "agreement")
@@ -67,7 +67,7 @@ class ExperimentConfig:
 
     @property
     def student_batch_size(self):
-        """Pictures in one student update: B synthetic and B out-of-domain, or B synthetic alone.
+        """Images in one student update: B synthetic and B out-of-domain, or B synthetic alone.
 
         The methods without a generator see as many as the game: 2 B.
         """
@@ -81,11 +81,11 @@ class ExperimentConfig:
 
     @property
     def judges_without_labels(self):
-        """Whether out-of-domain pictures are held out, to judge the student without labels."""
+        """Whether out-of-domain images are held out, to judge the student without labels."""
         return not self.dataset or self.select == "agreement"
 
     def schedule(self, pool_size):
-        """Lengths of the distillation on a pool of `pool_size` pictures.
+        """Lengths of the distillation on a pool of `pool_size` images.
 
         An epoch is one pass of the discriminator over the pool. With `student_updates` the run
         is divided into `evaluations` rounds instead, and rounded up to whole iterations in each.

@@ -16,8 +16,8 @@ from keras import ops
 LOCAL_REDUCTIONS = ("mean", "sum")
 
 # The published weight of the local loss is 1 on a loss summed over the 8 x 8 map of a 32 x 32
-# picture. Sixty-four times the mean is the same number there, and unlike the sum it stays the same
-# weight when the overlap stride, the picture size or the regularizer change the map.
+# image. Sixty-four times the mean is the same number there, and unlike the sum it stays the same
+# weight when the overlap stride, the image size or the regularizer change the map.
 PUBLISHED_MAP_CELLS = 64.0
 
 
@@ -85,7 +85,7 @@ def class_balance(logits, base=2.0):
     """Balance loss -H(E_x p(y | x)) (equation 1): small when every class is generated as often.
 
     Args:
-        logits: teacher's logits for generated pictures, of shape `[..., classes]`.
+        logits: teacher's logits for generated images, of shape `[..., classes]`.
         base: base of the logarithm (see `negative_entropy`).
 
     Returns:
@@ -97,7 +97,7 @@ def class_balance(logits, base=2.0):
 def patch_adversarial(patch_logits, real, reduction="mean"):
     """Cross-entropy of the discriminator's map against "all patches are real" (or synthetic).
 
-    With `real=True` on generated pictures it is the generator's non-saturating L_local; the
+    With `real=True` on generated images it is the generator's non-saturating L_local; the
     discriminator's loss is `discriminator_loss`.
 
     Args:
@@ -128,8 +128,8 @@ def discriminator_loss(real_logits, synthetic_logits, reduction="mean"):
     """Discriminator's half of equation 5: mean of the losses on real and on synthetic patches.
 
     Args:
-        real_logits: tensor of shape `[batch, ...]` for patches of out-of-domain pictures.
-        synthetic_logits: tensor of the same shape for patches of generated pictures.
+        real_logits: tensor of shape `[batch, ...]` for patches of out-of-domain images.
+        synthetic_logits: tensor of the same shape for patches of generated images.
         reduction: see `patch_adversarial`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the fuzzer puts into folders: broken pictures, odd links, models and runs with damage."""
+"""What the fuzzer puts into folders: broken images, odd links, models and runs with damage."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LINES = (
 )  # fmt: skip
 
 
-def _encoded(picture: Image.Image, form: str, **options: object) -> bytes:
+def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
     file = io.BytesIO()
-    picture.save(file, form, **options)
+    image.save(file, form, **options)
     return file.getvalue()
 
 
-def _picture(mode: str = "RGB", size: tuple[int, int] = (9, 7)) -> Image.Image:
+def _image(mode: str = "RGB", size: tuple[int, int] = (9, 7)) -> Image.Image:
     values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(values).convert(mode)
 
@@ -48,25 +48,25 @@ def _sixteen_bits() -> Image.Image:
     return Image.fromarray(np.arange(63, dtype=np.uint16).reshape(7, 9) * 1000)
 
 
-PICTURES: dict[str, Callable[[], bytes]] = {
-    "png": lambda: _encoded(_picture(), "PNG"),
-    "jpeg": lambda: _encoded(_picture(), "JPEG"),
-    "truncated jpeg": lambda: _encoded(_picture(size=(64, 64)), "JPEG")[:700],
+IMAGES: dict[str, Callable[[], bytes]] = {
+    "png": lambda: _encoded(_image(), "PNG"),
+    "jpeg": lambda: _encoded(_image(), "JPEG"),
+    "truncated jpeg": lambda: _encoded(_image(size=(64, 64)), "JPEG")[:700],
     "animated gif": lambda: _encoded(
-        _picture("P"), "GIF", save_all=True, append_images=[_picture("L")]
+        _image("P"), "GIF", save_all=True, append_images=[_image("L")]
     ),
     "16-bit png": lambda: _encoded(_sixteen_bits(), "PNG"),
-    "cmyk jpeg": lambda: _encoded(_picture("CMYK"), "JPEG"),
-    "transparent png": lambda: _encoded(_picture("RGBA"), "PNG"),
-    "1-bit png": lambda: _encoded(_picture("1"), "PNG"),
-    "webp": lambda: _encoded(_picture(), "WEBP"),
-    "one pixel": lambda: _encoded(_picture(size=(1, 1)), "PNG"),
-    "one row": lambda: _encoded(_picture(size=(3000, 1)), "PNG"),
+    "cmyk jpeg": lambda: _encoded(_image("CMYK"), "JPEG"),
+    "transparent png": lambda: _encoded(_image("RGBA"), "PNG"),
+    "1-bit png": lambda: _encoded(_image("1"), "PNG"),
+    "webp": lambda: _encoded(_image(), "WEBP"),
+    "one pixel": lambda: _encoded(_image(size=(1, 1)), "PNG"),
+    "one row": lambda: _encoded(_image(size=(3000, 1)), "PNG"),
     "huge header": lambda: _png(2**31 - 1, 2**31 - 1),
     "large header": lambda: _png(12_000, 12_000),
     "no width": lambda: _png(0, 5),
     "empty": lambda: b"",
-    "text": lambda: b"not a picture\n",
+    "text": lambda: b"not an image\n",
     "noise": lambda: np.random.default_rng(1).bytes(300),
 }
 _ODD = ("circle", "dangling link", "folder", "unreadable", "pipe")
@@ -83,8 +83,8 @@ _FOLDERS = (
 @st.composite
 def folders(draw: st.DrawFn) -> list[tuple[str, str]]:
     """Some files, as pairs of kind and place, under `in`."""
-    kinds = st.sampled_from([*PICTURES, *_ODD])
-    # Half of the folders hold pictures alone that can be read.
+    kinds = st.sampled_from([*IMAGES, *_ODD])
+    # Half of the folders hold images alone that can be read.
     good = st.sampled_from(["png", "jpeg", "animated gif", "16-bit png", "cmyk jpeg", "webp"])
     chosen = draw(st.sampled_from([kinds, good | good | good | kinds, good]))
     places = draw(st.lists(st.sampled_from(_FOLDERS), min_size=1, max_size=4, unique=True))
@@ -168,7 +168,7 @@ SYSTEM = {
     "config": "system",
     "registered_name": "system",
 }
-_CONTENT: dict[str, Callable[[], bytes]] = PICTURES | {
+_CONTENT: dict[str, Callable[[], bytes]] = IMAGES | {
     "idx": lambda: struct.pack(">4I", 2051, 20, 28, 28) + bytes(20 * 784),
     "idx3": lambda: struct.pack(">4I", 2051, 2**31, 28, 28) + bytes(9),
     "gzip": lambda: b"\x1f\x8b\x08\0junk",
@@ -205,7 +205,7 @@ def make(kind: str, path: Path) -> None:
         middle = len(old) // 2
         path.write_bytes(old[:middle] + bytes([old[middle] ^ 1]) + old[middle + 1 :])
     elif kind == "unreadable":
-        path.write_bytes(PICTURES["png"]())
+        path.write_bytes(IMAGES["png"]())
         path.chmod(0)
     elif kind.startswith("text:"):
         path.write_bytes(kind.removeprefix("text:").encode(errors="surrogateescape"))

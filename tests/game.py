@@ -1,4 +1,4 @@
-"""The game with networks of two or three layers, and pictures for it.
+"""The game with networks of two or three layers, and images for it.
 
 Small in the number of layers, because tracing and compiling them is what the tests' time goes to;
 the real networks have tests of their own.
@@ -22,7 +22,7 @@ def _normalized(x):
 
 
 def classifier(seed=0, shape=SHAPE, classes=CLASSES):
-    """A classifier with one convolution: pictures to logits."""
+    """A classifier with one convolution: images to logits."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input(shape)
     x = layers.Rescaling(2.0, offset=-1.0)(inputs)
@@ -32,7 +32,7 @@ def classifier(seed=0, shape=SHAPE, classes=CLASSES):
 
 
 def generator(shape=SHAPE, latent_dim=LATENT):
-    """Latent vectors to pictures in [0, 1]."""
+    """Latent vectors to images in [0, 1]."""
     z = keras.Input((latent_dim,))
     x = layers.Dense(shape[0] * shape[1] // 4 * 3, use_bias=False)(z)
     x = layers.Reshape((shape[0] // 2, shape[1] // 2, 3))(x)
@@ -42,7 +42,7 @@ def generator(shape=SHAPE, latent_dim=LATENT):
 
 
 def discriminator(regularizer="patch", shape=SHAPE):
-    """Pictures to a map of logits, or to one."""
+    """Images to a map of logits, or to one."""
     inputs = keras.Input(shape)
     x = _normalized(layers.Conv2D(4, 3, strides=2, use_bias=False)(inputs))
     x = layers.Conv2D(1, 2)(layers.LeakyReLU(negative_slope=0.2)(x))
@@ -52,7 +52,7 @@ def discriminator(regularizer="patch", shape=SHAPE):
 
 
 def game(regularizer="patch", compiled=True, **options):
-    """A `MosaicKD` with STEPS student steps on 8 x 8 pictures."""
+    """A `MosaicKD` with STEPS student steps on 8 x 8 images."""
     teacher, student = classifier(1), classifier(2)
     model = MosaicKD(
         teacher,
@@ -66,7 +66,7 @@ def game(regularizer="patch", compiled=True, **options):
     return model
 
 
-def pictures(count=16, seed=0):
+def images(count=16, seed=0):
     return np.random.default_rng(seed).random((count, *SHAPE), dtype="float32")
 
 

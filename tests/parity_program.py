@@ -2,7 +2,7 @@
 
     python tests/parity_program.py OUT.npz BATCH_NORM_POLICY [STRATEGY]
 
-z comes from a table, the pictures from `mosaic_stream`, the weights from numpy: what is left is the
+z comes from a table, the images from `mosaic_stream`, the weights from numpy: what is left is the
 backend's own arithmetic. The networks are small and the student's learning rate is a tenth of the
 recipe's, because a larger game is chaotic: it turns the last bit of a sum into digits that can be
 seen within ten iterations. Writes every variable of S, G, D and T.
@@ -65,8 +65,8 @@ def main(out, policy, strategy="none"):
     )
     model.table = keras.ops.convert_to_tensor(draws.astype("float32"))
     model.compile(**recipe(ITERATIONS, game.STEPS, student_learning_rate=0.01))
-    pictures = game.pictures(game.BATCH * ITERATIONS)
-    model.fit(mosaic_stream(pictures, game.BATCH, student_steps=game.STEPS), verbose=0)
+    images = game.images(game.BATCH * ITERATIONS)
+    model.fit(mosaic_stream(images, game.BATCH, student_steps=game.STEPS), verbose=0)
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == ITERATIONS
     values = {}
     for name in ("student", "generator", "discriminator", "teacher"):

@@ -24,8 +24,8 @@ from tests.game import (
     STEPS,
     classifier,
     generator,
+    images,
     moved,
-    pictures,
     values,
 )
 
@@ -38,7 +38,7 @@ def still():
 
 
 def segmenter(seed=0):
-    """Pictures to logits of every pixel."""
+    """Images to logits of every pixel."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input(SHAPE)
     x = layers.ReLU()(layers.Conv2D(4, 3, strides=2, padding="same")(inputs))
@@ -59,7 +59,7 @@ def make(kind, **options):
     made = classes[kind](teacher, student, seed=3, **options)
     made.compile(student_recipe(20))
     labels = LABELS if kind == "supervised" else None
-    return made, supervised_stream(pictures(), labels, BATCH)
+    return made, supervised_stream(images(), labels, BATCH)
 
 
 KINDS = {
@@ -81,7 +81,7 @@ def test_fit_moves_the_student_and_never_the_teacher(kind, losses):
     model, data = make(kind)
     teacher = values(model.teacher.variables)
     student = values(model.student.trainable_variables)
-    validation = (pictures(), LABELS)
+    validation = (images(), LABELS)
     options = {"validation_data": validation, "shuffle": False, "verbose": 0}
     logs = model.fit(data, epochs=2, **options).history
     rates = {"student_learning_rate"}
@@ -93,9 +93,9 @@ def test_fit_moves_the_student_and_never_the_teacher(kind, losses):
     assert not moved(teacher, values(model.teacher.variables))
     assert moved(student, values(model.student.trainable_variables))
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 8
-    by_hand = model.student.predict(pictures(), verbose=0)
-    np.testing.assert_array_equal(model.predict(pictures(), verbose=0), by_hand)
-    scores = model.evaluate(pictures(), LABELS, verbose=0, return_dict=True)
+    by_hand = model.student.predict(images(), verbose=0)
+    np.testing.assert_array_equal(model.predict(images(), verbose=0), by_hand)
+    scores = model.evaluate(images(), LABELS, verbose=0, return_dict=True)
     assert scores["accuracy"] == pytest.approx(np.mean(by_hand.argmax(axis=-1) == LABELS))
 
 
@@ -141,7 +141,7 @@ def test_void_pixels_do_not_count():
     assert keras.ops.convert_to_numpy(nothing) == 0
 
 
-def test_class_255_of_pictures_is_a_class():
+def test_class_255_of_images_is_a_class():
     model = Supervised(classifier(1), classifier(2))
     logits = np.zeros((2, 300), "float32")
     loss = keras.ops.convert_to_numpy(model.cross_entropy(np.array([255, 0]), logits))
@@ -153,13 +153,13 @@ def test_class_255_of_pictures_is_a_class():
 def test_supervised_segmentation():
     model = Supervised(segmenter(1), segmenter(2))
     model.compile(keras.optimizers.Adam(0.01, name="student_optimizer"))
-    labels = (pictures()[..., 0] * CLASSES).astype("uint8")
+    labels = (images()[..., 0] * CLASSES).astype("uint8")
     labels[:, 0] = 255
-    history = model.fit(pictures(), labels, batch_size=BATCH, epochs=4, verbose=0).history
+    history = model.fit(images(), labels, batch_size=BATCH, epochs=4, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
-    logits = model.predict(pictures(), verbose=0)
+    logits = model.predict(images(), verbose=0)
     known = labels != 255
-    scores = model.evaluate(pictures(), labels, verbose=0, return_dict=True)
+    scores = model.evaluate(images(), labels, verbose=0, return_dict=True)
     expected = np.mean(logits.argmax(axis=-1)[known] == labels[known])
     assert scores["accuracy"] == pytest.approx(expected, abs=1e-6)
 
@@ -167,12 +167,12 @@ def test_supervised_segmentation():
 def test_supervised_needs_integer_labels():
     model, _ = make("supervised")
     with pytest.raises(InputError, match="integer labels.*Received: labels of shape None"):
-        model.fit(pictures(), batch_size=BATCH, verbose=0)
+        model.fit(images(), batch_size=BATCH, verbose=0)
     # A new one: on JAX a fit that fails takes the trainer's state with it.
     model, _ = make("supervised")
     one_hot = np.eye(CLASSES, dtype="float32")[LABELS]
     with pytest.raises(InputError, match=r"integer labels.*Received: labels of shape \("):
-        model.fit(pictures(), one_hot, batch_size=BATCH, verbose=0)
+        model.fit(images(), one_hot, batch_size=BATCH, verbose=0)
 
 
 # ---- FitNet ----------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_fitnet_loss_by_hand():
     model = FitNet(classifier(1), classifier(2), temperature=2.0, hint_weight=3.0)
     model.compile(still())
     kernel, bias = (keras.ops.convert_to_numpy(value) for value in model.regressor.weights)
-    data = pictures(BATCH)
+    data = images(BATCH)
     # A twin, because a pass in training mode moves BatchNorm's statistics.
     guided = maps(classifier(2), data, training=True)
     regressed = np.einsum("bhwi,io->bhwo", guided, kernel[0, 0]) + bias
@@ -214,7 +214,7 @@ def test_fitnet_moves_regressor_and_statistics_once_per_update():
         layer for layer in model.student.layers if isinstance(layer, layers.BatchNormalization)
     )
     entering = keras.Model(model.student.inputs[0], normalization.input)
-    data = pictures(BATCH)
+    data = images(BATCH)
     mean = keras.ops.convert_to_numpy(entering(data)).mean(axis=(0, 1, 2))
     before = values([normalization.moving_mean])[0]
     regressor = values(model.regressor.weights)
@@ -233,7 +233,7 @@ def test_fitnets_hint_reaches_the_guided_layers():
     for weight in (0.0, 10.0):
         model = FitNet(classifier(1), classifier(2), hint_weight=weight, seed=1)
         model.compile(keras.optimizers.SGD(0.1, name="student_optimizer"))
-        model.fit(pictures(BATCH), batch_size=BATCH, verbose=0)
+        model.fit(images(BATCH), batch_size=BATCH, verbose=0)
         results.append(values(model.student.trainable_variables))
     assert (results[0][0] != results[1][0]).any()
     for head, other in zip(results[0][-2:], results[1][-2:], strict=True):
@@ -249,8 +249,8 @@ def test_the_larger_map_is_averaged():
 
     teacher, student = strided(1, 6, 1), strided(2, 3, 2)
     model = FitNet(teacher, student)
-    hint, _ = model.teacher_with_hint(pictures(2))
-    full = keras.Model(teacher.inputs[0], teacher.get_layer("body").output)(pictures(2))
+    hint, _ = model.teacher_with_hint(images(2))
+    full = keras.Model(teacher.inputs[0], teacher.get_layer("body").output)(images(2))
     averaged = keras.ops.convert_to_numpy(full).reshape(2, 4, 2, 4, 2, 6).mean(axis=(2, 4))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(hint), averaged, atol=1e-5)
     assert model.student_with_hint.output_shape[0] == (None, 4, 4, 6)
@@ -307,10 +307,10 @@ def test_fitnet_takes_sequential_networks():
     model = FitNet(classifier(1), student)
     model.compile(student_recipe(4))
     assert model.guided_layer == "body"
-    assert np.isfinite(model.fit(pictures(), batch_size=8, verbose=0).history["loss"]).all()
+    assert np.isfinite(model.fit(images(), batch_size=8, verbose=0).history["loss"]).all()
 
 
-# Of each network its middle on 32 x 32 pictures: 16 x 16, behind an activation.
+# Of each network its middle on 32 x 32 images: 16 x 16, behind an activation.
 @pytest.mark.backend("tensorflow")
 @pytest.mark.parametrize(
     ("name", "middle"),
@@ -335,7 +335,7 @@ def test_middle_of_the_papers_networks(name, middle):
 @pytest.mark.backend("tensorflow")
 def test_middle_of_larger_networks():
     network = networks.build("mobilenetv2", (96, 96, 3), 10, mean=0.5, std=0.25)
-    # The picture, its normalisation and the padded maps are none of them.
+    # The image, its normalisation and the padded maps are none of them.
     assert list(feature_maps(network)) == [(48, 48), (24, 24), (12, 12), (6, 6), (3, 3)]
     segmenters = [
         networks.build(name, (64, 64, 3), 5, task="segmentation")
@@ -350,7 +350,7 @@ def test_middle_of_larger_networks():
 # ---- data-free -------------------------------------------------------------------------------
 
 
-def test_data_free_is_the_game_without_pictures():
+def test_data_free_is_the_game_without_images():
     model, _ = make("data_free", regularization_weight=3.0, align_weight=0.5, balance_weight=4.0)
     assert model.discriminator is None
     logs = model.fit(data_free_stream(BATCH, 1), verbose=0).history
@@ -372,8 +372,8 @@ def test_data_free_over_several_epochs_of_given_length():
 
 def test_data_free_takes_nothing_else():
     model, data = make("data_free")
-    with pytest.raises(InputError, match="takes no pictures.*Received: shape"):
-        model.fit(pictures(), batch_size=BATCH, verbose=0)
+    with pytest.raises(InputError, match="takes no images.*Received: shape"):
+        model.fit(images(), batch_size=BATCH, verbose=0)
     with pytest.raises(InputError, match="takes no labels"):
         model.fit(data, np.zeros(4), verbose=0)
     with pytest.raises(InputError, match="batch_size: expected a whole number of at least 1"):

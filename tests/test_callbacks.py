@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from keras_mosaickd import callbacks
-from keras_mosaickd.data import image_grid as pictures
+from keras_mosaickd.data import image_grid
 
 
 class Trained(keras.Model):
@@ -60,7 +60,7 @@ def fit(model, *used, epochs=3, initial_epoch=0):
     )
 
 
-def test_pictures_are_sorted_by_the_teachers_class_and_nothing_moves(model):
+def test_images_are_sorted_by_the_teachers_class_and_nothing_moves(model):
     # A linear teacher that sees grey as the border between its classes.
     kernel = numpy.random.default_rng(1).standard_normal((16, 3))
     model.teacher.set_weights([kernel, -0.5 * kernel.sum(axis=0)])
@@ -71,18 +71,18 @@ def test_pictures_are_sorted_by_the_teachers_class_and_nothing_moves(model):
     assert len(set(classes)) > 1
     order = sorted(range(9), key=lambda index: classes[index])
     numbers = [str(classes[index]) for index in order]
-    assert (sheet == pictures.grid(images[order], columns=1, captions=numbers)).all()
+    assert (sheet == image_grid.grid(images[order], columns=1, captions=numbers)).all()
     # Names where Pillow's own font can write them.
     sheet = callbacks.draw_samples(
         model.generator, model.teacher, LATENTS, class_names=["coat", "包", "a\nb"]
     )
     names = [["coat", "1", "2"][classes[index]] for index in order]
-    assert (sheet == pictures.grid(images[order], captions=names)).all()
+    assert (sheet == image_grid.grid(images[order], captions=names)).all()
     for old, new in zip(before, model.generator.get_weights(), strict=True):
         assert (old == new).all()
 
 
-def test_a_label_map_stands_beside_each_picture_where_every_pixel_has_a_prediction():
+def test_a_label_map_stands_beside_each_image_where_every_pixel_has_a_prediction():
     generator = keras.Sequential([keras.Input((4,)), keras.layers.Reshape((2, 2, 1))])
     teacher = keras.Sequential(
         [keras.Input((2, 2, 1)), keras.layers.Conv2D(2, 1, kernel_initializer="ones")]
@@ -112,8 +112,8 @@ def test_grid_goes_to_png_and_tensorboard(model, tmp_path):
     written = events(tmp_path / "logs" / "samples")
     assert [event.step for event in written] == [0, 1, 2]
     assert written[-1].encoded_image_string == png.read_bytes()
-    with Image.open(png) as picture:
-        assert picture.size == (written[-1].width, written[-1].height)
+    with Image.open(png) as image:
+        assert image.size == (written[-1].width, written[-1].height)
 
 
 def test_every_and_the_last_epoch(model, tmp_path):
@@ -129,8 +129,8 @@ def test_png_alone(model, tmp_path):
     fit(model, grid, epochs=1)
     assert os.listdir(tmp_path) == ["samples.png"]
     drawn = callbacks.draw_samples(model.generator, model.teacher, LATENTS, class_names=names)
-    with Image.open(tmp_path / "samples.png") as picture:
-        assert (numpy.asarray(picture) == drawn[..., 0]).all()
+    with Image.open(tmp_path / "samples.png") as image:
+        assert (numpy.asarray(image) == drawn[..., 0]).all()
 
 
 def test_scalars_have_the_tags_of_keras_and_a_resumed_run_replaces_its_own(model, tmp_path):

@@ -19,8 +19,8 @@ def model():
 
 
 def stream(steps=4):
-    pictures = game.pictures(game.BATCH * steps)
-    return mosaic_stream(pictures, game.BATCH, student_steps=game.STEPS)
+    images = game.images(game.BATCH * steps)
+    return mosaic_stream(images, game.BATCH, student_steps=game.STEPS)
 
 
 def flip_byte(path):

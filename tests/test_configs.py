@@ -18,8 +18,8 @@ RUNNABLE = check_configs.runnable()
 TRAINED = [file for file in RUNNABLE if check_configs.commands(file)[0][0] == "train"]
 PAPER_TRAINED = [file for file in TRAINED if PAPER in file.parents]
 
-# Training pictures: supplement, table 1.
-PICTURES = {
+# Training images: supplement, table 1.
+IMAGES = {
     "cifar100": 50_000,
     "cub200": 5_994,
     "stanford_dogs": 12_000,
@@ -51,7 +51,7 @@ PAIRS = (
 TABLE_1 = """
 cifar100      teacher    78.05 71.32 75.83 75.83 75.83
 cifar100      supervised 77.10 77.10 65.31 72.19 73.56
-no_pictures   data_free  77.01 66.21 51.27 54.43 64.79
+no_images   data_free  77.01 66.21 51.27 54.43 64.79
 cifar10       kd         73.55 68.04 47.47 61.17 63.48
 cifar10       balanced   68.54 64.14 50.50 56.50 57.33
 cifar10       fitnet     70.14 67.52 50.31 60.17 60.60
@@ -153,10 +153,10 @@ def settings(file):
     return flags.parse(command, [f"--flagfile={file}"]).values
 
 
-def training_pictures(config):
-    """How many pictures an epoch of a run passes over."""
+def training_images(config):
+    """How many images an epoch of a run passes over."""
     is_from_domain = config.method in ("data_free", "supervised")
-    return PICTURES[config.dataset] if is_from_domain else config.ood_size or PICTURES[config.ood]
+    return IMAGES[config.dataset] if is_from_domain else config.ood_size or IMAGES[config.ood]
 
 
 def test_every_cell_has_its_file_and_every_file_its_cell():
@@ -209,14 +209,14 @@ def test_runs_have_directories_of_their_own():
 def test_cost_is_that_of_the_schedule():
     for file in PAPER_TRAINED:
         config = experiment_config(file)
-        updates = config.schedule(training_pictures(config)).student_updates
-        cost = f"# Cost: {updates} student updates of {config.student_batch_size} pictures ("
+        updates = config.schedule(training_images(config)).student_updates
+        cost = f"# Cost: {updates} student updates of {config.student_batch_size} images ("
         assert cost in file.read_text(), relative(file)
     for file in set(RUNNABLE) - set(TRAINED):
         values = settings(file)
         size = values["teacher_batch_size"]
-        updates = PICTURES[values["dataset"]] // size * values["teacher_epochs"]
-        assert f"# Cost: {updates} teacher updates of {size} pictures (" in file.read_text()
+        updates = IMAGES[values["dataset"]] // size * values["teacher_epochs"]
+        assert f"# Cost: {updates} teacher updates of {size} images (" in file.read_text()
 
 
 def test_recipe_is_the_papers():
@@ -250,9 +250,9 @@ def test_recipe_is_the_papers():
         assert config.teacher_batch_size == (16 if config.task == "segmentation" else 256)
         if not config.is_game:
             assert config.student_batch_size == (256 if config.method == "supervised" else 128)
-            pictures = training_pictures(config)
-            seen = config.schedule(pictures).student_updates * config.student_batch_size
-            assert seen / pictures == pytest.approx(200, rel=0.01)
+            images = training_images(config)
+            seen = config.schedule(images).student_updates * config.student_batch_size
+            assert seen / images == pytest.approx(200, rel=0.01)
 
 
 def test_every_teacher_is_trained_once_for_all_its_runs():
@@ -267,7 +267,7 @@ def test_every_teacher_is_trained_once_for_all_its_runs():
             assert recipe == known, relative(file)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_data_sets_are_known(name):
     assert parse(name).name == name
     assert SPECS[name].channels == 3

@@ -40,13 +40,13 @@ np.testing.assert_allclose(rows, expected, rtol=1e-6)
 assert [float(value) for value in means.values] == [0.5, 0.5]
 from keras_mosaickd import recipe, mosaic_stream
 before = game.values(model.teacher.variables)
-history = model.fit(mosaic_stream(game.pictures(16), 8, student_steps=game.STEPS), epochs=2,
-                    validation_data=(game.pictures(8),), verbose=0)
+history = model.fit(mosaic_stream(game.images(16), 8, student_steps=game.STEPS), epochs=2,
+                    validation_data=(game.images(8),), verbose=0)
 assert np.isfinite(history.history["loss"]).all()
 assert int(model.optimizer.iterations.numpy()) == 4
 assert int(model.phase_optimizers["student_optimizer"].iterations.numpy()) == 8
 assert not game.moved(before, game.values(model.teacher.variables))
-odd = game.pictures(11)
+odd = game.images(11)
 expected = np.mean(model.student.predict(odd, verbose=0).argmax(-1)
                    == model.teacher.predict(odd, verbose=0).argmax(-1))
 measured = model.evaluate(odd, batch_size=6, verbose=0, return_dict=True)["agreement"]
@@ -57,7 +57,7 @@ for variable in model.student.trainable_variables:
 """
 )
 
-# Two replicas of B/2 against one of B: the same weights, z, pictures; the paper's networks.
+# Two replicas of B/2 against one of B: the same weights, z, images; the paper's networks.
 EQUIVALENCE = (
     DEVICES
     + """
@@ -86,14 +86,14 @@ def build():
     )
     return model
 
-pictures = np.random.default_rng(0).random((5 * BATCH, *SHAPE), dtype="float32")
+images = np.random.default_rng(0).random((5 * BATCH, *SHAPE), dtype="float32")
 single = build()
 start = single.get_weights()
 with distribution("mirrored").scope():
     mirrored = build()
 mirrored.set_weights(start)
 for model in (single, mirrored):
-    model.fit(mosaic_stream(pictures, BATCH, student_steps=2), epochs=1, verbose=0)
+    model.fit(mosaic_stream(images, BATCH, student_steps=2), epochs=1, verbose=0)
 assert int(mirrored.optimizer.iterations.numpy()) == int(single.optimizer.iterations.numpy()) == 5
 largest = 0.0
 for network in ("student", "generator", "discriminator", "teacher"):

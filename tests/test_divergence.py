@@ -11,8 +11,8 @@ from tests import game
 
 
 def stream(steps=4):
-    pictures = game.pictures(game.BATCH * steps)
-    return mosaic_stream(pictures, game.BATCH, student_steps=game.STEPS)
+    images = game.images(game.BATCH * steps)
+    return mosaic_stream(images, game.BATCH, student_steps=game.STEPS)
 
 
 def spoil(network, value=np.nan):

@@ -1,8 +1,8 @@
 """Every command and every Python block of README.md and docs/*.md runs.
 
 Commands run in this process, in the order of the page, in one new directory for each page; those
-that would take long in a few updates on small pictures, and those on data sets that have to be
-downloaded with the stand-in pictures of tensorflow-datasets.
+that would take long in a few updates on small images, and those on data sets that have to be
+downloaded with the stand-in images of tensorflow-datasets.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def named(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def pictures(count: int, seed: int = 0) -> np.ndarray:
+def images(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((count, *SHAPE), dtype="float32")
 
 
@@ -75,7 +75,7 @@ def shared(tmp_path_factory):
 
 
 def mock_data(num_examples: int) -> contextlib.AbstractContextManager:
-    """Random pictures in the place of everything that tensorflow-datasets would download."""
+    """Random images in the place of everything that tensorflow-datasets would download."""
     import tensorflow_datasets
 
     return tensorflow_datasets.testing.mock_data(num_examples=num_examples)
@@ -141,7 +141,7 @@ def test_blocks_run(page, request, folder):
 
 
 def beforehand(page: Path) -> dict[str, object]:
-    """What a page's reader has: pictures and a teacher's file, or a network in PyTorch."""
+    """What a page's reader has: images and a teacher's file, or a network in PyTorch."""
     if page.name == "pytorch_teacher.md":
         from tests.test_import_weights import WideResNet
 
@@ -150,7 +150,7 @@ def beforehand(page: Path) -> dict[str, object]:
     inputs = keras.Input(SHAPE)
     keras.Model(inputs, keras.layers.Softmax()(teacher(inputs))).save("teacher.keras")
     Path("names.txt").write_text("".join(f"class {number}\n" for number in range(CLASSES)))
-    return {"pictures": pictures(64), "held_out": pictures(16, seed=1)}
+    return {"images": images(64), "held_out": images(16, seed=1)}
 
 
 def replay(program: str, arguments: list[str], shared: Shared) -> None:
@@ -179,7 +179,7 @@ def check_command(name: str, arguments: list[str], shared: Shared) -> None:
         extra = {flag: value for flag, value in SHORT.items() if flag in values}
         wanted = [values[flag] for flag in ("dataset", "ood", "eval") if values.get(flag)]
         for path in (text.removeprefix("folder:") for text in wanted if "folder:" in text):
-            make_pictures(Path(path))
+            make_images(Path(path))
         if values.get("ood_size"):
             extra["ood_size"] = 16
         if not all(text.startswith(LOCAL) for text in wanted):
@@ -204,8 +204,8 @@ def finished_run(path: str, shared: Shared) -> None:
         shutil.copytree(shared.folder / "run", path, dirs_exist_ok=True)
 
 
-def make_pictures(path: Path) -> None:
-    """Makes the folder of pictures that a page's reader has."""
+def make_images(path: Path) -> None:
+    """Makes the folder of images that a page's reader has."""
     if not path.exists():
         for kind in ("one", "another"):
             (path / kind).mkdir(parents=True)
@@ -215,7 +215,7 @@ def make_pictures(path: Path) -> None:
 
 
 def fashion_mnist(path: Path) -> Path:
-    """Makes Fashion-MNIST's four files with 64 random pictures in each."""
+    """Makes Fashion-MNIST's four files with 64 random images in each."""
     path.mkdir(exist_ok=True)
     random = np.random.default_rng(0)
     for split in ("train", "t10k"):
@@ -258,5 +258,5 @@ def check_pip(arguments: list[str]) -> None:
 
 
 def test_the_pool_of_a_page_is_a_pool(tmp_path):
-    make_pictures(tmp_path / "photos")
+    make_images(tmp_path / "photos")
     assert len(data.load(f"folder:{tmp_path}/photos", "all", image_size=16)) == 80

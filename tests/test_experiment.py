@@ -83,8 +83,8 @@ def test_a_run_directory_holds_everything(finished):
     selection = json.loads((finished / "selection.json").read_text())
     assert sum(selection["kept"]) == len(np.load(selection["images"])) == TINY["ood_size"]
     assert selection["kept_mean"] > selection["dropped_mean"]
-    with Image.open(finished / "samples.png") as picture:
-        assert min(picture.size) >= 8 * 8
+    with Image.open(finished / "samples.png") as image:
+        assert min(image.size) >= 8 * 8
 
 
 def test_metrics(finished, backend):
@@ -152,9 +152,9 @@ def test_evaluate_agrees_with_the_run(finished, capsys):
 def test_sample_draws_a_grid(finished, tmp_path):
     out = tmp_path / "grid.png"
     assert command(sample, "sample", run_dir=finished, count=9, out=out) == 0
-    with Image.open(out) as picture:
+    with Image.open(out) as image:
         # Three of 48 pixels side by side with a line between them; below each its class.
-        assert picture.size[0] == 3 * 49 - 1 < picture.size[1]
+        assert image.size[0] == 3 * 49 - 1 < image.size[1]
 
 
 def test_flags_file_reruns_the_run(finished, cache, tmp_path):
@@ -248,13 +248,13 @@ def test_teacher_is_shared_and_can_be_given_as_a_file(finished, cache, tmp_path,
     assert "--teacher must have 4 outputs" in capsys.readouterr().err
     wrong_size = {**settings, "image_size": 16}
     assert command(train, "train", **wrong_size) == 2
-    assert "--teacher must take pictures of (16, 16, 1)" in capsys.readouterr().err
+    assert "--teacher must take images of (16, 16, 1)" in capsys.readouterr().err
 
 
 def broken_folder(path):
     path.mkdir()
     Image.new("L", (9, 9)).save(path / "good.png")
-    (path / "broken.png").write_bytes(b"no picture")
+    (path / "broken.png").write_bytes(b"no image")
     return path
 
 
@@ -322,7 +322,7 @@ def test_every_method_makes_the_same_number_of_updates():
     assert (by_epochs.rounds, by_epochs.steps_per_round, by_epochs.student_updates) == (3, 10, 150)
 
 
-def test_students_of_both_methods_see_as_many_pictures():
+def test_students_of_both_methods_see_as_many_images():
     assert ExperimentConfig(batch_size=8).student_batch_size == 16
     assert ExperimentConfig(batch_size=8, method="kd").student_batch_size == 16
     assert ExperimentConfig(batch_size=8, synthetic_only=True).student_batch_size == 8

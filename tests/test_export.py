@@ -32,8 +32,8 @@ import json, sys
 sys.modules["keras_mosaickd"] = None
 import numpy, tensorflow
 model = tensorflow.saved_model.load(sys.argv[1])
-pictures = numpy.load(sys.argv[2])
-batches = [tensorflow.constant(pictures[:count]) for count in (1, 2, 5)]
+images = numpy.load(sys.argv[2])
+batches = [tensorflow.constant(images[:count]) for count in (1, 2, 5)]
 print(json.dumps([model.serve(batch).numpy().tolist() for batch in batches]))
 """
 
@@ -73,12 +73,12 @@ def shaken(student):
     return student
 
 
-def random_pictures(count, shape=(8, 8, 3), seed=0):
+def random_images(count, shape=(8, 8, 3), seed=0):
     return numpy.random.default_rng(seed).random((count, *shape), dtype="float32")
 
 
-def logits_of(student, pictures):
-    return keras.ops.convert_to_numpy(student(pictures, training=False))
+def logits_of(student, images):
+    return keras.ops.convert_to_numpy(student(images, training=False))
 
 
 def elsewhere(program, path, given, folder):
@@ -94,8 +94,8 @@ def elsewhere(program, path, given, folder):
     return json.loads(finished.stdout)
 
 
-def served_elsewhere(path, pictures, folder):
-    numpy.save(folder / "pictures.npy", pictures)
+def served_elsewhere(path, images, folder):
+    numpy.save(folder / "pictures.npy", images)
     answers = elsewhere(PLAIN_TENSORFLOW, path, folder / "pictures.npy", folder)
     return [numpy.array(logits) for logits in answers]
 
@@ -106,9 +106,9 @@ def test_plain_tensorflow_gives_the_students_logits_for_any_batch_size(student, 
     assert export.export_saved_model(student, target) == target
     assert capfd.readouterr().out == ""
     assert os.listdir(target.parent) == ["saved_model"]
-    pictures = random_pictures(5)
-    expected = logits_of(student, pictures)
-    for logits in served_elsewhere(target, pictures, tmp_path):
+    images = random_images(5)
+    expected = logits_of(student, images)
+    for logits in served_elsewhere(target, images, tmp_path):
         numpy.testing.assert_allclose(logits, expected[: len(logits)], atol=1e-5, rtol=1e-5)
 
 
@@ -137,7 +137,7 @@ def test_plain_tensorflow_names_the_class_of_a_jpeg_of_another_size(student, tmp
     strategies.integers(0, 9),
 )
 @hypothesis.settings(max_examples=40)
-def test_pictures_are_prepared_as_a_folders_are(size, channels, seed):
+def test_images_are_prepared_as_a_folders_are(size, channels, seed):
     given, wanted = channels
     raw = numpy.random.default_rng(seed).integers(0, 256, (2, *size, given), "uint8")
     expected = resizing.resized(resizing.with_channels(raw, wanted), 8)
@@ -148,13 +148,13 @@ def test_pictures_are_prepared_as_a_folders_are(size, channels, seed):
 
 
 @pytest.mark.backend("tensorflow")
-def test_a_picture_of_the_right_size_is_only_scaled():
+def test_a_image_of_the_right_size_is_only_scaled():
     raw = numpy.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), "uint8")
     numpy.testing.assert_allclose(saved_model._prepared(raw, (8, 8, 3)), raw / 255, atol=1e-6)
 
 
 @pytest.mark.backend("tensorflow")
-def test_pictures_of_two_channels_are_refused(student, tmp_path):
+def test_images_of_two_channels_are_refused(student, tmp_path):
     import tensorflow
 
     export.export_saved_model(student, tmp_path / "out")
@@ -164,9 +164,9 @@ def test_pictures_of_two_channels_are_refused(student, tmp_path):
 
 
 def test_every_format_computes_what_the_student_computes(student, tmp_path):
-    pictures, calibration = random_pictures(20), random_pictures(30, seed=1)
+    images, calibration = random_images(20), random_images(30, seed=1)
     targets = {name: export.target(tmp_path / "student", name) for name in export.FORMATS}
-    results = export.export_student(student, targets, pictures, calibration)
+    results = export.export_student(student, targets, images, calibration)
     assert [result["format"] for result in results] == list(export.FORMATS)
     for result in results:
         path = targets[result["format"]]
@@ -183,18 +183,18 @@ def test_every_format_computes_what_the_student_computes(student, tmp_path):
     import onnxruntime
     from ai_edge_litert.interpreter import Interpreter
 
-    expected = logits_of(student, pictures)
+    expected = logits_of(student, images)
     session = onnxruntime.InferenceSession(targets["onnx"], providers=["CPUExecutionProvider"])
     assert [entry.name for entry in session.get_inputs()] == ["picture"]
-    logits = session.run(["logits"], {"picture": pictures})[0]
+    logits = session.run(["logits"], {"picture": images})[0]
     numpy.testing.assert_allclose(logits, expected, atol=1e-4)
     runner_ = Interpreter(model_path=str(targets["litert"])).get_signature_runner()
-    logits = runner_(picture=pictures[:1])["logits"]
+    logits = runner_(picture=images[:1])["logits"]
     numpy.testing.assert_allclose(logits, expected[:1], atol=1e-4)
     runner_ = Interpreter(model_path=str(targets["litert_int8"])).get_signature_runner()
     scale, zero = runner_.get_input_details()["picture"]["quantization"]
-    assert (scale, zero) == (pytest.approx(1 / 255), 0)  # bytes as they are in a picture
-    assert runner_(picture=(pictures[:1] * 255).astype("uint8"))["logits"].dtype == numpy.uint8
+    assert (scale, zero) == (pytest.approx(1 / 255), 0)  # bytes as they are in an image
+    assert runner_(picture=(images[:1] * 255).astype("uint8"))["logits"].dtype == numpy.uint8
 
 
 @pytest.mark.backend("tensorflow")
@@ -203,16 +203,16 @@ def test_pixels_have_classes_too(tmp_path):
     outputs = keras.layers.Conv2D(3, 3, padding="same")(inputs)
     student = shaken(keras.Model(inputs, outputs))
     targets = {name: export.target(tmp_path / "s", name) for name in ("saved_model", *PORTABLE)}
-    pictures = random_pictures(4, (8, 8, 1))
-    results = export.export_student(student, targets, pictures, pictures)
+    images = random_images(4, (8, 8, 1))
+    results = export.export_student(student, targets, images, images)
     assert [result["agreement"] for result in results[:3]] == [1, 1, 1]
     assert results[3]["agreement"] > 0.9
 
     import tensorflow
 
     restored = tensorflow.saved_model.load(str(targets["saved_model"]))
-    assert restored.serve(pictures).shape == (4, 8, 8, 3)
-    assert not hasattr(restored, "classify")  # one class name for a picture is not its answer
+    assert restored.serve(images).shape == (4, 8, 8, 3)
+    assert not hasattr(restored, "classify")  # one class name for an image is not its answer
 
 
 @pytest.mark.backend("tensorflow")
@@ -274,7 +274,7 @@ def test_a_missing_package_is_named_with_the_file_that_installs_it(monkeypatch):
 def test_names_and_calibration_must_fit(student, tmp_path):
     with pytest.raises(InputError, match="expected 4 class names.* Received: 2"):
         export.export_saved_model(student, tmp_path / "out", class_names=["a", "b"])
-    with pytest.raises(InputError, match="calibration pictures"):
+    with pytest.raises(InputError, match="calibration images"):
         export.export_student(student, {"litert_int8": tmp_path / "out.tflite"})
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(InputError, match="a new file or an older one"):
@@ -324,7 +324,7 @@ def test_export_command_on_a_run_and_on_a_file(student, tmp_path, capsys):
     assert runner.run(command.main, "export", [f"--run_dir={tmp_path}", "--ood=digits"]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert "with --student expected --ood" in errors[0]
-    assert "calibration pictures" in errors[1]
+    assert "calibration images" in errors[1]
     assert "--ood with --student only" in errors[2] and len(errors) == 3
 
 
@@ -457,5 +457,5 @@ def test_student_of_a_mirrored_run(tmp_path):
         text=True,
     )
     assert finished.returncode == 0, finished.stderr
-    pictures = numpy.zeros((5, 8, 8, 3), "float32")
-    assert served_elsewhere(tmp_path / "out", pictures, tmp_path)[0].shape == (1, 4)
+    images = numpy.zeros((5, 8, 8, 3), "float32")
+    assert served_elsewhere(tmp_path / "out", images, tmp_path)[0].shape == (1, 4)

@@ -45,7 +45,7 @@ def inputs_of(network):
 
 def assert_close(actual, expected):
     actual, expected = (keras.ops.convert_to_numpy(x) for x in (actual, expected))
-    # Deep networks that normalise by the four pictures at hand amplify the last bit of a sum.
+    # Deep networks that normalise by the four images at hand amplify the last bit of a sum.
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * abs(expected).max())
 
 
@@ -72,15 +72,15 @@ def test_what_may_not_be_folded_is_left_alone():
     biased = layers.BatchNormalization()(layers.Conv2D(3, 3, strides=2, padding="same")(x))
     up = layers.Conv2D(2, 3, padding="same")(layers.UpSampling2D(2)(biased))
     network = disturbed(keras.Model(inputs, layers.BatchNormalization(scale=False)(up)))
-    pictures = inputs_of(network)
-    assert_close(Fused(network)(pictures), network(pictures, training=False))
+    images = inputs_of(network)
+    assert_close(Fused(network)(images), network(images, training=False))
 
 
 def test_frozen_batch_norm_stays_still():
     network = disturbed(NETWORKS["wrn10_1"]())
     network.trainable = False
-    before, pictures = values(network.variables), inputs_of(network)
-    assert_close(Fused(network)(pictures, training=True), network(pictures, training=False))
+    before, images = values(network.variables), inputs_of(network)
+    assert_close(Fused(network)(images, training=True), network(images, training=False))
     for old, new in zip(before, values(network.variables), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -107,8 +107,8 @@ def test_five_iterations_equal_the_plain_step():
         sgd = {name: keras.optimizers.SGD(rate, name=name) for name, rate in RATES.items()}
         model.compile(**sgd)
         start = values(model.trainable_variables)
-        pictures = np.random.default_rng(0).random((4 * ITERATIONS, *SHAPE), dtype="float32")
-        stream = mosaic_stream(pictures, 4, student_steps=STEPS)
+        images = np.random.default_rng(0).random((4 * ITERATIONS, *SHAPE), dtype="float32")
+        stream = mosaic_stream(images, 4, student_steps=STEPS)
         history = model.fit(stream, verbose=0).history
         assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == ITERATIONS
         movement = zip(start, values(model.trainable_variables), strict=True)

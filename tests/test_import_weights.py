@@ -141,7 +141,7 @@ NETWORKS = {
 
 
 def trained(name):
-    """A network with statistics of pictures, and no weight that is as in a fresh one."""
+    """A network with statistics of images, and no weight that is as in a fresh one."""
     torch.manual_seed(0)
     model = NETWORKS[name]()
     for layer in model.modules():
@@ -158,7 +158,7 @@ def arrays(model):
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-def pictures(side=32):
+def images(side=32):
     random = np.random.default_rng(0)
     return random.random((4, side, side, 3), "float32") * random.random((4, 1, 1, 1), "float32")
 
@@ -180,9 +180,9 @@ def run(*arguments):
 def test_outputs_are_pytorchs(name):
     theirs = trained(name)
     ours = import_weights(arrays(theirs), name, 32, (MEAN, STD))
-    expected = torch_outputs(theirs, pictures())
-    assert np.ptp(expected, axis=0).max() > 0.1  # the pictures make a difference
-    np.testing.assert_allclose(ours.predict(pictures(), verbose=0), expected, atol=1e-5)
+    expected = torch_outputs(theirs, images())
+    assert np.ptp(expected, axis=0).max() > 0.1  # the images make a difference
+    np.testing.assert_allclose(ours.predict(images(), verbose=0), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "npz"])
@@ -204,7 +204,7 @@ def test_the_command_writes_a_teacher(kind, tmp_path, capsys):
     assert [path.name for path in out.parent.iterdir()] == ["teacher.keras"]
     loaded = keras.saving.load_model(out, safe_mode=True)
     np.testing.assert_allclose(
-        loaded.predict(pictures(), verbose=0), torch_outputs(theirs, pictures()), atol=1e-5
+        loaded.predict(images(), verbose=0), torch_outputs(theirs, images()), atol=1e-5
     )
     assert run(*flags, f"--out={out}") == 2  # never over a teacher that is there
     assert "expected a new .keras file" in capsys.readouterr().err

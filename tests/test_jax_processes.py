@@ -35,7 +35,7 @@ model.compile(
     discriminator_optimizer=keras.optimizers.SGD(1e-3, momentum=0.9),
 )
 start = model.get_weights()
-stream = mosaic_stream(game.pictures(5 * game.BATCH), game.BATCH, student_steps=game.STEPS)
+stream = mosaic_stream(game.images(5 * game.BATCH), game.BATCH, student_steps=game.STEPS)
 model.fit(stream, epochs=1, verbose=0)
 assert int(model.optimizer.iterations) == 5
 assert game.moved(start, model.get_weights())
@@ -106,10 +106,10 @@ def test_the_program_of_the_guide_trains_in_two_processes(tmp_path):
         assert given in program
         program = program.replace(given, small)
     networks.build("wrn10_1", (16, 16, 3), 5, mean=0.5, std=0.25).save(tmp_path / "teacher.keras")
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number in range(40):
         pixels = np.random.default_rng(number).integers(0, 256, (20, 24, 3), "uint8")
-        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
     for process in start_two(program, [[], []], folder=tmp_path):
         finish(process)
     student = keras.saving.load_model(tmp_path / "student.keras", compile=False)

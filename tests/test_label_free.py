@@ -1,4 +1,4 @@
-"""Judging a student without labels: agreement, held-out pictures, class names, the verdict."""
+"""Judging a student without labels: agreement, held-out images, class names, the verdict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_mosaickd import InputError, measure_agreement
-from keras_mosaickd.data import Pictures
+from keras_mosaickd.data import ImageSet
 from keras_mosaickd.data.class_matching import class_names_of, labelled_as
 from keras_mosaickd.data.held_out import hold_out
 from keras_mosaickd.evaluation.label_free import SCORE, LabelFreeAgreement, LabelFreeJudge
@@ -20,7 +20,7 @@ from tests import game
 
 
 def table(rows):
-    """A model that gives row i of a table for a picture of value i / 255."""
+    """A model that gives row i of a table for an image of value i / 255."""
     rows = np.asarray(rows, "float32")
     inputs = keras.Input((1, 1, 1))
     index = keras.ops.cast(keras.ops.round(inputs[:, 0, 0, 0] * 255), "int32")
@@ -41,7 +41,7 @@ def test_agreement_by_hand():
     student = table([[three, 0], [0, three], [0, three]])
     found = measure_agreement(teacher, student, numbered(3))
     assert found.agreement == pytest.approx(2 / 3)
-    # KL of (3/4, 1/4) and (1/4, 3/4) is 3/4 ln 3 - 1/4 ln 3; the other two pictures have none.
+    # KL of (3/4, 1/4) and (1/4, 3/4) is 3/4 ln 3 - 1/4 ln 3; the other two images have none.
     assert found.kl == pytest.approx(three / 2 / 3, abs=1e-6)
     assert found.calibration_gap == pytest.approx(3 / 4 - 2 / 3, abs=1e-6)
     assert found.counts == (2, 1) and found.agreeing == (1, 1)
@@ -63,10 +63,10 @@ def test_pixels_are_counted_one_by_one_and_batches_do_not_matter():
     inputs = keras.Input((2, 2, 1))
     first = keras.Model(inputs, keras.ops.concatenate([inputs, 1 - inputs], axis=-1))
     second = keras.Model(inputs, keras.ops.concatenate([1 - inputs, inputs], axis=-1))
-    pictures = np.random.default_rng(0).random((300, 2, 2, 1), dtype="float32")
-    found = measure_agreement(first, second, pictures)
+    images = np.random.default_rng(0).random((300, 2, 2, 1), dtype="float32")
+    found = measure_agreement(first, second, images)
     assert sum(found.counts) == 300 * 4 and found.agreement == 0
-    p = np.exp(pictures) / (np.exp(pictures) + np.exp(1 - pictures))
+    p = np.exp(images) / (np.exp(images) + np.exp(1 - images))
     expected = (p * np.log(p / (1 - p)) + (1 - p) * np.log((1 - p) / p)).mean()
     assert found.kl == pytest.approx(expected, abs=1e-5)
 
@@ -77,24 +77,24 @@ def test_a_network_agrees_with_itself(logits):
     class Model:
         output_shape = (None, 3)
 
-        def __call__(self, pictures, training):
+        def __call__(self, images, training):
             return keras.ops.convert_to_tensor(np.asarray(logits, "float32"))
 
     found = measure_agreement(Model(), Model(), numbered(len(logits)))
     assert found.agreement == 1 and found.kl == 0 and found.calibration_gap <= 1e-12
 
 
-# ---- held-out pictures -------------------------------------------------------------------
+# ---- held-out images -------------------------------------------------------------------
 
 
 def pool(count, size=4):
     images = np.arange(count, dtype=np.uint32).astype(np.uint8)[:, None, None, None]
     images = np.broadcast_to(images, (count, size, size, 1))
-    return Pictures(images, None, (), "pool", "all", flip=True)
+    return ImageSet(images, None, (), "pool", "all", flip=True)
 
 
 @given(count=st.integers(20, 250), seed=st.integers(0, 3))
-def test_held_out_pictures_are_a_tenth_and_never_trained_on(count, seed):
+def test_held_out_images_are_a_tenth_and_never_trained_on(count, seed):
     rest, held_out = hold_out(pool(count), seed)
     values = [part.images[:, 0, 0, 0].tolist() for part in (rest, held_out)]
     assert sorted(values[0] + values[1]) == list(range(count))
@@ -104,16 +104,16 @@ def test_held_out_pictures_are_a_tenth_and_never_trained_on(count, seed):
     np.testing.assert_array_equal(again.images, held_out.images)
 
 
-def test_held_out_pictures_differ_by_seed_and_have_a_most():
+def test_held_out_images_differ_by_seed_and_have_a_most():
     first, second = (hold_out(pool(200), seed)[1].images[:, 0, 0, 0] for seed in (0, 1))
     assert first.tolist() != second.tolist()
     assert len(hold_out(pool(30_000, size=1), 0)[1]) == 2000
-    # 256 MiB of float32 are 256 pictures of 512 x 512.
+    # 256 MiB of float32 are 256 images of 512 x 512.
     assert len(hold_out(pool(5000, size=512), 0)[1]) == 256
 
 
-def test_too_few_pictures_to_hold_some_out():
-    with pytest.raises(InputError, match="--ood must have at least 20 pictures"):
+def test_too_few_images_to_hold_some_out():
+    with pytest.raises(InputError, match="--ood must have at least 20 images"):
         hold_out(pool(14), 0)
 
 
@@ -122,7 +122,7 @@ def test_too_few_pictures_to_hold_some_out():
 
 def test_the_callback_adds_what_the_judge_finds():
     model = game.game()
-    held_out = (game.pictures(20) * 255).astype("uint8")
+    held_out = (game.images(20) * 255).astype("uint8")
     judge = LabelFreeJudge(held_out, game.LATENT, game.SHAPE, seed=0)
     callback = LabelFreeAgreement(judge, is_validation=True)
     callback.set_model(model)
@@ -140,10 +140,10 @@ def test_the_callback_adds_what_the_judge_finds():
     assert perfect["held_out"].agreement == perfect["synthetic"].agreement == 1
 
 
-def test_a_method_without_generator_or_pictures_is_judged_on_the_rest():
+def test_a_method_without_generator_or_images_is_judged_on_the_rest():
     model = game.game()
     assert list(LabelFreeJudge(None, game.LATENT, game.SHAPE, 0).judge(model)) == ["synthetic"]
-    assert list(LabelFreeJudge(game.pictures(), None, game.SHAPE, 0).judge(model)) == ["held_out"]
+    assert list(LabelFreeJudge(game.images(), None, game.SHAPE, 0).judge(model)) == ["held_out"]
 
 
 # ---- names and labels --------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_class_names(tmp_path):
 
 def labels(*names):
     images = np.zeros((len(names), 2, 2, 1), np.uint8)
-    return Pictures(images, np.arange(len(names)), names, "folder:x", "all", True)
+    return ImageSet(images, np.arange(len(names)), names, "folder:x", "all", True)
 
 
 def test_labels_are_matched_by_name():
@@ -231,7 +231,7 @@ def test_the_verdict_says_what_confidence_is_worth():
     assert "too unsure" in verdict(metrics(0.9, gap=-0.06))
 
 
-def test_the_verdict_says_when_the_pictures_are_one_sided():
+def test_the_verdict_says_when_the_images_are_one_sided():
     one_sided = verdict(metrics(0.99, 0.99, held_out_classes_seen=3))
     assert "sees only 3 of its 10 classes" in one_sided and "in the teacher's place" in one_sided
     assert "sees only" not in verdict(metrics(0.99, held_out_classes_seen=5))

@@ -70,7 +70,7 @@ def test_entropy_bounds(logits):
 
 
 def test_class_balance_by_hand():
-    # Two confident pictures of different classes: the mean is (1/2, 1/2, 0), one bit.
+    # Two confident images of different classes: the mean is (1/2, 1/2, 0), one bit.
     logits = np.array([[100.0, 0.0, 0.0], [0.0, 100.0, 0.0]], "float32")
     np.testing.assert_allclose(values(losses.class_balance(logits)), -1.0, 1e-6)
     np.testing.assert_allclose(
@@ -85,7 +85,7 @@ def test_class_balance_is_of_the_mean_prediction():
     np.testing.assert_allclose(values(losses.class_balance(collapsed)), 0.0, atol=1e-6)
 
 
-def test_pixels_count_like_pictures():
+def test_pixels_count_like_images():
     logits = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype("float32")
     flat = logits.reshape(-1, 5)
     student = flat[:, ::-1].copy()

@@ -55,10 +55,10 @@ def test_each_method_leaves_the_same_kind_of_run(method, cache, tmp_path):
     student = keras.models.load_model(tmp_path / method / "student.keras")
     assert student.output_shape == (None, 3)
     assert student.count_params() == metrics["student_parameters"]
-    # Only a generator has pictures to show.
+    # Only a generator has images to show.
     assert (tmp_path / method / "samples.png").is_file() == (method == "data_free")
     (*_, last) = callbacks.read_history(tmp_path / method / "history.csv")
-    # Of its quality, what needs no out-of-domain pictures.
+    # Of its quality, what needs no out-of-domain images.
     expected = {"synthetic_class_entropy", "synthetic_class_entropy_share", "synthetic_confidence"}
     found = {name for name in last if name.startswith("synthetic_")}
     assert found == (expected if method == "data_free" else set())
@@ -82,9 +82,9 @@ def scenes(tmp_path_factory):
         for number in range(count):
             label = np.zeros((16, 16), np.uint8)
             label[:, : generator.integers(4, 12)] = 1
-            picture = np.repeat(60 + 120 * label[..., None], 3, axis=2)
+            image = np.repeat(60 + 120 * label[..., None], 3, axis=2)
             label[0] = 255
-            Image.fromarray(picture).save(folder / "domain" / split / "images" / f"{number}.png")
+            Image.fromarray(image).save(folder / "domain" / split / "images" / f"{number}.png")
             Image.fromarray(label).save(folder / "domain" / split / "labels" / f"{number}.png")
     (folder / "domain" / "classes.txt").write_text("dark\nbright\n")
     (folder / "pool").mkdir()
@@ -120,9 +120,9 @@ def test_segmentation(method, scenes, cache, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"{metrics['student_mean_iou']:.6g}" in printed
     assert command(sample, "sample", run_dir=run, count=4) == 0
-    with Image.open(run / "samples.png") as picture:
-        # Each picture of 16 x 16, enlarged, with its label map beside it.
-        assert picture.size == (2 * picture.size[1] - 1, picture.size[1])
+    with Image.open(run / "samples.png") as image:
+        # Each image of 16 x 16, enlarged, with its label map beside it.
+        assert image.size == (2 * image.size[1] - 1, image.size[1])
 
 
 def test_the_task_is_that_of_the_data(scenes, cache, tmp_path, capsys):

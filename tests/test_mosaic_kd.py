@@ -6,7 +6,7 @@ import pytest
 
 from keras_mosaickd import InputError, KnowledgeDistillation, StudentCheckpoint, mosaic_stream
 from keras_mosaickd.optimizers import student_recipe
-from tests.game import BATCH, CLASSES, STEPS, classifier, game, moved, pictures, values
+from tests.game import BATCH, CLASSES, STEPS, classifier, game, images, moved, values
 
 LOSSES = {
     "loss",
@@ -22,7 +22,7 @@ RATES = {"student_learning_rate", "generator_learning_rate", "discriminator_lear
 
 
 def stream(seed=0, count=16):
-    return mosaic_stream(pictures(count), BATCH, student_steps=STEPS, seed=seed)
+    return mosaic_stream(images(count), BATCH, student_steps=STEPS, seed=seed)
 
 
 def statistics(network):
@@ -33,7 +33,7 @@ def statistics(network):
 def test_fit_logs_every_loss_rate_and_validation_metric():
     model = game()
     labels = np.arange(16) % CLASSES
-    history = model.fit(stream(), epochs=2, validation_data=(pictures(), labels), verbose=0).history
+    history = model.fit(stream(), epochs=2, validation_data=(images(), labels), verbose=0).history
     expected = LOSSES | RATES | {"val_loss", "val_accuracy", "val_agreement"}
     assert set(history) == expected
     assert all(np.isfinite(history[name]).all() for name in expected)
@@ -41,9 +41,9 @@ def test_fit_logs_every_loss_rate_and_validation_metric():
 
 
 @pytest.mark.parametrize("given", ["uint8", "float"])
-def test_fit_takes_plain_pictures(given):
+def test_fit_takes_plain_images(given):
     model = game()
-    data = pictures() if given == "float" else (pictures() * 255).astype("uint8")
+    data = images() if given == "float" else (images() * 255).astype("uint8")
     history = model.fit(data, batch_size=BATCH, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 16 // BATCH
@@ -52,42 +52,42 @@ def test_fit_takes_plain_pictures(given):
 def test_fit_refuses_what_it_cannot_use():
     model = game()
     with pytest.raises(InputError, match=r"array \[n, height, width, channels\].*\(16, 8, 8\)"):
-        model.fit(pictures()[..., 0], verbose=0)
+        model.fit(images()[..., 0], verbose=0)
     with pytest.raises(InputError, match="takes no labels"):
-        model.fit(pictures(), np.zeros(16), verbose=0)
-    other_steps = mosaic_stream(pictures(), BATCH, student_steps=STEPS + 1)
+        model.fit(images(), np.zeros(16), verbose=0)
+    other_steps = mosaic_stream(images(), BATCH, student_steps=STEPS + 1)
     with pytest.raises(InputError, match="mosaic_stream makes it.*Received: shapes"):
         model.fit(other_steps, verbose=0)
 
 
 def test_predict_is_the_students():
     model = game()
-    expected = model.student.predict(pictures(), verbose=0)
-    np.testing.assert_array_equal(model.predict(pictures(), verbose=0), expected)
+    expected = model.student.predict(images(), verbose=0)
+    np.testing.assert_array_equal(model.predict(images(), verbose=0), expected)
 
 
 def test_evaluation_by_hand():
     model = game()
-    student = model.student.predict(pictures(), verbose=0).argmax(axis=-1)
-    teacher = model.teacher.predict(pictures(), verbose=0).argmax(axis=-1)
+    student = model.student.predict(images(), verbose=0).argmax(axis=-1)
+    teacher = model.teacher.predict(images(), verbose=0).argmax(axis=-1)
     labels = np.where(np.arange(16) < 12, student, (student + 1) % CLASSES)
-    result = model.evaluate(pictures(), labels, batch_size=5, verbose=0, return_dict=True)
+    result = model.evaluate(images(), labels, batch_size=5, verbose=0, return_dict=True)
     assert result["accuracy"] == pytest.approx(0.75)
     assert result["agreement"] == pytest.approx(np.mean(student == teacher))
     one_hot = np.eye(CLASSES, dtype="float32")[labels]
-    again = model.evaluate(pictures(), one_hot, batch_size=16, verbose=0, return_dict=True)
+    again = model.evaluate(images(), one_hot, batch_size=16, verbose=0, return_dict=True)
     assert again["accuracy"] == pytest.approx(0.75)
     assert again["loss"] == pytest.approx(result["loss"], rel=1e-4)
-    without = model.evaluate(pictures(), verbose=0, return_dict=True)
+    without = model.evaluate(images(), verbose=0, return_dict=True)
     assert set(without) == {"loss", "agreement"}
 
 
 @pytest.mark.parametrize("trainer", ["mosaickd", "kd"])
-def test_uint8_pictures_are_the_same_pictures(trainer):
+def test_uint8_images_are_the_same_images(trainer):
     model = game() if trainer == "mosaickd" else KnowledgeDistillation(classifier(1), classifier(2))
     if trainer == "kd":
         model.compile(student_recipe(10))
-    pixels = (pictures() * 255).astype("uint8")
+    pixels = (images() * 255).astype("uint8")
     scaled = pixels.astype("float32") * np.float32(1 / 255)
     expected = model.evaluate(scaled, verbose=0)
     assert model.evaluate(pixels, verbose=0) == pytest.approx(expected, rel=1e-5)
@@ -100,8 +100,8 @@ def test_uint8_pictures_are_the_same_pictures(trainer):
     assert history["student_loss"][-1] < 10
 
 
-@pytest.mark.parametrize("wrong", [pictures() * 255, pictures().astype("int64")])
-def test_pictures_of_another_range_are_refused_before_training(wrong):
+@pytest.mark.parametrize("wrong", [images() * 255, images().astype("int64")])
+def test_images_of_another_range_are_refused_before_training(wrong):
     model = game()
     for call in (
         lambda: model.fit(stream(), validation_data=(wrong,), verbose=0),
@@ -249,11 +249,11 @@ def test_regularization_weight_scales_local_and_align():
     assert logs["generator_loss"][0] == pytest.approx(expected, rel=1e-4)
 
 
-def test_synthetic_only_leaves_the_ood_pictures_out():
+def test_synthetic_only_leaves_the_ood_images_out():
     results = []
     for seed in (0, 1):
         model = game(synthetic_only=True, regularizer="none")
-        data = mosaic_stream(pictures(seed=seed), BATCH, student_steps=STEPS)
+        data = mosaic_stream(images(seed=seed), BATCH, student_steps=STEPS)
         model.fit(data, verbose=0)
         results.append(values(model.student.trainable_variables))
     assert not moved(*results)
@@ -278,7 +278,7 @@ def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path, kind):
         model.compile(student_recipe(12))
 
         def data():
-            return pictures()
+            return images()
 
     def go_on(trainer):
         trainer.fit(
@@ -309,9 +309,9 @@ def test_seeds_of_dropout_layers_are_saved(tmp_path):
     assert not moved(seeds, again)
 
 
-def test_bytes_are_judged_as_the_pictures_that_they_are():
+def test_bytes_are_judged_as_the_images_that_they_are():
     model = game()
-    given = np.round(pictures() * 255).astype("uint8")
+    given = np.round(images() * 255).astype("uint8")
     scaled = given.astype("float32") / 255
     history = model.fit(stream(), validation_data=(given,), verbose=0).history
     expected = model.evaluate(scaled, verbose=0, return_dict=True)
@@ -328,7 +328,7 @@ def test_callbacks_work_on_the_student(tmp_path):
         stream(),
         epochs=3,
         verbose=0,
-        validation_data=(pictures(),),
+        validation_data=(images(),),
         callbacks=[
             StudentCheckpoint(path, monitor="val_agreement", mode="max"),
             keras.callbacks.EarlyStopping(monitor="val_agreement", mode="max", patience=5),
@@ -337,7 +337,7 @@ def test_callbacks_work_on_the_student(tmp_path):
     )
     student = keras.models.load_model(path)
     np.testing.assert_array_equal(
-        student.predict(pictures(), verbose=0), model.predict(pictures(), verbose=0)
+        student.predict(images(), verbose=0), model.predict(images(), verbose=0)
     )
 
 
@@ -372,7 +372,7 @@ def test_networks_that_do_not_fit():
     larger = classifier(shape=(16, 16, 1))
     with pytest.raises(InputError, match="same input shape"):
         type(model)(larger, model.student, model.generator, None, **rest)
-    with pytest.raises(InputError, match="pictures that the student takes"):
+    with pytest.raises(InputError, match="images that the student takes"):
         type(model)(larger, larger, model.generator, None, **rest)
     with pytest.raises(InputError, match="must be a keras.Model. Received: str"):
         type(model)("teacher", model.student, model.generator, None, **rest)
@@ -397,14 +397,14 @@ def test_teacher_that_ends_in_softmax():
     model = type(plain)(
         softmax, plain.student, plain.generator, plain.discriminator, latent_dim=6, student_steps=2
     )
-    expected = teacher.predict(pictures(), verbose=0)
-    np.testing.assert_allclose(model.teacher.predict(pictures(), verbose=0), expected, atol=1e-6)
+    expected = teacher.predict(images(), verbose=0)
+    np.testing.assert_allclose(model.teacher.predict(images(), verbose=0), expected, atol=1e-6)
 
 
 def test_knowledge_distillation_imitates():
     model = KnowledgeDistillation(classifier(1), classifier(2), temperature=2.0)
     model.compile(keras.optimizers.Adam(1e-2, name="student_optimizer"))
-    logs = model.fit(pictures(), batch_size=8, epochs=8, verbose=0).history
+    logs = model.fit(images(), batch_size=8, epochs=8, verbose=0).history
     assert set(logs) == {"loss", "student_loss", "student_learning_rate"}
     assert logs["loss"][-1] < logs["loss"][0]
     with pytest.raises(InputError, match="temperature must be positive"):

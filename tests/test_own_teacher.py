@@ -43,7 +43,7 @@ def nested_teacher():
     return keras.Model(inputs, backbone()(inputs / 127.5 - 1.0), name="garments")
 
 
-def pictures(count=5, shape=SHAPE):
+def images(count=5, shape=SHAPE):
     return np.random.default_rng(0).random((count, *shape), dtype="float32")
 
 
@@ -63,12 +63,12 @@ def softmax(logits):
 def test_the_declared_input_is_what_the_model_gets(teacher_input, scale, offset):
     model = nested_teacher()
     teacher = load_teacher(model, teacher_input)
-    expected = numpy(model(pictures() * np.float32(scale) + np.float32(offset)))
-    np.testing.assert_allclose(softmax(teacher(pictures())), expected, atol=1e-6)
+    expected = numpy(model(images() * np.float32(scale) + np.float32(offset)))
+    np.testing.assert_allclose(softmax(teacher(images())), expected, atol=1e-6)
 
 
 def test_a_softmax_at_the_end_of_a_nested_model_is_taken_off():
-    logits = numpy(load_teacher(nested_teacher(), "0-255")(pictures()))
+    logits = numpy(load_teacher(nested_teacher(), "0-255")(images()))
     assert not np.allclose(logits.sum(axis=-1), 1)
     last = load_teacher(backbone(activation=None))
     assert last.output_shape == (None, CLASSES)
@@ -80,7 +80,7 @@ def test_a_stock_application_with_preprocessing_is_a_teacher():
     stock = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=3)
     model = keras.Model(inputs, stock(scaled))
     teacher = load_teacher(model, "0-255")
-    x = pictures(2, (32, 32, 3))
+    x = images(2, (32, 32, 3))
     expected = numpy(model(x * 255, training=False))
     np.testing.assert_allclose(softmax(teacher(x)), expected, atol=1e-5)
     again = keras.Model.from_config(teacher.get_config())
@@ -93,14 +93,14 @@ def test_a_teacher_of_any_size_is_told_one():
         load_teacher(model)
     teacher = load_teacher(model, image_size=20)
     assert teacher.input_shape == (None, 20, 20, 3)
-    with pytest.raises(InputError, match=r"--teacher must take pictures of \(20, 20, 3\)"):
+    with pytest.raises(InputError, match=r"--teacher must take images of \(20, 20, 3\)"):
         load_teacher(backbone(), image_size=20)
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"), [((16, 12, 3), "square"), ((16, 16, 2), "grey pictures")]
+    ("shape", "message"), [((16, 12, 3), "square"), ((16, 16, 2), "grey images")]
 )
-def test_pictures_that_nobody_has_are_refused(shape, message):
+def test_images_that_nobody_has_are_refused(shape, message):
     with pytest.raises(InputError, match=message):
         load_teacher(backbone(shape=shape))
 
@@ -133,10 +133,10 @@ def test_the_student_gets_the_teachers_normalisation():
     assert normalization(load_teacher(nested_teacher(), "0-255")) == ([0.5], [0.5])
     assert normalization(backbone()) == (None, None)
     adapted = layers.Normalization(axis=-1)
-    adapted.adapt(pictures(50))
+    adapted.adapt(images(50))
     mean, std = normalization(keras.Sequential([keras.Input(SHAPE), adapted, backbone()]))
-    np.testing.assert_allclose(mean, pictures(50).mean(axis=(0, 1, 2)), atol=1e-5)
-    np.testing.assert_allclose(std, pictures(50).std(axis=(0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(mean, images(50).mean(axis=(0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(std, images(50).std(axis=(0, 1, 2)), atol=1e-5)
 
 
 # ---- files and functions -----------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_a_function_is_given_what_it_takes(functions):
         ("broken", "KeyError: 'weights'"),
         ("number", "must be a Keras model. Received: functions_of_mine:number, int"),
         ("with_lambda", "safe mode"),
-        ("vectors", "must take pictures"),
+        ("vectors", "must take images"),
         ("two", "one input and one output"),
     ],
 )
@@ -247,11 +247,11 @@ def test_a_saved_model_is_a_teacher_with_gradients(exported):
     path, model = exported
     teacher = load_teacher(str(path), "0-255")
     assert teacher.input_shape == (None, *SHAPE) and teacher.output_shape == (None, CLASSES)
-    np.testing.assert_allclose(softmax(teacher(pictures())), model(pictures() * 255), atol=1e-5)
+    np.testing.assert_allclose(softmax(teacher(images())), model(images() * 255), atol=1e-5)
     assert teacher.count_params() == model.count_params() and not teacher.trainable_variables
     import tensorflow
 
-    x = tensorflow.constant(pictures(2))
+    x = tensorflow.constant(images(2))
     with tensorflow.GradientTape() as tape:
         tape.watch(x)
         loss = tensorflow.reduce_sum(teacher(x, training=False)[:, 0])
@@ -267,7 +267,7 @@ def test_a_trainer_keeps_a_saved_models_path_and_hash(exported, tmp_path, monkey
     trainer.save(tmp_path / "run.keras")
     again = keras.saving.load_model(tmp_path / "run.keras", safe_mode=True)
     assert isinstance(again, StudentTrainer)
-    np.testing.assert_array_equal(again.teacher(pictures()), teacher(pictures()))
+    np.testing.assert_array_equal(again.teacher(images()), teacher(images()))
     # A process that was not told to run it does not, whatever a file says.
     monkeypatch.setattr("keras_mosaickd.teachers.saved_model_layer._allowed", set())
     with pytest.raises(InputError, match="it must be named"):

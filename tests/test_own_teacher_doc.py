@@ -28,9 +28,9 @@ def test_example_runs(tmp_path, monkeypatch):
     x = keras.layers.Conv2D(5, 3, strides=2, activation="relu")(inputs / 127.5 - 1)
     x = keras.layers.GlobalAveragePooling2D()(x)
     keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x)).save("teacher.keras")
-    (tmp_path / "pictures").mkdir()
-    for index, picture in enumerate(np.random.default_rng(0).integers(0, 255, (20, 9, 12, 3))):
-        Image.fromarray(picture.astype("uint8")).save(f"pictures/{index}.png")
+    (tmp_path / "images").mkdir()
+    for index, image in enumerate(np.random.default_rng(0).integers(0, 255, (20, 9, 12, 3))):
+        Image.fromarray(image.astype("uint8")).save(f"images/{index}.png")
     scope = {}
     exec(compile(EXAMPLE, "own_teacher.md", "exec"), scope)
     teacher = load_teacher("teacher.keras", "0-255")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from keras_mosaickd import callbacks
-from keras_mosaickd.callbacks.image_quality import PictureQuality
+from keras_mosaickd.callbacks.image_quality import ImageQuality
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation import image_quality as quality
 from keras_mosaickd.teachers import features as teacher_features
 
 RANDOM = np.random.default_rng(0)
-PICTURES = RANDOM.random((40, 4, 4, 1), dtype="float32")
+IMAGES = RANDOM.random((40, 4, 4, 1), dtype="float32")
 
 
 def test_class_entropy_is_that_of_the_mean_prediction():
@@ -31,7 +31,7 @@ def test_confidence_is_the_mean_of_the_highest_probabilities():
     assert quality.confidence([[0.9, 0.1], [0.4, 0.6]]) == pytest.approx(0.75)
 
 
-def test_class_counts_of_pictures_and_of_pixels():
+def test_class_counts_of_images_and_of_pixels():
     assert quality.class_counts([[0.9, 0.1, 0], [0.4, 0.6, 0], [0.1, 0.9, 0]]) == [1, 2, 0]
     assert quality.class_counts(np.eye(3)[[[[0, 2]], [[2, 2]]]]) == [1, 0, 3]
 
@@ -100,7 +100,7 @@ def teacher(last="dense"):
 
 def expected_features(model):
     inner = keras.Model(model.inputs[0], model.get_layer("features").output)
-    return keras.ops.convert_to_numpy(inner(PICTURES))
+    return keras.ops.convert_to_numpy(inner(IMAGES))
 
 
 def generator():
@@ -116,9 +116,9 @@ def generator():
 @pytest.mark.parametrize("last", ["dense", "rescaled"])
 def test_features_enter_the_last_layer_with_weights(last):
     model = teacher(last)
-    points, probabilities = teacher_features.see(teacher_features.feature_model(model), PICTURES)
+    points, probabilities = teacher_features.see(teacher_features.feature_model(model), IMAGES)
     np.testing.assert_allclose(points, expected_features(model), atol=1e-6)
-    logits = keras.ops.convert_to_numpy(model(PICTURES)).astype(float)
+    logits = keras.ops.convert_to_numpy(model(IMAGES)).astype(float)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
@@ -127,13 +127,13 @@ def test_features_of_a_teacher_inside_another_model():
     model = teacher()
     inputs = keras.Input((4, 4, 1))
     wrapped = keras.Model(inputs, keras.layers.Rescaling(2.0)(model(inputs)))
-    points, _ = teacher_features.see(teacher_features.feature_model(wrapped), PICTURES)
+    points, _ = teacher_features.see(teacher_features.feature_model(wrapped), IMAGES)
     np.testing.assert_allclose(points, expected_features(model), atol=1e-6)
 
 
-def test_bytes_are_pictures_in_0_to_1():
+def test_bytes_are_images_in_0_to_1():
     features = teacher_features.feature_model(teacher())
-    whole = np.rint(PICTURES * 255).astype("uint8")
+    whole = np.rint(IMAGES * 255).astype("uint8")
     points, _ = teacher_features.see(features, whole)
     np.testing.assert_allclose(
         points, teacher_features.see(features, whole.astype("float32") / 255)[0], atol=1e-6
@@ -175,28 +175,28 @@ LATENTS = RANDOM.standard_normal((20, 3)).astype("float32")
 
 
 def test_the_callback_adds_to_what_the_next_callbacks_write(tmp_path):
-    model = fit(PictureQuality(LATENTS, PICTURES), callbacks.HistoryCsv(tmp_path / "history.csv"))
+    model = fit(ImageQuality(LATENTS, IMAGES), callbacks.HistoryCsv(tmp_path / "history.csv"))
     rows = callbacks.read_history(tmp_path / "history.csv")
     assert len(rows) == 2 and all(set(row) >= NAMES for row in rows)
-    expected = quality.picture_quality(model.generator, model.teacher, LATENTS, PICTURES)
+    expected = quality.image_quality(model.generator, model.teacher, LATENTS, IMAGES)
     for name, value in expected.items():
         assert rows[-1][f"synthetic_{name}"] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
-def test_without_out_of_domain_pictures_what_needs_them_is_left_out(tmp_path):
-    model = fit(PictureQuality(LATENTS), callbacks.HistoryCsv(tmp_path / "history.csv"))
+def test_without_out_of_domain_images_what_needs_them_is_left_out(tmp_path):
+    model = fit(ImageQuality(LATENTS), callbacks.HistoryCsv(tmp_path / "history.csv"))
     last = callbacks.read_history(tmp_path / "history.csv")[-1]
     left_out = {"synthetic_frechet_distance", "synthetic_near_duplicates"}
     found = {name: value for name, value in last.items() if name.startswith("synthetic_")}
     assert set(found) == NAMES - left_out
-    whole = quality.picture_quality(model.generator, model.teacher, LATENTS, PICTURES)
+    whole = quality.image_quality(model.generator, model.teacher, LATENTS, IMAGES)
     for name, value in found.items():
         assert whole[name.removeprefix("synthetic_")] == pytest.approx(value, rel=1e-4), name
 
 
 def test_the_callback_takes_its_turn_and_the_last_epoch(tmp_path):
     fit(
-        PictureQuality(LATENTS, PICTURES, every=2),
+        ImageQuality(LATENTS, IMAGES, every=2),
         callbacks.HistoryCsv(tmp_path / "history.csv"),
         epochs=3,
     )
@@ -207,7 +207,7 @@ def test_the_callback_takes_its_turn_and_the_last_epoch(tmp_path):
 def test_the_histogram_of_predicted_classes_in_tensorboard(tmp_path):
     name = "tensorboard.backend.event_processing.event_accumulator"
     accumulator = pytest.importorskip(name)
-    fit(PictureQuality(LATENTS, PICTURES, log_dir=tmp_path))
+    fit(ImageQuality(LATENTS, IMAGES, log_dir=tmp_path))
     events = accumulator.EventAccumulator(str(tmp_path / "quality"), {"histograms": 0})
     events.Reload()
     histograms = events.Histograms("predicted_classes")

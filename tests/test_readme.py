@@ -25,11 +25,11 @@ def test_example_runs(tmp_path, monkeypatch):
     teacher = game.classifier()
     inputs = keras.Input(game.SHAPE)
     keras.Model(inputs, keras.layers.Softmax()(teacher(inputs))).save("teacher.keras")
-    scope = {"pictures": game.pictures(64), "held_out": game.pictures(16, seed=1)}
+    scope = {"images": game.images(64), "held_out": game.images(16, seed=1)}
     exec(compile(EXAMPLE, "README.md", "exec"), scope)
     best = keras.models.load_model("student.keras")
     score = scope["best"].best
-    found = measure_agreement(scope["teacher"], best, game.pictures(16, seed=1))
+    found = measure_agreement(scope["teacher"], best, game.images(16, seed=1))
     assert found.agreement == pytest.approx(score, abs=1e-6)
     assert Path("saved_model/saved_model.pb").is_file()
 

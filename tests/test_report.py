@@ -216,7 +216,7 @@ def test_a_run_without_labels_says_what_is_known_of_it(tmp_path):
     assert "published" not in row and row["updates"] == "20,000"
     assert f"{tmp_path.name}/mine: {WITHOUT_LABELS['verdict']}" in text
     assert "| student | wrn10_1 | 73,066 |" in text
-    assert "on out-of-domain pictures that were held out" in text and "test pictures" not in text
+    assert "on out-of-domain images that were held out" in text and "test images" not in text
     # Nobody is shown an accuracy that there is not.
     assert list(table(tmp_path / "out" / "curves.csv")[1].values())[1:] == ["1", "0.9333", "0.9011"]
 
@@ -229,7 +229,7 @@ def test_beside_a_run_with_labels_each_has_its_own_columns(tmp_path):
     columns = ("last accuracy", "agreement", "held-out agreement")
     assert [first[title] for title in columns] == ["-", "-", "93.33"]
     assert [second[title] for title in columns] == ["50.00", "55.00", "-"]
-    assert "on out-of-domain pictures that were held out or the test pictures" in text
+    assert "on out-of-domain images that were held out or the test images" in text
 
 
 @pytest.mark.parametrize(("make", "panels"), [(write_run_without_labels, 2), (write_run, 2)])
@@ -285,8 +285,8 @@ def test_no_figure_is_empty_and_markdown_names_each(tmp_path):
     figures = sorted(path.name for path in out.glob("*.png"))
     assert figures == ["curves.png", "ood_entropy_1.png", "study_study.png"]
     for name in figures:
-        with Image.open(out / name) as picture:
-            grey = np.asarray(picture.convert("L"))
+        with Image.open(out / name) as image:
+            grey = np.asarray(image.convert("L"))
         # Something is drawn, and nothing of it is cut off by the edge.
         assert (grey < 128).mean() > 0.003, name
         border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
@@ -299,7 +299,7 @@ def test_an_unusable_selection_is_named(tmp_path):
     text = (full_report(tmp_path).parent / "report.md").read_text()
     assert f"{tmp_path / 'runs' / 'mosaickd'}: selection.json cannot be used" in text
     # Nor has this run a checkpoint to draw from.
-    assert f"{tmp_path / 'runs' / 'mosaickd'}: no synthetic pictures" in text
+    assert f"{tmp_path / 'runs' / 'mosaickd'}: no synthetic images" in text
 
 
 def test_a_stride_study_beside_table_4(tmp_path):
@@ -332,13 +332,13 @@ def test_three_regularizers_are_found_where_only_they_differ(tmp_path):
     assert [run.path.name for run in triple] == ["none0", "image0", "patch0"]
 
 
-def test_out_of_domain_pictures_come_from_the_named_file(tmp_path):
+def test_out_of_domain_images_come_from_the_named_file(tmp_path):
     images = np.arange(10, dtype="uint8").reshape(10, 1, 1, 1)
     path = write_run(tmp_path / "run", selection={"images": "images.npy"})
     (run,) = runs.read([path])[0]
-    assert drawings.out_of_domain_pictures(run, 4) is None
+    assert drawings.out_of_domain_images(run, 4) is None
     np.save(path / "images.npy", images)
-    assert drawings.out_of_domain_pictures(run, 4).ravel().tolist() == [0, 3, 6, 9]
+    assert drawings.out_of_domain_images(run, 4).ravel().tolist() == [0, 3, 6, 9]
 
 
 def test_the_command_prints_the_page(tmp_path, capsys):
@@ -395,21 +395,21 @@ def games(tmp_path_factory):
     return report.write([root / "runs"], root / "out").parent
 
 
-def test_pictures_are_drawn_from_checkpoints(games):
+def test_images_are_drawn_from_checkpoints(games):
     text = (games / "report.md").read_text()
     assert "Not in this report" not in text
     rows = table(games / "class_balance_3.csv")
     assert len(rows) == 3 and list(rows[0]) == ["runs", "a", "b", "c"]
     for row in rows:
         assert sum(int(row[name]) for name in "abc") == drawings.COUNT
-    # The same weights and the same z: the same pictures.
+    # The same weights and the same z: the same images.
     assert len({tuple(row[name] for name in "abc") for row in rows}) == 1
     for name in ("regularizers", "class_balance_3", "pictures_1", "pictures_2", "pictures_3"):
-        with Image.open(games / f"{name}.png") as picture:
-            assert np.asarray(picture.convert("L")).std() > 5, name
+        with Image.open(games / f"{name}.png") as image:
+            assert np.asarray(image.convert("L")).std() > 5, name
 
 
-def test_drawn_pictures_are_sorted_by_class(games):
+def test_drawn_images_are_sorted_by_class(games):
     (run, *_) = runs.read([games.parent / "runs" / "patch"])[0]
     drawn = drawings.draw(run)
     images, classes = drawn.sorted(16)

@@ -50,7 +50,7 @@ def test_the_guide_has_its_commands_and_code():
 def test_the_code_runs_and_its_answers_agree(shipped, monkeypatch, capsys):
     monkeypatch.chdir(shipped)
     digits = load("digits[0-4]", "train", image_size=8).images[:20].astype("float32") / 255
-    scope = {"pictures": digits[:4], "calibration": digits[4:]}
+    scope = {"images": digits[:4], "calibration": digits[4:]}
     for title, code in CODE:
         exec(compile(code, f"docs/ship.md, {title}", "exec"), scope)
     assert scope["name"] in "01234" and 0.2 <= scope["probability"] <= 1

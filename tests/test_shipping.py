@@ -94,7 +94,7 @@ def test_what_is_compared_took_no_part_in_the_calibration(run, monkeypatch):
     (run / "images.npy").unlink()
     with pytest.raises(InputError, match=r"images.npy"):
         shipping.export_again(run.path, ["litert_int8"])
-    # A run without either kind of pictures has those of its domain.
+    # A run without either kind of images has those of its domain.
     (run / "selection.json").unlink()
     shipping.export_again(run.path, ["litert_int8"])
     assert seen["calibration"].shape[1:] == game.SHAPE
@@ -167,11 +167,11 @@ def test_card(run):
         "| accuracy of the teacher | 0.8750 |",
         "| student | wrn10_1 | 678 | - | - |",
         "| onnx | `student.onnx` | 1,234,567 | 1.50 | 2.0e-07 | 1.0000 |",
-        "- It learned from the pictures of `digits[5-9]`, without a label.",
+        "- It learned from the images of `digits[5-9]`, without a label.",
         f"| student.keras, SHA-256 | `{digest}` |",
         "| teacher | `cache/teacher.keras` |",
         "| teacher, SHA-256 | `c0ffee` |",
-        "| out-of-domain pictures kept | `21 of 1,210` |",
+        "| out-of-domain images kept | `21 of 1,210` |",
         "| versions | `keras 3.15.1` |",
         "| commit | `abc123` |",
         "| machine | `Linux-6.1-x86_64, CPU cores: 2` |",
@@ -184,14 +184,14 @@ def test_card(run):
 def test_card_tells_its_two_latencies_apart(run):
     run.write_json("metrics.json", {**METRICS, "exports": [EXPORT]})
     card = model_card.text(run)
-    assert "| bytes as .keras | ms per picture in Keras |" in card
+    assert "| bytes as .keras | ms per image in Keras |" in card
     assert "`bin/evaluate` measures what is missing here." in card
-    assert "| bytes | ms per picture in its runtime |" in card
-    assert "one picture at a time, median of 20, with the threads that the runtime takes" in card
+    assert "| bytes | ms per image in its runtime |" in card
+    assert "one image at a time, median of 20, with the threads that the runtime takes" in card
     run.write_json("metrics.json", {**METRICS, "student_latency_ms": 3.25})
     card = model_card.text(run)
     assert "| student | wrn10_1 | 678 | - | 3.25 |" in card and "missing" not in card
-    assert "Keras's `predict_on_batch` of one picture, median of 20" in card
+    assert "Keras's `predict_on_batch` of one image, median of 20" in card
     assert "on the machine where `bin/evaluate` was last run" in card and "## Exports" not in card
 
 
@@ -204,7 +204,7 @@ def test_card_of_a_run_without_labels_or_selection(run):
         (run / name).unlink()
     card = model_card.text(run)
     assert "None" not in card and "accuracy" not in card
-    assert "It learned from synthetic pictures alone, without a label." in card
+    assert "It learned from synthetic images alone, without a label." in card
     (run / "metrics.json").write_text("{")
     with pytest.raises(InputError, match=r"metrics\.json"):
         model_card.text(run)
@@ -234,16 +234,16 @@ def test_card_says_how_good_a_student_is_without_labels(run):
     for line in (
         "Expected use: a first filter.",
         "The student after epoch 9, one run, fractions of 1.",
-        "Without labels, 60 pictures held out:",
-        "| agreement on the held-out out-of-domain pictures | 0.9333 |",
-        "| agreement on fresh synthetic pictures | 0.7920 |",
+        "Without labels, 60 images held out:",
+        "| agreement on the held-out out-of-domain images | 0.9333 |",
+        "| agreement on fresh synthetic images | 0.7920 |",
         "| mean of the two agreements | 0.8627 |",
-        "On the 1,397 labelled pictures of `folder:labelled`, which chose nothing:",
+        "On the 1,397 labelled images of `folder:labelled`, which chose nothing:",
         "| accuracy of the student | 0.8690 |",
-        "- For the pictures that the teacher was made for, in its place.",
+        "- For the images that the teacher was made for, in its place.",
     ):
         assert line in card.splitlines(), line
-    assert "test pictures" not in card
+    assert "test images" not in card
 
 
 def test_table_is_aligned():

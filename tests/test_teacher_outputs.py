@@ -12,7 +12,7 @@ from tests.gradients import gradient
 SHAPE = (4, 4, 1)
 
 
-def pictures(count=5):
+def images(count=5):
     return np.random.default_rng(0).random((count, *SHAPE), dtype="float32")
 
 
@@ -81,10 +81,10 @@ def numpy(tensor):
 )
 def test_softmax_is_recognised(teacher):
     teacher = teacher()
-    before = numpy(teacher(pictures()))
-    logits = as_logits(teacher)(pictures())
+    before = numpy(teacher(images()))
+    logits = as_logits(teacher)(images())
     np.testing.assert_allclose(numpy(ops.softmax(logits, axis=-1)), before, atol=1e-6)
-    np.testing.assert_array_equal(numpy(teacher(pictures())), before)
+    np.testing.assert_array_equal(numpy(teacher(images())), before)
 
 
 @pytest.mark.parametrize("teacher", [lambda: head("logits"), lambda: Opaque(softmax=False)])
@@ -98,9 +98,9 @@ def test_a_last_layer_that_may_keep_a_distribution_is_tried():
     inputs = keras.Input(SHAPE)
     reorder = layers.Dense(3, use_bias=False, kernel_initializer="identity")
     teacher = keras.Model(inputs, reorder(head("dense")(inputs)))
-    logits = as_logits(teacher)(pictures())
+    logits = as_logits(teacher)(images())
     np.testing.assert_allclose(
-        numpy(ops.softmax(logits, axis=-1)), numpy(teacher(pictures())), atol=1e-6
+        numpy(ops.softmax(logits, axis=-1)), numpy(teacher(images())), atol=1e-6
     )
 
 
@@ -114,10 +114,8 @@ def test_a_plain_last_layer_needs_no_trial(monkeypatch):
 def test_stripped_logits_are_the_exact_ones():
     teacher = head("dense")
     kernel, bias = teacher.layers[-1].get_weights()
-    expected = pictures().reshape(5, -1) @ kernel + bias
-    np.testing.assert_allclose(
-        numpy(as_logits(teacher)(pictures())), expected, rtol=1e-5, atol=1e-6
-    )
+    expected = images().reshape(5, -1) @ kernel + bias
+    np.testing.assert_allclose(numpy(as_logits(teacher)(images())), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_declarations():
@@ -130,7 +128,7 @@ def test_declarations():
     assert as_logits(opaque, "logits") is opaque
     declared = as_logits(opaque, "probabilities")
     np.testing.assert_allclose(
-        numpy(ops.softmax(declared(pictures()))), numpy(opaque(pictures())), atol=1e-6
+        numpy(ops.softmax(declared(images()))), numpy(opaque(images())), atol=1e-6
     )
 
 

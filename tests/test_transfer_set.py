@@ -1,4 +1,4 @@
-"""Transfer sets of synthetic pictures: keras_mosaickd/export/transfer_set.py, bin/sample."""
+"""Transfer sets of synthetic images: keras_mosaickd/export/transfer_set.py, bin/sample."""
 
 import json
 import os
@@ -57,8 +57,8 @@ def test_the_teacher_says_of_the_files_what_the_soft_labels_say(run, tmp_path):
     assert found["probabilities"].shape == (200, 3) and len(set(found["files"])) == 200
     images = []
     for name in found["files"]:
-        with Image.open(out / str(name)) as picture:
-            images.append(np.asarray(picture, np.float32)[..., None] / 255)
+        with Image.open(out / str(name)) as image:
+            images.append(np.asarray(image, np.float32)[..., None] / 255)
     teacher = keras.saving.load_model(run / "checkpoints" / "last.keras", compile=False).teacher
     expected = keras.ops.softmax(teacher(np.stack(images)))
     np.testing.assert_allclose(
@@ -81,8 +81,8 @@ def test_the_set_is_a_labelled_folder_in_the_teachers_order(run, tmp_path):
     assert np.bincount(loaded.labels).tolist() == np.bincount(predicted).tolist()
     in_order = np.argsort(predicted, kind="stable")
     first = found["files"][in_order[0]]
-    with Image.open(out / str(first)) as picture:
-        np.testing.assert_array_equal(loaded.images[0][..., 0], np.asarray(picture))
+    with Image.open(out / str(first)) as image:
+        np.testing.assert_array_equal(loaded.images[0][..., 0], np.asarray(image))
     parts = [data.load(f"folder:{out}", part, image_size=8) for part in ("train", "test")]
     assert [len(part.class_names) for part in parts] == [3, 3]
 
@@ -110,7 +110,7 @@ def test_memory_does_not_grow_with_the_set(run, tmp_path, monkeypatch):
         transfer_set.write(run, count, tmp_path / f"{len(peaks)}")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # The first call loads modules. 448 more pictures alone are 115 kB as the network makes them.
+    # The first call loads modules. 448 more images alone are 115 kB as the network makes them.
     assert peaks[2] - peaks[1] < 448 * game.SHAPE[0] * game.SHAPE[1] * 4
 
 
@@ -157,15 +157,15 @@ def test_predictions_per_pixel_have_label_maps_beside(tmp_path):
 
 
 def test_a_set_appears_whole_or_not_at_all(run, tmp_path, monkeypatch):
-    encode, calls = transfer_set.pictures.encode_png, []
+    encode, calls = transfer_set.images.encode_png, []
 
-    def full_disk(picture):
-        calls.append(picture)
+    def full_disk(image):
+        calls.append(image)
         if len(calls) == 20:
             raise OSError(28, "No space left on device")
-        return encode(picture)
+        return encode(image)
 
-    monkeypatch.setattr(transfer_set.pictures, "encode_png", full_disk)
+    monkeypatch.setattr(transfer_set.images, "encode_png", full_disk)
     with pytest.raises(OSError, match="No space"):
         transfer_set.write(run, 30, tmp_path / "set")
     assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Whole runs by command line: a teacher of the user's own, a folder of pictures, no label."""
+"""Whole runs by command line: a teacher of the user's own, a folder of images, no label."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def teacher(shape=(16, 16, 3)):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A directory with a teacher, a folder of pictures, a labelled folder, and students.py."""
+    """A directory with a teacher, a folder of images, a labelled folder, and students.py."""
     place = tmp_path_factory.mktemp("place")
     keras.utils.set_random_seed(0)
     teacher().save(place / "teacher.keras")
@@ -60,9 +60,9 @@ def place(tmp_path_factory):
         folder = place / ("pictures" if index < 50 else f"labelled/{NAMES[index % 2]}")
         folder.mkdir(parents=True, exist_ok=True)
         height, width = (int(side) for side in random.integers(9, 40, 2))
-        picture = Image.fromarray(random.integers(0, 255, (4, 4, 3), "uint8"))
-        picture = picture.resize((width, height)).convert("L" if index % 3 == 0 else "RGB")
-        picture.save(folder / f"{index}.{'jpg' if index % 2 else 'png'}")
+        image = Image.fromarray(random.integers(0, 255, (4, 4, 3), "uint8"))
+        image = image.resize((width, height)).convert("L" if index % 3 == 0 else "RGB")
+        image.save(folder / f"{index}.{'jpg' if index % 2 else 'png'}")
     return place
 
 
@@ -151,15 +151,15 @@ def test_what_is_printed_at_the_end_is_for_people(finished, place):
     assert f"\n\n{metrics['verdict']}\n\nThe run is in run\n" in end
 
 
-def test_labelled_pictures_are_kept_apart(finished, place):
+def test_labelled_images_are_kept_apart(finished, place):
     metrics = metrics_of(finished)
     assert metrics["eval"] == "folder:labelled" and metrics["eval_pictures"] == 10
     model = keras.saving.load_model(place / "teacher.keras")
     right = []
     for label, name in enumerate(NAMES[:2]):
         for file in (place / "labelled" / name).iterdir():
-            picture = decode(file, 16, 3)[None].astype("float32")
-            right.append(int(np.argmax(model.predict(picture, verbose=0))) == label)
+            image = decode(file, 16, 3)[None].astype("float32")
+            right.append(int(np.argmax(model.predict(image, verbose=0))) == label)
     assert metrics["eval_teacher_accuracy"] == pytest.approx(np.mean(right))
     for name in ("eval_student_accuracy", "eval_student_agreement"):
         assert 0 <= metrics[name] <= 1
@@ -217,7 +217,7 @@ ANIMALS = ["cow", "ape", "bat"]  # Each is one place further in the alphabet's o
 
 @pytest.fixture(scope="module")
 def animals(place):
-    """Labelled pictures: what the teacher sees for 30, one class further for 15, two for 5."""
+    """Labelled images: what the teacher sees for 30, one class further for 15, two for 5."""
     model = keras.saving.load_model(place / "teacher.keras")
     for index, file in enumerate(sorted((place / "pictures").iterdir())):
         seen = int(np.argmax(model.predict(decode(file, 16, 3)[None].astype("float32"), verbose=0)))
@@ -247,7 +247,7 @@ def test_a_data_set_is_matched_by_name_and_its_test_split_said(copied, animals, 
     rename(copied, ANIMALS)
     status, out, _ = evaluated(copied, capsys, f"--dataset={animals}")
     assert status == 0
-    assert "--dataset: 10 of the 50 pictures are tested, the test split of folder:animals" in out
+    assert "--dataset: 10 of the 50 images are tested, the test split of folder:animals" in out
     assert "--eval=folder:animals tests all" in out
     metrics = metrics_of(copied)
     assert metrics["eval"] == animals and metrics["eval_pictures"] == 10
@@ -296,7 +296,7 @@ def test_a_saved_model_teaches_a_keras_file(place, monkeypatch, capsys):
     own = ["--teacher=saved", "--student=student.keras", "--method=mosaickd"]
     assert run(place, "saved_run", *own) == 0
     printed = capsys.readouterr().out
-    assert "Teacher saved: pictures 16x16x3" in printed and "Expected use" in printed
+    assert "Teacher saved: images 16x16x3" in printed and "Expected use" in printed
     assert keras.saving.load_model("saved_run/student.keras").output_shape == (None, 3)
     # The checkpoint names the SavedModel; only who names it too runs it.
     monkeypatch.setattr("keras_mosaickd.teachers.saved_model_layer._allowed", set())
@@ -313,18 +313,18 @@ def test_a_saved_model_teaches_a_keras_file(place, monkeypatch, capsys):
         (["--teacher=none.keras"], "Received: none.keras: no such file"),
         (["--teacher=some/where"], "Received: some/where: no such file"),
         (["--teacher=./labelled"], "Received: ./labelled\n"),
-        (["--ood=pictures"], "Received: 'pictures'; did you mean folder:pictures?"),
+        (["--ood=pictures"], "Received: 'images'; did you mean folder:images?"),
         (["--teacher=wrn16_1", "--dataset="], "--dataset must be given, unless --teacher"),
         (["--teacher=wrn16_1", "--dataset=digits[0-2]"], "--teacher_input describes"),
         (["--teacher_input=0-1000"], "--teacher_input must be 0-1"),
-        (["--image_size=20"], "--teacher must take pictures of (20, 20, 3)"),
+        (["--image_size=20"], "--teacher must take images of (20, 20, 3)"),
         (["--task=segmentation"], "--teacher must give one prediction per pixel"),
         (["--class_names=students_of_mine.py"], "--class_names must have 3 different names"),
-        (["--student=teacher.keras", "--teacher=grey.keras"], "--student must take pictures"),
+        (["--student=teacher.keras", "--teacher=grey.keras"], "--student must take images"),
         (["--student=students_of_mine:none"], "--student must be module:function"),
         (["--student=saved"], "a SavedModel cannot be trained"),
-        (["--ood=folder:labelled"], "--ood must have at least 20 pictures"),
-        (["--ood_size=46"], "--ood_size must be at most the number of pictures of --ood, 45"),
+        (["--ood=folder:labelled"], "--ood must have at least 20 images"),
+        (["--ood_size=46"], "--ood_size must be at most the number of images of --ood, 45"),
         (["--eval=folder:pictures"], "--eval must have labels"),
         (["--eval=folder:labelled", "--class_names=other.txt"], "--eval must have classes of"),
         (["--method=supervised"], "--method=supervised needs --dataset"),
@@ -344,14 +344,14 @@ def test_what_does_not_fit_is_said_on_one_line_before_training(
     assert "Epoch" not in captured.out and not (place / "refused").exists()
 
 
-def test_grey_teachers_get_grey_pictures(place, monkeypatch, capsys):
+def test_grey_teachers_get_grey_images(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     teacher((16, 16, 1)).save("grey.keras")
     assert run(place, "dry", "--teacher=grey.keras", "--student=wrn10_1", "--dry_run") == 0
     printed = capsys.readouterr().out
-    assert "no pictures and no labels; 3 classes" in printed
+    assert "no images and no labels; 3 classes" in printed
     assert (
-        "\n                   5 more pictures held out\n" in printed
+        "\n                   5 more images held out\n" in printed
         and "(16, 16, 1) -> (3,)" in printed
     )
     assert "\nstudent, 2 updates" in printed
@@ -369,7 +369,7 @@ def test_a_dry_run_leaves_nothing_behind(place, tmp_path, monkeypatch, capsys):
         "--dry_run",
     ]
     assert runner.run(train.main, "train", arguments) == 0
-    assert "45 of 45 pictures" in capsys.readouterr().out
+    assert "45 of 45 images" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
     # What does not fit is found all the same.
     assert runner.run(train.main, "train", [*arguments, "--ood_size=46"]) == 2

@@ -25,7 +25,7 @@ import numpy as np
 import keras_mosaickd as km
 
 shape = (8, 8, 1)
-pictures = np.random.default_rng(0).random((16, *shape), dtype="float32")
+images = np.random.default_rng(0).random((16, *shape), dtype="float32")
 model = km.MosaicKD(
     km.networks.build("wrn10_1", shape, 3),
     km.networks.build("wrn10_1", shape, 3),
@@ -34,9 +34,9 @@ model = km.MosaicKD(
     student_steps=2,
 )
 model.compile(**km.recipe(iterations=4, student_steps=2))
-history = model.fit(pictures, batch_size=8, epochs=2, validation_data=(pictures,), verbose=0)
+history = model.fit(images, batch_size=8, epochs=2, validation_data=(images,), verbose=0)
 assert np.isfinite(history.history["loss"]).all()
-assert model.predict(pictures, verbose=0).shape == (16, 3)
+assert model.predict(images, verbose=0).shape == (16, 3)
 assert "tensorflow" not in sys.modules
 """
 

@@ -6,7 +6,7 @@
   kernel is scaled by BatchNorm's factor. The product is taken anew in each call (a few million
   multiplications beside 10^11), so that there is no copy to grow stale or to be saved.
 - Nearest up-sampling by 2 and the 3×3 convolution that follows are one transposed convolution of
-  the small picture, since a pixel of the large one sees at most 2×2 different pixels of the small
+  the small image, since a pixel of the large one sees at most 2×2 different pixels of the small
   one: 4 multiplications in the place of 9.
 - Convolutions, BatchNorm, ReLU and addition are the backend's own
   (`keras_mosaickd.backend.operations`), where Keras's take more passes, or much Python on PyTorch.
@@ -86,7 +86,7 @@ class Fused:
 
         def operation(layer):
             if id(layer) in replaced:
-                # The graph gives some layers a mask=None; pictures have no mask.
+                # The graph gives some layers a mask=None; images have no mask.
                 return lambda x, mask=None: replaced[id(layer)](x)
             if getattr(layer, "_call_has_training_arg", False):
                 return lambda *args, **kwargs: layer(*args, **{**kwargs, "training": training})

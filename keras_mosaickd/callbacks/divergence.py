@@ -81,7 +81,7 @@ def _diverged(model, path, what):
 
 
 class CollapseWarning(keras.callbacks.Callback):
-    """Says so when the teacher sees nearly one class in all synthetic pictures.
+    """Says so when the teacher sees nearly one class in all synthetic images.
 
     Args:
         classes: number of classes.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy
 
-from keras_mosaickd.data import image_grid as pictures
+from keras_mosaickd.data import image_grid
 
 
 class EventFile:
@@ -34,14 +34,14 @@ class EventFile:
         """Writes one number per tag."""
         self._write(step, [{"tag": tag, "simple_value": value} for tag, value in values.items()])
 
-    def picture(self, step: int, tag: str, picture: numpy.ndarray) -> None:
-        """Writes a uint8 picture [h, w, c], c 1 or 3."""
-        height, width, channels = picture.shape
+    def image(self, step: int, tag: str, one_image: numpy.ndarray) -> None:
+        """Writes a uint8 image [h, w, c], c 1 or 3."""
+        height, width, channels = one_image.shape
         image = {
             "height": height,
             "width": width,
             "colorspace": channels,
-            "encoded_image_string": pictures.encode_png(picture),
+            "encoded_image_string": image_grid.encode_png(one_image),
         }
         self._write(step, [{"tag": tag, "image": image}])
 

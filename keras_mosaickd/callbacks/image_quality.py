@@ -1,4 +1,4 @@
-"""The quality of the synthetic pictures after every epoch, in the logs and in TensorBoard."""
+"""The quality of the synthetic images after every epoch, in the logs and in TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from keras_mosaickd.callbacks.event_files import EventFile
 from keras_mosaickd.evaluation import image_quality as quality
 from keras_mosaickd.teachers import features as teacher_features
 
-# More out-of-domain pictures change the numbers little and cost time after every epoch.
-MOST_PICTURES = 1024
+# More out-of-domain images change the numbers little and cost time after every epoch.
+MOST_IMAGES = 1024
 
 
-class PictureQuality(keras.callbacks.Callback):
+class ImageQuality(keras.callbacks.Callback):
     """Adds `evaluation.image_quality.summarize` to the epoch's logs, as ``synthetic_...``.
 
     Keras gives all callbacks of an epoch's end one dict, in their order, whatever the backend
@@ -54,12 +54,12 @@ class PictureQuality(keras.callbacks.Callback):
         self._out_of_domain: Any = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the pictures when its turn has come, and adds to ``logs``."""
+        """Looks at the images when its turn has come, and adds to ``logs``."""
         is_last = epoch + 1 == self.params.get("epochs")
         if logs is None or ((epoch + 1) % self.every and not is_last):
             return
         if self._features is None:
-            # The teacher is frozen: what it sees in real pictures stays the same.
+            # The teacher is frozen: what it sees in real images stays the same.
             self._features = teacher_features.feature_model(self.model.teacher)
             if self._ood_images is not None:
                 self._out_of_domain = teacher_features.see(self._features, self._ood_images)
@@ -78,7 +78,7 @@ class PictureQuality(keras.callbacks.Callback):
 
 
 def _some(images: Any) -> np.ndarray:
-    count = min(len(images), MOST_PICTURES)
+    count = min(len(images), MOST_IMAGES)
     chosen = np.linspace(0, len(images) - 1, count).round().astype(int)
     # One at a time: `images` may be a memory map larger than the memory.
     return np.stack([np.asarray(images[index]) for index in chosen])

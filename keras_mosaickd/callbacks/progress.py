@@ -70,6 +70,6 @@ def _scores(logs):
     """Those of `_SCORES` that there are, each once."""
     found = {name: title for name, title in _SCORES.items() if name in logs}
     if "val_accuracy" not in logs and "held_out_agreement" in logs:
-        # Without a data set it is the agreement on held-out pictures, by another name.
+        # Without a data set it is the agreement on held-out images, by another name.
         found.pop("val_agreement", None)
     return found

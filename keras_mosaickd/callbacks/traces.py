@@ -1,4 +1,4 @@
-"""Callbacks that leave a trace of a run: a grid of synthetic pictures, a table of its epochs."""
+"""Callbacks that leave a trace of a run: a grid of synthetic images, a table of its epochs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import keras
 import numpy
 
 from keras_mosaickd.callbacks.event_files import EventFile
-from keras_mosaickd.data import image_grid as pictures
+from keras_mosaickd.data import image_grid
 
 # What csv.DictWriter calls a field that a row does not have.
 _MISSING = ""
@@ -27,18 +27,18 @@ def draw_samples(
     columns: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> numpy.ndarray:
-    """Draws a grid of synthetic pictures, sorted by the class that the teacher sees in them.
+    """Draws a grid of synthetic images, sorted by the class that the teacher sees in them.
 
     Args:
-        generator: Model from [n, latent_dim] to pictures [n, h, w, c] in [0, 1].
-        teacher: Model from such pictures to [n, classes], or [n, h, w, classes], logits or
+        generator: Model from [n, latent_dim] to images [n, h, w, c] in [0, 1].
+        teacher: Model from such images to [n, classes], or [n, h, w, classes], logits or
             probabilities.
         latents: [n, latent_dim] float32.
-        columns: Pictures per row; by default the grid is square.
+        columns: Images per row; by default the grid is square.
         class_names: Names of the teacher's classes; by default their numbers.
 
     Returns:
-        uint8 [H, W, c]; see `data.image_grid.grid`. Below each picture stands its class;
+        uint8 [H, W, c]; see `data.image_grid.grid`. Below each image stands its class;
         where every pixel has a prediction, the teacher's label map stands to the right instead. No
         model's state is changed.
     """
@@ -48,9 +48,9 @@ def draw_samples(
     order = numpy.argsort(classes, kind="stable")
     drawn = keras.ops.convert_to_numpy(images)[order]
     if scores.ndim == 4:
-        drawn = pictures.beside_label_maps(drawn, scores[order].argmax(axis=-1), scores.shape[-1])
-        return pictures.grid(drawn, columns)
-    return pictures.grid(
+        drawn = image_grid.beside_label_maps(drawn, scores[order].argmax(axis=-1), scores.shape[-1])
+        return image_grid.grid(drawn, columns)
+    return image_grid.grid(
         drawn, columns, captions=[_caption(c, class_names) for c in classes[order]]
     )
 
@@ -68,13 +68,13 @@ class SampleGrid(keras.callbacks.Callback):
     the package tensorboard, not TensorFlow; without it the PNG alone is written.
 
     Args:
-        log_dir: TensorBoard's directory; the pictures go to its sub-directory ``samples``. None
+        log_dir: TensorBoard's directory; the images go to its sub-directory ``samples``. None
             writes no events.
-        latents: [n, latent_dim] float32, drawn once by the caller, so that pictures of different
+        latents: [n, latent_dim] float32, drawn once by the caller, so that images of different
             epochs can be compared.
         every: Draw after every this many epochs; the last epoch is always drawn.
         path: PNG file, overwritten each time. None writes none.
-        columns: Pictures per row; by default the grid is square.
+        columns: Images per row; by default the grid is square.
         class_names: As of `draw_samples`.
     """
 
@@ -102,13 +102,13 @@ class SampleGrid(keras.callbacks.Callback):
         is_last = epoch + 1 == self.params.get("epochs")
         if (epoch + 1) % self.every and not is_last:
             return
-        picture = draw_samples(
+        image = draw_samples(
             self.model.generator, self.model.teacher, self.latents, self.columns, self.class_names
         )
         if self.path is not None:
-            pictures.write_png(self.path, picture)
+            image_grid.write_png(self.path, image)
         if self._log is not None:
-            self._log.picture(epoch, "samples", picture)
+            self._log.image(epoch, "samples", image)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Closes the event file."""
@@ -228,7 +228,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
 
     What belongs to a phase is called ``PHASE/NAME``, as ``generator/align_loss``, so that
     TensorBoard shows the phases apart: ``discriminator``, ``generator``, ``student``, and
-    ``synthetic`` for the quality of the pictures. The rest is in the folders and under the names of
+    ``synthetic`` for the quality of the images. The rest is in the folders and under the names of
     Keras's own callback: ``epoch_loss``, ``epoch_accuracy``.
 
     `keras.callbacks.TensorBoard` starts TensorFlow, which on JAX and PyTorch need not be installed

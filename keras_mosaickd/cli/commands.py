@@ -60,7 +60,7 @@ _RUN_TEACHER = {
 
 COMMANDS: dict[str, Command] = {
     "train": Command(
-        "The whole job: train or reuse the teacher, select the out-of-domain pictures, distil, "
+        "The whole job: train or reuse the teacher, select the out-of-domain images, distil, "
         "evaluate, export.",
         tuple(name for name in FLAGS if name not in ("out", "count", *_STUDY, *_IMPORT)),
     ),
@@ -80,12 +80,12 @@ COMMANDS: dict[str, Command] = {
         (*_TEACHER, *_ALWAYS),
     ),
     "ood": Command(
-        "Select the out-of-domain pictures on which the teacher is least certain (supplement, "
+        "Select the out-of-domain images on which the teacher is least certain (supplement, "
         "algorithm 1).",
         (*_TEACHER, "ood", "ood_size", *_ALWAYS),
     ),
     "evaluate": Command(
-        "Evaluate a run's student and teacher: accuracy and agreement on labelled pictures, as "
+        "Evaluate a run's student and teacher: accuracy and agreement on labelled images, as "
         "fractions of 1; size on disk and latency. The run's metrics.json keeps them.",
         ("run_dir", "dataset", "eval", "data_dir", "teacher", *_ALWAYS),
         {
@@ -94,12 +94,12 @@ COMMANDS: dict[str, Command] = {
             "dataset": {
                 "default": "",
                 "help": "Test on the test split of this data set (of folder:PATH every fifth "
-                "picture, or its sub-folder test), whose classes must have the names of the "
+                "image, or its sub-folder test), whose classes must have the names of the "
                 "run's. Empty takes the run's own; a run without one gets size and latency alone.",
             },
             "eval": {
-                "help": "Labelled pictures to test on instead, as with bin/train --eval: of "
-                "folder:PATH every picture, one sub-folder for each class, called as "
+                "help": "Labelled images to test on instead, as with bin/train --eval: of "
+                "folder:PATH every image, one sub-folder for each class, called as "
                 "--class_names of the run calls it."
             },
         },
@@ -125,20 +125,20 @@ COMMANDS: dict[str, Command] = {
             },
             "ood": {
                 "default": "",
-                "help": "Pictures to compare on, and to calibrate litert_int8 with, for --student "
+                "help": "Images to compare on, and to calibrate litert_int8 with, for --student "
                 "(see bin/train --help). Empty takes random ones. A run has its own.",
             },
         },
     ),
     "sample": Command(
-        "Draw a grid of a run's synthetic pictures, sorted by the teacher's class, which stands "
+        "Draw a grid of a run's synthetic images, sorted by the teacher's class, which stands "
         "below each; or write a transfer set of them, with the teacher's soft labels, for others "
         "to train on.",
         ("run_dir", "count", "out", "seed", "teacher", *_ALWAYS),
         {
             "run_dir": _RUN_DIR,
             "teacher": _RUN_TEACHER,
-            "count": {"help": "Number of pictures; at most 4096 in a grid."},
+            "count": {"help": "Number of images; at most 4096 in a grid."},
             "out": {
                 "help": "PNG file of a grid; or the directory of a transfer set, new or empty: PNG "
                 "files in folders by the teacher's class and soft_labels.npz (files, "
@@ -148,7 +148,7 @@ COMMANDS: dict[str, Command] = {
         },
     ),
     "report": Command(
-        "Runs and studies on one page: tables, curves and pictures, as HTML, Markdown, PNG and "
+        "Runs and studies on one page: tables, curves and images, as HTML, Markdown, PNG and "
         "CSV. A directory that holds runs or studies stands for all of them.",
         ("out", *_ALWAYS),
         {"out": {"help": "Directory of the report."}},
@@ -161,7 +161,7 @@ COMMANDS: dict[str, Command] = {
             "image_size": {
                 "default": 32,
                 "lower": 1,
-                "help": "Height and width of the network's pictures in pixels.",
+                "help": "Height and width of the network's images in pixels.",
             },
             "out": {"help": "The .keras file to write; it must not exist yet."},
         },

@@ -38,7 +38,7 @@ def table(run_dirs: Sequence[str | Path]) -> str:
         ).rstrip()
         for row in rows
     ]
-    lines += ["", f"Synthetic pictures: {Path(run_dirs[-1]) / 'samples.png'}"]
+    lines += ["", f"Synthetic images: {Path(run_dirs[-1]) / 'samples.png'}"]
     return "\n".join(lines)
 
 

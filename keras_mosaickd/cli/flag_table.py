@@ -65,7 +65,7 @@ _TABLE = (
         "task",
         str,
         "classification",
-        "What the networks predict: one class for a picture, or one for each of its pixels.",
+        "What the networks predict: one class for an image, or one for each of its pixels.",
         _DATA,
         choices=("classification", "segmentation"),
     ),
@@ -85,14 +85,14 @@ _TABLE = (
         "ood",
         str,
         "digits[5-9]",
-        "The out-of-domain pictures, named like --dataset; their labels are not used.",
+        "The out-of-domain images, named like --dataset; their labels are not used.",
         _DATA,
     ),
     Flag(
         "ood_size",
         int,
         0,
-        "How many of the --ood pictures to keep: those on which the teacher's entropy is highest "
+        "How many of the --ood images to keep: those on which the teacher's entropy is highest "
         "(supplement, algorithm 1; it keeps 50000). 0 keeps all.",
         _DATA,
         lower=0,
@@ -101,7 +101,7 @@ _TABLE = (
         "image_size",
         int,
         0,
-        "Height and width of the pictures in pixels. 0 takes the size of your own --teacher, else "
+        "Height and width of the images in pixels. 0 takes the size of your own --teacher, else "
         "that of --dataset.",
         _DATA,
         lower=0,
@@ -129,7 +129,7 @@ _TABLE = (
         "teacher_input",
         str,
         "0-1",
-        "What pixels your own --teacher takes: 0-1, 0-255, -1-1, or MEAN/STD of pictures in [0, "
+        "What pixels your own --teacher takes: 0-1, 0-255, -1-1, or MEAN/STD of images in [0, "
         "1], as 0.5,0.5,0.5/0.25,0.25,0.25. Scaling that the model does inside counts as its own.",
         _NETWORKS,
     ),
@@ -184,7 +184,7 @@ _TABLE = (
         _TEACHER,
         lower=1,
     ),
-    Flag("teacher_batch_size", int, 256, "Pictures per update.", _TEACHER, lower=1),
+    Flag("teacher_batch_size", int, 256, "Images per update.", _TEACHER, lower=1),
     Flag(
         "teacher_learning_rate",
         float,
@@ -198,9 +198,9 @@ _TABLE = (
         "method",
         str,
         "mosaickd",
-        "mosaickd; on the same out-of-domain pictures kd (plain distillation), balanced (kd on a "
+        "mosaickd; on the same out-of-domain images kd (plain distillation), balanced (kd on a "
         "set balanced over the teacher's classes: Nayak et al., 2021) and fitnet (kd and a hint: "
-        "Romero et al., 2015); data_free (a generator without any pictures); supervised (the "
+        "Romero et al., 2015); data_free (a generator without any images); supervised (the "
         "student on the labels of --dataset).",
         _DISTILLATION,
         choices=("mosaickd", "kd", "balanced", "fitnet", "data_free", "supervised"),
@@ -209,7 +209,7 @@ _TABLE = (
         "batch_size",
         int,
         256,
-        "Out-of-domain pictures per update, over all devices together; mosaickd's student sees as "
+        "Out-of-domain images per update, over all devices together; mosaickd's student sees as "
         "many synthetic ones besides.",
         _DISTILLATION,
         lower=1,
@@ -218,7 +218,7 @@ _TABLE = (
         "epochs",
         int,
         200,
-        "Passes of the discriminator over the out-of-domain pictures (the paper's 200). Not used "
+        "Passes of the discriminator over the out-of-domain images (the paper's 200). Not used "
         "when --student_updates is given.",
         _DISTILLATION,
         lower=1,
@@ -263,7 +263,7 @@ _TABLE = (
         str,
         "last",
         "Which student is exported: that of the last epoch, or that of the epoch with the highest "
-        "agreement with the teacher on held-out out-of-domain and on synthetic pictures (a tenth "
+        "agreement with the teacher on held-out out-of-domain and on synthetic images (a tenth "
         "of --ood, 2000 at most, is held out for it). No label takes part in it.",
         _DISTILLATION,
         choices=("last", "agreement"),
@@ -272,8 +272,8 @@ _TABLE = (
         "eval",
         str,
         "",
-        "Labelled pictures on which the exported student is tested in the end, named like "
-        "--dataset (of folder:PATH every picture). They choose nothing. Empty tests on none.",
+        "Labelled images on which the exported student is tested in the end, named like "
+        "--dataset (of folder:PATH every image). They choose nothing. Empty tests on none.",
         _DATA,
     ),
     Flag(
@@ -298,7 +298,7 @@ _TABLE = (
         "synthetic_only",
         bool,
         False,
-        "Train the student on synthetic pictures alone, without the out-of-domain ones.",
+        "Train the student on synthetic images alone, without the out-of-domain ones.",
         _DISTILLATION,
     ),
     Flag(
@@ -314,7 +314,7 @@ _TABLE = (
         "regularization_weight", 1.0, "The paper's lambda: weight of local + align (eq. 2 to 4)."
     ),
     _weight("local_weight", 1.0, "Weight of the patch adversarial loss."),
-    _weight("align_weight", 1.0, "Weight of the teacher's entropy on each synthetic picture."),
+    _weight("align_weight", 1.0, "Weight of the teacher's entropy on each synthetic image."),
     _weight("adversarial_weight", 1.0, "Weight of the generator's KL(teacher, student)."),
     _weight(
         "balance_weight", 10.0, "Weight of the class balance loss, log base 2 (supplement, eq. 1)."
@@ -325,7 +325,7 @@ _TABLE = (
         str,
         "mean",
         "Patch losses: 64 x the mean over the discriminator's map, or its sum (the authors' code). "
-        "They are equal on the 8x8 map of a 32x32 picture.",
+        "They are equal on the 8x8 map of a 32x32 image.",
         _LOSSES,
         choices=("mean", "sum"),
     ),
@@ -384,7 +384,7 @@ _TABLE = (
         "cache_dir",
         str,
         "",
-        "Directory of the trained teachers and selected pictures that later runs reuse. Empty "
+        "Directory of the trained teachers and selected images that later runs reuse. Empty "
         "takes .cache in the working directory.",
         _FILES,
     ),
@@ -393,13 +393,13 @@ _TABLE = (
         str,
         "saved_model",
         "Formats of the student, with commas: saved_model, keras, onnx (requirements-onnx.txt), "
-        "litert, and litert_int8, whole numbers of 8 bits, calibrated on synthetic pictures or, "
+        "litert, and litert_int8, whole numbers of 8 bits, calibrated on synthetic images or, "
         "without a generator, out-of-domain ones (requirements-litert.txt). Each is run and "
         "compared with the student. A run always keeps student.keras too.",
         _FILES,
     ),
     Flag("out", str, "", "Where to write.", _FILES),
-    Flag("count", int, 64, "Number of pictures.", _OTHER, lower=1, upper=1_000_000),
+    Flag("count", int, 64, "Number of images.", _OTHER, lower=1, upper=1_000_000),
     Flag(
         "study",
         str,
@@ -474,7 +474,7 @@ _TABLE = (
         "normalization",
         str,
         "",
-        "MEAN/STD by which pictures in [0, 1] were normalised for the network, one number or one "
+        "MEAN/STD by which images in [0, 1] were normalised for the network, one number or one "
         "per channel each, as in 0.5,0.5,0.5/0.25,0.25,0.25; becomes a layer. Empty: not at all.",
         _IMPORT,
     ),

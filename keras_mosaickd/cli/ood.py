@@ -1,4 +1,4 @@
-"""``bin/ood``: select the out-of-domain pictures alone."""
+"""``bin/ood``: select the out-of-domain images alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from keras_mosaickd.cli import flags, runner
 
 
 def main(parsed: flags.Parsed) -> None:
-    """Selects the pictures and prints what was kept."""
+    """Selects the images and prints what was kept."""
     runner.refuse_bare_call(
         parsed,
         "--flagfile=FILE, or --ood with --dataset and --teacher, such as bin/ood --ood=svhn "

@@ -165,7 +165,7 @@ def _plain_warnings() -> Iterator[None]:
         print(f"Warning: {' '.join(str(message).split())}", flush=True)
 
     with warnings.catch_warnings():
-        # Pillow's, on pictures that are merely large; it refuses those twice as large.
+        # Pillow's, on images that are merely large; it refuses those twice as large.
         warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
         warnings.showwarning = show
         yield

@@ -1,4 +1,4 @@
-"""``bin/sample``: synthetic pictures, as a grid or as a transfer set."""
+"""``bin/sample``: synthetic images, as a grid or as a transfer set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.errors import InputError
 
-# A grid of more pictures is too large to be looked at.
+# A grid of more images is too large to be looked at.
 MOST_IN_A_GRID = 4096
 
 

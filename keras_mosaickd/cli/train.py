@@ -51,7 +51,7 @@ def without_domain(parsed: flags.Parsed) -> dict[str, str]:
         return {}
     if "ood" not in parsed.given:
         raise InputError(
-            "expected --ood=folder:PATH, the pictures to learn from with a --teacher of your own. "
+            "expected --ood=folder:PATH, the images to learn from with a --teacher of your own. "
             "Received: none"
         )
     return {"dataset": ""}

@@ -1,4 +1,4 @@
-"""Data: named data sets, training streams, selection of out-of-domain pictures.
+"""Data: named data sets, training streams, selection of out-of-domain images.
 
 Names are loaded on first use, so that looking a data set up in the table imports no Keras.
 """
@@ -6,12 +6,13 @@ Names are loaded on first use, so that looking a data set up in the table import
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_mosaickd.data.labels import VOID
     from keras_mosaickd.data.ood import Selection, entropies, select, teacher_hash, top_entropy
-    from keras_mosaickd.data.sources import Pictures, evaluation_arrays, load
+    from keras_mosaickd.data.sources import ImageSet, evaluation_arrays, load
     from keras_mosaickd.data.specs import SPECS, parse
     from keras_mosaickd.data.store import stored
     from keras_mosaickd.data.streams import mosaic_stream, supervised_stream
@@ -20,7 +21,7 @@ _HOMES = {
     "SPECS": "specs",
     "VOID": "labels",
     "parse": "specs",
-    "Pictures": "sources",
+    "ImageSet": "sources",
     "load": "sources",
     "evaluation_arrays": "sources",
     "stored": "store",
@@ -36,7 +37,7 @@ _HOMES = {
 __all__ = [
     "SPECS",
     "VOID",
-    "Pictures",
+    "ImageSet",
     "Selection",
     "entropies",
     "evaluation_arrays",
@@ -52,6 +53,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Pictures":
+        warnings.warn(
+            "keras_mosaickd.data.Pictures is now keras_mosaickd.data.ImageSet",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = "ImageSet"
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

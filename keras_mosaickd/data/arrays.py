@@ -20,7 +20,7 @@ __all__ = [
     "unit_range_tensor",
 ]
 
-# Multiplying, on every backend, keeps the pictures equal to the last bit; dividing would not,
+# Multiplying, on every backend, keeps the images equal to the last bit; dividing would not,
 # because compilers replace it by this multiplication.
 PIXEL_SCALE = np.float32(1 / 255)
 
@@ -28,12 +28,12 @@ PIXEL_SCALE = np.float32(1 / 255)
 def augment(
     images: np.ndarray, offsets: np.ndarray, flips: np.ndarray, padding: int, fill: int = 0
 ) -> np.ndarray:
-    """Crops and flips each picture by itself: pad, crop to the old size, mirror.
+    """Crops and flips each image by itself: pad, crop to the old size, mirror.
 
     Args:
         images: [n, h, w, c], any type.
-        offsets: [n, 2] row and column of the crop in the padded picture, 0 .. 2 * padding.
-        flips: [n] bool, which pictures are mirrored left to right.
+        offsets: [n, 2] row and column of the crop in the padded image, 0 .. 2 * padding.
+        flips: [n] bool, which images are mirrored left to right.
         padding: Pixels of padding on each side.
         fill: Value of the padding.
 
@@ -47,7 +47,7 @@ def augment(
     # zeros() takes pages that the system has cleared already; full() writes them.
     padded = np.full(shape, fill, images.dtype) if fill else np.zeros(shape, images.dtype)
     padded[:, rows, values] = images.reshape(n, height, width * channels)
-    # Every possible crop as a view; picking one per picture then copies whole rows at once.
+    # Every possible crop as a view; picking one per image then copies whole rows at once.
     windows = sliding_window_view(padded, (height, width * channels), axis=(1, 2))
     result = windows[np.arange(n), offsets[:, 0], offsets[:, 1] * channels]
     # Mirrored pixel by pixel: as one item of c values each, which is twice as fast.
@@ -57,7 +57,7 @@ def augment(
 
 
 def unit_range(images: np.ndarray) -> np.ndarray:
-    """Pictures as float32 in [0, 1]: uint8 is divided by 255, floats are kept."""
+    """Images as float32 in [0, 1]: uint8 is divided by 255, floats are kept."""
     if images.dtype == np.uint8:
         return images.astype(np.float32) * PIXEL_SCALE
     return np.asarray(images, np.float32)
@@ -73,8 +73,8 @@ def unit_range_tensor(images):
 class _Batches(keras.utils.PyDataset):
     """What the two kinds of batches share: the plan, the epoch, the length."""
 
-    # How many arrays of an element, from the first on, hold pictures.
-    picture_arrays = 1
+    # How many arrays of an element, from the first on, hold images.
+    image_arrays = 1
 
     def __init__(
         self, images, plan: StreamPlan, first_step: int, steps_per_epoch: int | None, augment: bool
@@ -114,18 +114,18 @@ class _Batches(keras.utils.PyDataset):
             self._seen = set()
 
     def raw(self, step: int) -> tuple[np.ndarray, ...]:
-        """The element of a global step, pictures in the pool's own type."""
+        """The element of a global step, images in the pool's own type."""
         raise NotImplementedError
 
     def batch(self, step: int) -> tuple[np.ndarray, ...]:
-        """The element of a global step, pictures as float32 in [0, 1]."""
+        """The element of a global step, images as float32 in [0, 1]."""
         return tuple(
-            unit_range(array) if position < self.picture_arrays else array
+            unit_range(array) if position < self.image_arrays else array
             for position, array in enumerate(self.raw(step))
         )
 
-    def student_pictures(self, step: int) -> np.ndarray:
-        """The student's pictures of a global step, [B * K, h, w, c] of the pool's own type."""
+    def student_images(self, step: int) -> np.ndarray:
+        """The student's images of a global step, [B * K, h, w, c] of the pool's own type."""
         indices, offsets, flips = self.plan.student(step)
         images = np.asarray(self.images[indices.reshape(-1)])
         if not self.augment:
@@ -147,12 +147,12 @@ class MosaicBatches(_Batches):
         seed: Seed of the order and of the augmentation.
         first_step: Global step at which to begin (to resume).
         steps_per_epoch: Elements per epoch; by default one pass, n // B.
-        augment: Whether the student's pictures are cropped and flipped.
+        augment: Whether the student's images are cropped and flipped.
         flip: Whether a flip is part of the augmentation.
-        padding: Pixels of zeros around the picture before the crop; by default an eighth.
+        padding: Pixels of zeros around the image before the crop; by default an eighth.
     """
 
-    picture_arrays = 2
+    image_arrays = 2
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class MosaicBatches(_Batches):
         """`(patches, ood)` of a global step, in the pool's own type."""
         plan = self.plan
         patches = np.asarray(self.images[plan.patches(step)])
-        ood = self.student_pictures(step)
+        ood = self.student_images(step)
         return patches, ood.reshape(plan.batch_size, plan.student_steps, *ood.shape[1:])
 
 
@@ -184,14 +184,14 @@ class SupervisedBatches(_Batches):
     Args:
         images: uint8, or floats in [0, 1]; [n, h, w, c].
         labels: [n] or [n, k]; label maps [n, h, w], which are cropped and flipped with their
-            pictures, VOID where the crop sees the padding; or None.
+            images, VOID where the crop sees the padding; or None.
         batch_size: B, the global batch; the incomplete last batch is dropped.
         seed: Seed of the order and of the augmentation.
         first_step: Global step at which to begin (to resume).
         steps_per_epoch: Elements per epoch; by default one pass, n // B.
-        augment: Whether the pictures are cropped and flipped.
+        augment: Whether the images are cropped and flipped.
         flip: Whether a flip is part of the augmentation.
-        padding: Pixels of zeros around the picture before the crop; by default an eighth.
+        padding: Pixels of zeros around the image before the crop; by default an eighth.
     """
 
     def __init__(
@@ -214,25 +214,25 @@ class SupervisedBatches(_Batches):
             return
         if len(self.labels) != len(images):
             raise InputError(
-                f"expected one label for each of {len(images)} pictures. "
+                f"expected one label for each of {len(images)} images. "
                 f"Received: {len(self.labels)} labels"
             )
         if self.labels.ndim == 3 and self.labels.shape != tuple(images.shape[:3]):
             raise InputError(
-                f"expected label maps of the pictures' shape {tuple(images.shape[:3])}. "
+                f"expected label maps of the images' shape {tuple(images.shape[:3])}. "
                 f"Received: {self.labels.shape}"
             )
 
     def raw(self, step: int) -> tuple[np.ndarray, ...]:
-        """`(x, y)` or `(x,)` of a global step, pictures in the pool's own type."""
-        pictures = self.student_pictures(step)
+        """`(x, y)` or `(x,)` of a global step, images in the pool's own type."""
+        images = self.student_images(step)
         if self.labels is None:
-            return (pictures,)
+            return (images,)
         indices, offsets, flips = (part[:, 0] for part in self.plan.student(step))
         labels = self.labels[indices]
         if labels.ndim != 3:
-            return pictures, labels
+            return images, labels
         labels = labels.astype(np.int32)
         if self.augment:
             labels = augment(labels[..., None], offsets, flips, self.plan.padding, VOID)[..., 0]
-        return pictures, labels
+        return images, labels

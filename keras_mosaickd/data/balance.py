@@ -1,7 +1,7 @@
 """A transfer set that is balanced over the classes that the teacher predicts.
 
 Nayak et al. (2021), "Effectiveness of Arbitrary Transfer Sets for Data-free Knowledge
-Distillation" (WACV, arXiv 2011.09113): of arbitrary pictures, those serve best that the teacher
+Distillation" (WACV, arXiv 2011.09113): of arbitrary images, those serve best that the teacher
 spreads evenly over its classes. The paper's row "Balanced" is plain distillation on such a set.
 """
 
@@ -22,31 +22,31 @@ from keras_mosaickd.errors import InputError
 def balanced_indices(
     predictions: Any, classes: int, seed: int = 0, size: int | None = None
 ) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Chooses pictures so that every predicted class is equally frequent.
+    """Chooses images so that every predicted class is equally frequent.
 
-    Of a class with more pictures than its share, a random part is taken, each picture at most
+    Of a class with more images than its share, a random part is taken, each image at most
     once; of one with fewer, all are taken, and repeated as evenly as the share allows. A class
-    without any picture cannot be balanced and is left out; it is returned, to be said.
+    without any image cannot be balanced and is left out; it is returned, to be said.
 
     Args:
         predictions: [n] whole numbers from 0 to `classes` - 1, the teacher's predictions.
         classes: Number of classes of the teacher.
         seed: Seed of the choice, at least 0.
         size: Number of indices wanted, by default n; rounded down to a multiple of the number of
-            classes that have pictures.
+            classes that have images.
 
     Returns:
         The indices into the pool (int64, ascending, with repetitions) and the classes that have
-        no picture (ascending).
+        no image (ascending).
 
     Raises:
-        InputError: If the predictions are no classes, fewer than two classes have pictures, or
-            `size` is less than one picture for each.
+        InputError: If the predictions are no classes, fewer than two classes have images, or
+            `size` is less than one image for each.
     """
     predictions = np.asarray(predictions)
     if predictions.ndim != 1 or not np.issubdtype(predictions.dtype, np.integer):
         raise InputError(
-            "expected one predicted class for each picture, whole numbers [n]. "
+            "expected one predicted class for each image, whole numbers [n]. "
             f"Received: {predictions.dtype} {predictions.shape}"
         )
     if len(predictions) and not 0 <= predictions.min() <= predictions.max() < classes:
@@ -57,14 +57,14 @@ def balanced_indices(
     present = np.unique(predictions)
     if len(present) < 2:
         raise InputError(
-            "expected pictures of at least two predicted classes, or there is nothing to balance. "
-            f"Received: {len(predictions)} pictures, all of class {present.tolist()}"
+            "expected images of at least two predicted classes, or there is nothing to balance. "
+            f"Received: {len(predictions)} images, all of class {present.tolist()}"
         )
     wanted = len(predictions) if size is None else positive(size, "size")
     share = wanted // len(present)
     if not share:
         raise InputError(
-            f"size: expected at least {len(present)}, one picture for each class that was "
+            f"size: expected at least {len(present)}, one image for each class that was "
             f"predicted. Received: {size}"
         )
     generator = np.random.default_rng(seed)
@@ -78,7 +78,7 @@ def balanced_indices(
 
 
 class _Classifier(keras.Model):
-    """Classes that a teacher predicts: uint8 or [0, 1] pictures in, int32 [batch] out."""
+    """Classes that a teacher predicts: uint8 or [0, 1] images in, int32 [batch] out."""
 
     def __init__(self, teacher: Any):
         super().__init__(dtype="float32", name="predicted_classes")
@@ -90,27 +90,27 @@ class _Classifier(keras.Model):
 
 
 def predicted_classes(teacher: Any, images: Any, batch_size: int = 256) -> np.ndarray:
-    """The class that a teacher predicts for every picture of a pool, in inference mode.
+    """The class that a teacher predicts for every image of a pool, in inference mode.
 
     The pool is read in batches, so that it may be a memory map.
 
     Args:
-        teacher: Keras model from pictures [B, h, w, c] in [0, 1] to logits [B, classes].
+        teacher: Keras model from images [B, h, w, c] in [0, 1] to logits [B, classes].
         images: uint8, or floats in [0, 1]; [n, h, w, c], at least one.
-        batch_size: Pictures at a time.
+        batch_size: Images at a time.
 
     Returns:
         int64 [n].
 
     Raises:
-        InputError: If there is no picture, or the teacher predicts more than one class for each.
+        InputError: If there is no image, or the teacher predicts more than one class for each.
     """
     if not len(images):
-        raise InputError("expected at least one picture. Received: an empty pool")
+        raise InputError("expected at least one image. Received: an empty pool")
     predictions = np.asarray(over_pool(_Classifier(teacher), images, batch_size), np.int64)
     if predictions.ndim != 1:
         raise InputError(
-            "expected a teacher with one prediction for each picture. "
+            "expected a teacher with one prediction for each image. "
             f"Received: predictions of shape {predictions.shape[1:]} for each"
         )
     return predictions

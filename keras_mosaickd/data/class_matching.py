@@ -1,4 +1,4 @@
-"""Names of a teacher's classes, and labelled pictures that are to be counted by them."""
+"""Names of a teacher's classes, and labelled images that are to be counted by them."""
 
 import dataclasses
 from pathlib import Path
@@ -49,17 +49,17 @@ def class_names_of(path, classes):
 
 
 def read_labelled(name, input_shape, data_dir="", flag="--eval"):
-    """Reads labelled pictures to test on.
+    """Reads labelled images to test on.
 
     Args:
         name: data set, as `keras_mosaickd.data.parse` reads it.
         input_shape: `(height, width, channels)` of the networks.
         data_dir: directory of data files.
-        flag: the flag that named it: of a folder `--eval` takes every picture. The test split of
+        flag: the flag that named it: of a folder `--eval` takes every image. The test split of
             everything else is taken.
 
     Returns:
-        `Pictures` as they are labelled there.
+        `ImageSet` as they are labelled there.
     """
     is_whole = flag == "--eval" and parse(name, flag).name == "folder"
     height, _, channels = input_shape
@@ -73,29 +73,29 @@ def read_labelled(name, input_shape, data_dir="", flag="--eval"):
     )
 
 
-def labelled_as(pictures, class_names, task, is_named, flag="--eval"):
-    """Labelled pictures with the labels of a teacher, matched by the names of the classes.
+def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
+    """Labelled images with the labels of a teacher, matched by the names of the classes.
 
     Args:
-        pictures: `Pictures`.
+        image_set: `ImageSet`.
         class_names: names of the teacher's classes.
         task: "classification" or "segmentation".
-        is_named: whether these names were given; where they are numbers only, pictures with
+        is_named: whether these names were given; where they are numbers only, images with
             other names and as many classes are taken to have them in the teacher's order.
-        flag: the flag that named the pictures, for messages.
+        flag: the flag that named the images, for messages.
 
     Returns:
-        `Pictures` whose labels are positions in `class_names`; some classes may have none.
+        `ImageSet` whose labels are positions in `class_names`; some classes may have none.
 
     Raises:
         InputError: if they have no labels, or classes that the teacher does not have.
     """
-    if pictures.labels is None or pictures.task != task:
+    if image_set.labels is None or image_set.task != task:
         raise InputError(
             f"{flag} must have labels for --task={task}: of folder:PATH one sub-folder for each "
-            f"class. Received: {pictures.name}"
+            f"class. Received: {image_set.name}"
         )
-    names = tuple(pictures.class_names)
+    names = tuple(image_set.class_names)
     unknown = [name for name in names if name not in class_names]
     if not unknown:
         positions = np.array([class_names.index(name) for name in names])
@@ -106,14 +106,14 @@ def labelled_as(pictures, class_names, task, is_named, flag="--eval"):
         raise InputError(
             f"{flag} must have classes of the teacher, named as --class_names or --dataset of the "
             f"run names them ({_shortened(class_names)}). "
-            f"Received: {pictures.name} with {unknown[0]}"
+            f"Received: {image_set.name} with {unknown[0]}"
         )
-    labels = np.asarray(pictures.labels)
+    labels = np.asarray(image_set.labels)
     if task == "segmentation":
         renamed = np.full(256, VOID, labels.dtype)
         renamed[: len(positions)] = positions
-        return dataclasses.replace(pictures, labels=renamed[labels], class_names=class_names)
-    return dataclasses.replace(pictures, labels=positions[labels], class_names=class_names)
+        return dataclasses.replace(image_set, labels=renamed[labels], class_names=class_names)
+    return dataclasses.replace(image_set, labels=positions[labels], class_names=class_names)
 
 
 def _shortened(names):

@@ -87,7 +87,7 @@ def _range(
 
 def _known(class_names: Sequence[str]) -> str:
     if not class_names:
-        return "no class names (the pictures have no labels)"
+        return "no class names (the images have no labels)"
     shown = ", ".join(repr(name) for name in class_names[:20])
     more = f", ... ({len(class_names)} in all)" if len(class_names) > 20 else ""
     if all(name.isdecimal() for name in class_names):

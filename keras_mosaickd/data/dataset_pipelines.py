@@ -1,4 +1,4 @@
-"""MosaicKD's training stream out of a tf.data.Dataset of pictures, never held in memory."""
+"""MosaicKD's training stream out of a tf.data.Dataset of images, never held in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from keras_mosaickd.data.pipelines import AHEAD, ahead, unit_range
 from keras_mosaickd.data.plan import EpochCounter, default_padding, positive
 from keras_mosaickd.errors import InputError
 
-# Pictures among which the next one is drawn.
+# Images among which the next one is drawn.
 _SHUFFLE_BUFFER = 10_000
 
 
@@ -27,7 +27,7 @@ def mosaic_from_dataset(
 
     The discriminator gets the data set shuffled and batched, the student gets it repeated,
     shuffled, augmented and batched. Order and augmentation are functions of the seed and the
-    epoch, as far as the data set itself gives its pictures in the same order each time.
+    epoch, as far as the data set itself gives its images in the same order each time.
     """
     import tensorflow as tf
 
@@ -35,11 +35,11 @@ def mosaic_from_dataset(
     student_steps = positive(student_steps, "--student_steps")
     if int(seed) != seed or seed < 0:
         raise InputError(f"--seed: expected a whole number of at least 0. Received: {seed!r}")
-    pictures = _single_pictures(dataset)
-    shape = pictures.element_spec.shape
+    image_set = _single_images(dataset)
+    shape = image_set.element_spec.shape
     _check_padding(padding, shape)
     margin = default_padding(shape[0]) if padding is None else int(padding)
-    steps, whole = _steps(pictures, batch_size, steps_per_epoch)
+    steps, whole = _steps(image_set, batch_size, steps_per_epoch)
     counter = EpochCounter(steps, first_step)
     first_epoch, offset = divmod(counter.first_step, steps)
 
@@ -55,8 +55,8 @@ def mosaic_from_dataset(
             [3], tf.stack([tf.cast(seed, tf.int64), epoch]), None, None, tf.int64
         )
         keys = tf.bitwise.bitwise_and(keys, 2**31 - 1)
-        patches = _passes(pictures, keys[0], whole).batch(batch_size)
-        student = _passes(pictures, keys[1], whole).batch(batch_size * student_steps)
+        patches = _passes(image_set, keys[0], whole).batch(batch_size)
+        student = _passes(image_set, keys[1], whole).batch(batch_size * student_steps)
         if augment:
             student = student.enumerate().map(
                 lambda number, images: augmented(number, images, keys[2]),
@@ -91,7 +91,7 @@ def crop_and_flip(images: Any, corners: Any, flips: Any, padding: int) -> Any:
 
     Args:
         images: [n, h, w, c].
-        corners: [2, n] rows and columns of the crops in the padded pictures, 0 .. 2 * padding.
+        corners: [2, n] rows and columns of the crops in the padded images, 0 .. 2 * padding.
         flips: [n] bool.
         padding: Pixels of zeros on each side.
     """
@@ -107,19 +107,19 @@ def crop_and_flip(images: Any, corners: Any, flips: Any, padding: int) -> Any:
     return tf.gather(cropped, columns, axis=2, batch_dims=1)
 
 
-def _passes(pictures: Any, key: Any, whole: int) -> Any:
-    """Pass after pass over the pictures, each in an order of its own and cut to `whole` of them."""
+def _passes(images: Any, key: Any, whole: int) -> Any:
+    """Pass after pass over the images, each in an order of its own and cut to `whole` of them."""
     import tensorflow as tf
 
     return tf.data.Dataset.counter().flat_map(
-        lambda number: pictures.shuffle(
+        lambda number: images.shuffle(
             _SHUFFLE_BUFFER, seed=key + number, reshuffle_each_iteration=False
         ).take(whole)
     )
 
 
-def _single_pictures(dataset: Any) -> Any:
-    """The data set as single pictures of static shape [h, w, c], uint8 or float32."""
+def _single_images(dataset: Any) -> Any:
+    """The data set as single images of static shape [h, w, c], uint8 or float32."""
     import tensorflow as tf
 
     spec = dataset.element_spec
@@ -130,29 +130,29 @@ def _single_pictures(dataset: Any) -> Any:
     spec = dataset.element_spec
     if not isinstance(spec, tf.TensorSpec):
         raise InputError(
-            "expected a tf.data.Dataset of pictures, of tuples that start with one, or of "
+            "expected a tf.data.Dataset of images, of tuples that start with one, or of "
             f"dictionaries with 'image'. Received: elements {spec}"
         )
     rank = spec.shape.rank
     if rank not in (3, 4) or None in spec.shape[-3:] or not 1 <= spec.shape[-1] <= 4:
         raise InputError(
-            "expected a tf.data.Dataset of pictures [height, width, channels] or of batches of "
+            "expected a tf.data.Dataset of images [height, width, channels] or of batches of "
             f"them, of static size and 1 to 4 channels. Received: shape {spec.shape}"
         )
     if spec.dtype != tf.uint8 and not spec.dtype.is_floating:
         raise InputError(
-            "expected pictures as uint8 or as floats in [0, 1]. Received: a tf.data.Dataset of "
+            "expected images as uint8 or as floats in [0, 1]. Received: a tf.data.Dataset of "
             f"{spec.dtype.name}"
         )
     if rank == 4:
         dataset = dataset.unbatch()
     if spec.dtype != tf.uint8:
-        dataset = dataset.map(lambda picture: tf.cast(picture, tf.float32))
-        for picture in dataset.take(256):
-            low, high = float(tf.reduce_min(picture)), float(tf.reduce_max(picture))
+        dataset = dataset.map(lambda image: tf.cast(image, tf.float32))
+        for image in dataset.take(256):
+            low, high = float(tf.reduce_min(image)), float(tf.reduce_max(image))
             if not (low >= 0 and high <= 1):
                 raise InputError(
-                    "expected pictures as uint8 or as floats in [0, 1]. "
+                    "expected images as uint8 or as floats in [0, 1]. "
                     f"Received: floats in [{low:g}, {high:g}]"
                 )
     return dataset
@@ -164,20 +164,20 @@ def _check_padding(padding: int | None, shape: Any) -> None:
     check_padding(padding, (1, *shape))
 
 
-def _steps(pictures: Any, batch_size: int, steps_per_epoch: int | None) -> tuple[int, int]:
-    """Elements per epoch, and pictures per pass that fill whole batches (-1: all of them)."""
+def _steps(images: Any, batch_size: int, steps_per_epoch: int | None) -> tuple[int, int]:
+    """Elements per epoch, and images per pass that fill whole batches (-1: all of them)."""
     import tensorflow as tf
 
-    size = int(pictures.cardinality())
+    size = int(images.cardinality())
     if size == tf.data.INFINITE_CARDINALITY and steps_per_epoch is None:
         raise InputError(
             "steps_per_epoch: expected a number for an endless data set. Received: None"
         )
     if size == tf.data.UNKNOWN_CARDINALITY and steps_per_epoch is None:
-        size = int(pictures.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1))
+        size = int(images.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1))
     if 0 <= size < batch_size:
         raise InputError(
-            f"--batch_size: expected at most the number of pictures, {size}. Received: {batch_size}"
+            f"--batch_size: expected at most the number of images, {size}. Received: {batch_size}"
         )
     passes = size // batch_size if size >= 0 else -1
     steps = passes if steps_per_epoch is None else positive(steps_per_epoch, "steps_per_epoch")

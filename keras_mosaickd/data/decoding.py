@@ -1,4 +1,4 @@
-"""One picture out of its file as a square of uint8, and what is said of those that are none."""
+"""One image out of its file as a square of uint8, and what is said of those that are none."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 from keras_mosaickd.data.resizing import THREADS
 from keras_mosaickd.errors import InputError
 
-# Of the pictures that cannot be read so many are named.
+# Of the images that cannot be read so many are named.
 _NAMED = 3
 _CHUNK = 1024
 
 
 class UnreadableError(InputError):
-    """A picture that cannot be read.
+    """An image that cannot be read.
 
     Args:
         path: The file.
@@ -29,15 +29,15 @@ class UnreadableError(InputError):
     def __init__(self, path: str | Path, reason: str):
         self.received = f"{str(path)!r} ({reason})"
         super().__init__(
-            f"expected a readable picture. Received: {self.received}; remove it or put a readable "
+            f"expected a readable image. Received: {self.received}; remove it or put a readable "
             "one in its place"
         )
 
 
 def decode(path: str | Path, image_size: int, channels: int) -> np.ndarray:
-    """Reads one picture as a uint8 square.
+    """Reads one image as a uint8 square.
 
-    Transparent parts become white; 16-bit pictures keep their upper eight bits; of an animation
+    Transparent parts become white; 16-bit images keep their upper eight bits; of an animation
     the first frame is used.
 
     Args:
@@ -49,7 +49,7 @@ def decode(path: str | Path, image_size: int, channels: int) -> np.ndarray:
         uint8 [image_size, image_size, channels].
 
     Raises:
-        UnreadableError: where the file is not a readable picture.
+        UnreadableError: where the file is not a readable image.
     """
     from PIL import Image, ImageOps
 
@@ -60,11 +60,11 @@ def decode(path: str | Path, image_size: int, channels: int) -> np.ndarray:
             mode = "L" if channels == 1 else "RGB"
             # JPEGs much larger than needed are decoded at a fraction of their size.
             file.draft(mode, (2 * image_size, 2 * image_size))
-            picture = _flat(ImageOps.exif_transpose(file)).convert(mode)
+            image = _flat(ImageOps.exif_transpose(file)).convert(mode)
             size = (image_size, image_size)
-            if picture.size != size:
-                picture = ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
-            return np.asarray(picture, np.uint8).reshape(image_size, image_size, channels)
+            if image.size != size:
+                image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+            return np.asarray(image, np.uint8).reshape(image_size, image_size, channels)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers let many kinds of exception through.
@@ -77,14 +77,14 @@ def decode(path: str | Path, image_size: int, channels: int) -> np.ndarray:
 def all_unreadable(
     first: UnreadableError, root: str, files: Sequence[str], image_size: int, channels: int
 ) -> InputError:
-    """The error of a whole folder in which one picture could not be read.
+    """The error of a whole folder in which one image could not be read.
 
     All of them are read once more, so that ten broken ones need not be found in ten attempts.
 
     Args:
-        first: The error of that picture.
+        first: The error of that image.
         root: The folder.
-        files: Paths of its pictures, relative to it.
+        files: Paths of its images, relative to it.
         image_size: As of `decode`.
         channels: As of `decode`.
 
@@ -110,20 +110,20 @@ def all_unreadable(
     named = ", ".join(error.received for error in found[:_NAMED])
     more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
     return InputError(
-        f"expected readable pictures. Received: {len(found):,} of {len(files):,} in {root!r} that "
+        f"expected readable images. Received: {len(found):,} of {len(files):,} in {root!r} that "
         f"are not: {named}{more}; remove them or put readable ones in their place"
     )
 
 
-def _flat(picture: Any) -> Any:
-    """The picture in a mode of eight bits per channel, on white where it is transparent."""
+def _flat(image: Any) -> Any:
+    """The image in a mode of eight bits per channel, on white where it is transparent."""
     from PIL import Image
 
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
         return Image.fromarray((np.clip(values, 0, 65535) // 257).astype(np.uint8))
-    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture)
-    return picture
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image)
+    return image

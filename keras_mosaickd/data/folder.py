@@ -1,4 +1,4 @@
-"""Pictures in a folder: found, split, decoded when asked for."""
+"""Images in a folder: found, split, decoded when asked for."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 
 class FolderImages:
-    """Pictures of any size as an array of squares, each decoded when it is indexed.
+    """Images of any size as an array of squares, each decoded when it is indexed.
 
     Has `shape`, `dtype` and `len()`; an index that is a slice or an array of integers gives uint8
-    [m, image_size, image_size, channels]. Each picture is turned upright (EXIF), converted to
+    [m, image_size, image_size, channels]. Each image is turned upright (EXIF), converted to
     grey or RGB, cropped to its centre square and resized with antialiasing.
 
     Args:
@@ -57,24 +57,24 @@ class FolderImages:
             return result
         try:
             with ThreadPoolExecutor(min(THREADS, len(chosen))) as pool:
-                for position, picture in enumerate(pool.map(self._decode, chosen)):
-                    result[position] = picture
+                for position, image in enumerate(pool.map(self._decode, chosen)):
+                    result[position] = image
         except UnreadableError as first:
             raise self._all_unreadable(first) from first
         return result
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("pictures in a folder have to be decoded: copy=False is impossible")
+            raise ValueError("images in a folder have to be decoded: copy=False is impossible")
         return self[:].astype(dtype or np.uint8, copy=False)
 
     def subset(self, index: Any) -> FolderImages:
-        """The pictures at an array of integers, not decoded."""
+        """The images at an array of integers, not decoded."""
         files = [self.files[position] for position in index]
         return FolderImages(self.root, files, self.image_size, self.channels)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the pictures' relative paths, sizes and times of change."""
+        """SHA-256 of the images' relative paths, sizes and times of change."""
         digest = hashlib.sha256()
         for file in self.files:
             path = os.path.join(self.root, file)
@@ -113,12 +113,12 @@ class Listing:
 
 
 def list_folder(root: str, split: str, flag: str = "--dataset") -> Listing:
-    """Finds the pictures of a folder and their labels.
+    """Finds the images of a folder and their labels.
 
-    Two or more sub-folders with pictures, and none beside them, are classes in the order of their
-    names. Sub-folders `train` and `test`, both with pictures, are the splits; otherwise every
-    fifth picture of a class (rank % 5 == 4 in the order of the names) is in the test split.
-    Pictures without classes are all training pictures. Hidden files are left out; a folder that
+    Two or more sub-folders with images, and none beside them, are classes in the order of their
+    names. Sub-folders `train` and `test`, both with images, are the splits; otherwise every
+    fifth image of a class (rank % 5 == 4 in the order of the names) is in the test split.
+    Images without classes are all training images. Hidden files are left out; a folder that
     is reached twice through links is read once.
 
     Args:
@@ -134,7 +134,7 @@ def list_folder(root: str, split: str, flag: str = "--dataset") -> Listing:
     found = _walk(root, flag)
     if not found:
         raise InputError(
-            f"{flag}: expected a folder with pictures ({', '.join(SUFFIXES)}). Received: {root!r}, "
+            f"{flag}: expected a folder with images ({', '.join(SUFFIXES)}). Received: {root!r}, "
             "which has none"
         )
     tops = {file.split(os.sep, 1)[0] for file in found}
@@ -145,7 +145,7 @@ def list_folder(root: str, split: str, flag: str = "--dataset") -> Listing:
     if not listing.files:
         raise InputError(
             f"{flag}: expected a {split} split: sub-folders train and test, or sub-folders of "
-            f"classes with five pictures. Received: {root!r}"
+            f"classes with five images. Received: {root!r}"
         )
     return listing
 
@@ -192,7 +192,7 @@ def _split_by_rank(listing: Listing, split: str) -> Listing:
 
 
 def ranks(labels: np.ndarray) -> np.ndarray:
-    """How many earlier pictures have the same label, [n]."""
+    """How many earlier images have the same label, [n]."""
     result = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -201,7 +201,7 @@ def ranks(labels: np.ndarray) -> np.ndarray:
 
 
 def _walk(root: str, flag: str) -> list[str]:
-    """Relative paths of all pictures, sorted; each real folder is entered once."""
+    """Relative paths of all images, sorted; each real folder is entered once."""
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
     waiting = [""]

@@ -1,4 +1,4 @@
-"""Pictures that stay in their files and are read from the first to the last."""
+"""Images that stay in their files and are read from the first to the last."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from keras_mosaickd.errors import InputError
 
 
 class ForwardImages:
-    """Pictures of a large data set as an array of squares that is read forward, not held.
+    """Images of a large data set as an array of squares that is read forward, not held.
 
     Has `shape`, `dtype` and `len()`; an index that is a slice or an array of ascending integers
-    gives uint8 [m, image_size, image_size, channels]. One reader goes through the pictures in
-    their stored order; an index before its place starts it again. Pictures are converted to grey
+    gives uint8 [m, image_size, image_size, channels]. One reader goes through the images in
+    their stored order; an index before its place starts it again. Images are converted to grey
     or RGB, cropped to their centre square and resized, as those of a folder are.
 
     Args:
-        read: Opens the pictures from the first on: chunks of uint8 pictures [h, w, c].
+        read: Opens the images from the first on: chunks of uint8 images [h, w, c].
         count: How many there are.
         image_size: Height and width of the result in pixels.
         channels: 1 (grey) or 3 (RGB).
-        identity: What distinguishes the pictures at the source: name, version, splits.
+        identity: What distinguishes the images at the source: name, version, splits.
         kept: Positions at the source of a subset, ascending; None for all.
     """
 
@@ -50,7 +50,7 @@ class ForwardImages:
         self._lock = threading.Lock()
         self._reader: Iterator[Sequence[np.ndarray]] = iter(())
         self._chunk: Sequence[np.ndarray] = ()
-        # Position at the source of the chunk's first picture; beyond the end before any is read.
+        # Position at the source of the chunk's first image; beyond the end before any is read.
         self._start = count
 
     @property
@@ -61,7 +61,7 @@ class ForwardImages:
 
     @property
     def nbytes(self) -> int:
-        """Size of all pictures in memory."""
+        """Size of all images in memory."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     def __len__(self) -> int:
@@ -73,13 +73,13 @@ class ForwardImages:
             return self[positions[None]][0]
         if np.any(positions[1:] < positions[:-1]):
             raise InputError(
-                "expected ascending positions in pictures that are read forward. Received: an "
+                "expected ascending positions in images that are read forward. Received: an "
                 f"index that goes back, {positions[:8].tolist()} ..."
             )
         wanted = positions if self._kept is None else self._kept[positions]
         result = np.empty((len(wanted), *self.shape[1:]), np.uint8)
         done = 0
-        # Two readers of one pool take turns: each may move the other's place, not its pictures.
+        # Two readers of one pool take turns: each may move the other's place, not its images.
         with self._lock:
             while done < len(wanted):
                 chunk = self._chunk_of(wanted[done])
@@ -94,11 +94,11 @@ class ForwardImages:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("pictures that are read forward have no memory to share: copy=False")
+            raise ValueError("images that are read forward have no memory to share: copy=False")
         return self[:].astype(dtype or np.uint8, copy=False)
 
     def subset(self, index: np.ndarray) -> ForwardImages:
-        """The pictures at an array of ascending integers, not read."""
+        """The images at an array of ascending integers, not read."""
         kept = np.asarray(index) if self._kept is None else self._kept[index]
         return ForwardImages(
             self._read, self._count, self.image_size, self.channels, self.identity, kept
@@ -120,6 +120,6 @@ class ForwardImages:
             if not len(self._chunk):
                 received, self._start = self._start, self._count
                 raise RuntimeError(
-                    f"expected {self._count} pictures of {self.identity}. Received: {received}"
+                    f"expected {self._count} images of {self.identity}. Received: {received}"
                 )
         return self._chunk

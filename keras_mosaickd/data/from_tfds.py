@@ -17,18 +17,18 @@ from keras_mosaickd.data.forward import ForwardImages
 from keras_mosaickd.data.specs import DatasetSpec
 from keras_mosaickd.errors import InputError
 
-# Pictures decoded at a time: a thousand of ImageNet's would take half a gigabyte.
+# Images decoded at a time: a thousand of ImageNet's would take half a gigabyte.
 _CHUNK = 128
 
 
 @dataclass(frozen=True)
 class TfdsSource:
-    """A data set that is there, before its pictures are read.
+    """A data set that is there, before its images are read.
 
     Attributes:
-        images: Its pictures.
+        images: Its images.
         class_names: Names in label order.
-        labels: Reads the labels, int64 [n]: a pass over the files, without their pictures.
+        labels: Reads the labels, int64 [n]: a pass over the files, without their images.
     """
 
     images: ForwardImages
@@ -54,7 +54,7 @@ def open_tfds(
 
     Raises:
         InputError: where tensorflow-datasets is not installed, the files have to be fetched by
-            hand, or a split has not as many pictures as the data set is known to have.
+            hand, or a split has not as many images as the data set is known to have.
         RuntimeError: where the data set is not there and cannot be downloaded.
     """
     try:
@@ -71,7 +71,7 @@ def open_tfds(
         count = sum(_count(spec, builder, split) for split in splits)
         names = _class_names(spec, builder)
     images = ForwardImages(
-        functools.partial(_pictures, spec, builder, tuple(splits)),
+        functools.partial(_images, spec, builder, tuple(splits)),
         count,
         image_size,
         channels,
@@ -104,14 +104,14 @@ def _reported(spec: DatasetSpec, preparing: bool = False) -> Iterator[None]:
 
 
 def _count(spec: DatasetSpec, builder: Any, split: str) -> int:
-    """Number of pictures of a split, checked against the table."""
+    """Number of images of a split, checked against the table."""
     # Without metadata of its own (stand-in data in tests) only the data set itself can tell.
     if split not in builder.info.splits:
         return len(builder.as_dataset(split=split, shuffle_files=False))
     received, expected = int(builder.info.splits[split].num_examples), spec.size(split)
     if expected is not None and received != expected:
         raise InputError(
-            f"{spec.name}: expected {expected} pictures in the split {split}. Received: {received}"
+            f"{spec.name}: expected {expected} images in the split {split}. Received: {received}"
         )
     return received
 
@@ -135,7 +135,7 @@ def _dataset(builder: Any, split: str, feature: str) -> Any:
         split=split,
         shuffle_files=False,
         decoders=tfds.decode.PartialDecoding({feature: True}),
-        # A cache of decoded pictures would be what this is to avoid.
+        # A cache of decoded images would be what this is to avoid.
         read_config=tfds.ReadConfig(try_autocache=False),
     )
     options = tf.data.Options()
@@ -145,7 +145,7 @@ def _dataset(builder: Any, split: str, feature: str) -> Any:
     return dataset.map(lambda example: example[feature]).with_options(options)
 
 
-def _pictures(
+def _images(
     spec: DatasetSpec, builder: Any, splits: tuple[str, ...]
 ) -> Iterator[Sequence[np.ndarray]]:
     with _reported(spec):

@@ -1,4 +1,4 @@
-"""Pictures that are kept out of training, to judge a student on them without labels."""
+"""Images that are kept out of training, to judge a student on them without labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_mosaickd.data.sources import Pictures
+from keras_mosaickd.data.sources import ImageSet
 from keras_mosaickd.errors import InputError
 
 SHARE = 0.1
@@ -15,34 +15,34 @@ MOST = 2000
 _MOST_BYTES = 2**28
 
 
-def hold_out(pictures: Pictures, seed: int) -> tuple[Pictures, Pictures]:
-    """Divides pictures at random into those for training and those held out.
+def hold_out(image_set: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Divides images at random into those for training and those held out.
 
     Args:
-        pictures: Any pictures; none is decoded.
+        image_set: Any images; none is decoded.
         seed: Seed of the choice, at least 0.
 
     Returns:
         The rest, and a tenth of them: 2000 at most, and 256 MiB as float32. Both keep the order.
 
     Raises:
-        InputError: for fewer than 20 pictures.
+        InputError: for fewer than 20 images.
     """
-    size = len(pictures)
-    most = _MOST_BYTES // (4 * int(np.prod(pictures.images.shape[1:])))
+    size = len(image_set)
+    most = _MOST_BYTES // (4 * int(np.prod(image_set.images.shape[1:])))
     count = min(round(SHARE * size), MOST, max(most, 2))
     if count < 2:
         raise InputError(
-            "--ood must have at least 20 pictures, of which a tenth is held out to judge the "
-            f"student. Received: {size} of {pictures.name}"
+            "--ood must have at least 20 images, of which a tenth is held out to judge the "
+            f"student. Received: {size} of {image_set.name}"
         )
     chosen = np.zeros(size, bool)
     chosen[np.random.default_rng([seed, size]).permutation(size)[:count]] = True
-    return _subset(pictures, ~chosen), _subset(pictures, chosen)
+    return _subset(image_set, ~chosen), _subset(image_set, chosen)
 
 
-def _subset(pictures: Pictures, mask: np.ndarray) -> Pictures:
-    indices, images = np.flatnonzero(mask), pictures.images
+def _subset(image_set: ImageSet, mask: np.ndarray) -> ImageSet:
+    indices, images = np.flatnonzero(mask), image_set.images
     part = images.subset(indices) if hasattr(images, "subset") else images[indices]
-    labels = None if pictures.labels is None else pictures.labels[indices]
-    return dataclasses.replace(pictures, images=part, labels=labels)
+    labels = None if image_set.labels is None else image_set.labels[indices]
+    return dataclasses.replace(image_set, images=part, labels=labels)

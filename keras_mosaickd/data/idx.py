@@ -25,7 +25,7 @@ def read_idx(path: str | Path, rank: int) -> np.ndarray:
 
     Args:
         path: The file; compressed if its name ends in `.gz`.
-        rank: The number of dimensions that it must have (3 for pictures, 1 for labels).
+        rank: The number of dimensions that it must have (3 for images, 1 for labels).
 
     Returns:
         uint8 array with `rank` dimensions.
@@ -66,7 +66,7 @@ def find_idx(folder: str | Path, split: str) -> tuple[Path, Path] | None:
         split: "train" or "test".
 
     Returns:
-        The paths of pictures and labels, or None where there is neither.
+        The paths of images and labels, or None where there is neither.
 
     Raises:
         InputError: where only one of the two is there.
@@ -90,23 +90,23 @@ def read_split(images: Path, labels: Path, classes: int) -> tuple[np.ndarray, np
     """Reads the two files of a split and checks that they fit each other.
 
     Args:
-        images: The idx file of pictures.
+        images: The idx file of images.
         labels: The idx file of labels.
         classes: Labels must be below this.
 
     Returns:
-        uint8 pictures [n, h, w, 1] and int64 labels [n].
+        uint8 images [n, h, w, 1] and int64 labels [n].
 
     Raises:
         InputError: where they do not fit.
     """
-    pictures = read_idx(images, 3)
+    image_set = read_idx(images, 3)
     targets = read_idx(labels, 1)
-    if len(pictures) != len(targets) or not len(pictures):
+    if len(image_set) != len(targets) or not len(image_set):
         raise InputError(
-            f"{labels}: expected as many labels as pictures, and at least one. "
-            f"Received: {len(targets)} labels, {len(pictures)} pictures"
+            f"{labels}: expected as many labels as images, and at least one. "
+            f"Received: {len(targets)} labels, {len(image_set)} images"
         )
     if targets.max() >= classes:
         raise InputError(f"{labels}: expected labels below {classes}. Received: {targets.max()}")
-    return pictures[..., None], targets.astype(np.int64)
+    return image_set[..., None], targets.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Pictures on disk: a grid of many as one PNG."""
+"""Images on disk: a grid of many as one PNG."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy
 
-# White lines between the pictures: early synthetic pictures are grey, and digits are on black.
+# White lines between the images: early synthetic images are grey, and digits are on black.
 _SEPARATOR = 255
-# In pixels, as large as the names of classes can be below pictures of 48 pixels.
+# In pixels, as large as the names of classes can be below images of 48 pixels.
 _LEAST_FONT_SIZE = 10
 
 
@@ -24,20 +24,20 @@ def grid(
     least_size: int = 48,
     captions: Sequence[str] | None = None,
 ) -> numpy.ndarray:
-    """Lays pictures out in rows, with a line of one pixel between them.
+    """Lays images out in rows, with a line of one pixel between them.
 
     Args:
         images: [n, h, w, c], c 1 or 3; floats in [0, 1] or uint8. Values outside are clipped.
-        columns: Pictures per row; by default as many as make the grid square.
-        least_size: Pictures with a side shorter than this (pixels) are enlarged by the least whole
-            factor that reaches it, without smoothing, so that 16x16 pictures can be seen.
-        captions: What to write below each picture, n texts; one that is too wide is cut.
+        columns: Images per row; by default as many as make the grid square.
+        least_size: Images with a side shorter than this (pixels) are enlarged by the least whole
+            factor that reaches it, without smoothing, so that 16x16 images can be seen.
+        captions: What to write below each image, n texts; one that is too wide is cut.
 
     Returns:
         uint8 [H, W, c]. Places that are left over in the last row are white.
 
     Raises:
-        ValueError: No pictures, another shape, or ``columns`` below 1.
+        ValueError: No images, another shape, or ``columns`` below 1.
     """
     pixels = as_bytes(images)
     count, height, width, _ = pixels.shape
@@ -61,7 +61,7 @@ def grid(
 
 
 def _above_captions(pixels: numpy.ndarray, captions: Sequence[str]) -> numpy.ndarray:
-    """uint8 pictures [n, h, w, c] with a text below each, black on white."""
+    """uint8 images [n, h, w, c] with a text below each, black on white."""
     from PIL import Image, ImageDraw, ImageFont
 
     width, channels = pixels.shape[2:]
@@ -79,7 +79,7 @@ def _above_captions(pixels: numpy.ndarray, captions: Sequence[str]) -> numpy.nda
 
 
 def beside_label_maps(images: Any, labels: Any, classes: int) -> numpy.ndarray:
-    """Puts the map of labels to the right of every picture, each class in a colour of its own.
+    """Puts the map of labels to the right of every image, each class in a colour of its own.
 
     Args:
         images: [n, h, w, c], c 1 or 3; floats in [0, 1] or uint8.
@@ -98,41 +98,41 @@ def beside_label_maps(images: Any, labels: Any, classes: int) -> numpy.ndarray:
     return numpy.concatenate([numpy.broadcast_to(pixels, maps.shape), maps], axis=2)
 
 
-def encode_png(picture: numpy.ndarray) -> bytes:
-    """Returns a uint8 [h, w, c] picture, c 1 or 3, as the bytes of a PNG file."""
+def encode_png(image: numpy.ndarray) -> bytes:
+    """Returns a uint8 [h, w, c] image, c 1 or 3, as the bytes of a PNG file."""
     from PIL import Image
 
-    picture = numpy.asarray(picture)
-    if picture.dtype != numpy.uint8 or picture.ndim != 3 or picture.shape[-1] not in (1, 3):
+    image = numpy.asarray(image)
+    if image.dtype != numpy.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
         raise ValueError(
-            "expected a uint8 picture [h, w, c] with c 1 or 3. "
-            f"Received: {picture.dtype} {list(picture.shape)}"
+            "expected a uint8 image [h, w, c] with c 1 or 3. "
+            f"Received: {image.dtype} {list(image.shape)}"
         )
     buffer = io.BytesIO()
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, "PNG")
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def write_png(path: str | os.PathLike[str], picture: numpy.ndarray) -> Path:
-    """Writes a uint8 [h, w, c] picture as PNG; the file appears whole or not at all."""
+def write_png(path: str | os.PathLike[str], image: numpy.ndarray) -> Path:
+    """Writes a uint8 [h, w, c] image as PNG; the file appears whole or not at all."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_bytes(encode_png(picture))
+    temporary.write_bytes(encode_png(image))
     os.replace(temporary, target)
     return target
 
 
 def as_bytes(images: Any) -> numpy.ndarray:
-    """Pictures [n, h, w, c], c 1 or 3, floats in [0, 1] or uint8, as uint8.
+    """Images [n, h, w, c], c 1 or 3, floats in [0, 1] or uint8, as uint8.
 
     Raises:
-        ValueError: No pictures, or another shape.
+        ValueError: No images, or another shape.
     """
     pixels = numpy.asarray(images)
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
         raise ValueError(
-            "expected pictures [n, h, w, c] with n at least 1 and c 1 or 3. "
+            "expected images [n, h, w, c] with n at least 1 and c 1 or 3. "
             f"Received: {list(pixels.shape)}"
         )
     if pixels.dtype == numpy.uint8:

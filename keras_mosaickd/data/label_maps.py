@@ -1,4 +1,4 @@
-"""Pictures with a label map each, in folders: data sets for segmentation."""
+"""Images with a label map each, in folders: data sets for segmentation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ORIENTATION, _TRANSPOSED = 0x0112, 5
 
 
 @dataclass(frozen=True)
-class LabelledPictures:
+class LabelMapFolder:
     """What was read of a data set for segmentation.
 
     Attributes:
@@ -42,14 +42,14 @@ def read_label_maps(
     image_size: int,
     channels: int,
     data_dir: str | Path | None,
-) -> LabelledPictures:
-    """Reads pictures and label maps of `nyuv2` or `segmentation:PATH`.
+) -> LabelMapFolder:
+    """Reads images and label maps of `nyuv2` or `segmentation:PATH`.
 
     For each split the folder holds `SPLIT/images` and `SPLIT/labels` with a PNG of the same stem
-    and size for every picture; a pixel of it is a class 0 .. n - 1, or 255 for void (no class).
+    and size for every image; a pixel of it is a class 0 .. n - 1, or 255 for void (no class).
     `nyuv2` is in `data_dir`/nyuv2 or in `data_dir` itself, with 13 classes 0 .. 12;
     `segmentation:PATH` names its classes in `classes.txt`, one on each line. Both are cropped to
-    the centre square and resized: pictures bilinear, labels to the nearest pixel.
+    the centre square and resized: images bilinear, labels to the nearest pixel.
 
     Args:
         request: The data set.
@@ -68,18 +68,18 @@ def read_label_maps(
     labels = np.empty(images.shape[:3], np.uint8)
 
     def read(position: int) -> None:
-        picture, label = pairs[position]
-        images[position] = decode(picture, image_size, channels)
-        labels[position] = _read_labels(request, picture, label, len(names), image_size)
+        image, label = pairs[position]
+        images[position] = decode(image, image_size, channels)
+        labels[position] = _read_labels(request, image, label, len(names), image_size)
 
     try:
         with ThreadPoolExecutor(THREADS) as pool:
             for _ in pool.map(read, range(len(pairs))):
                 pass
     except UnreadableError as first:
-        files = [os.path.relpath(picture, root) for picture, _ in pairs]
+        files = [os.path.relpath(image, root) for image, _ in pairs]
         raise all_unreadable(first, root, files, image_size, channels) from first
-    return LabelledPictures(images, labels, names)
+    return LabelMapFolder(images, labels, names)
 
 
 def _root(request: DatasetRequest, data_dir: str | Path | None) -> str:
@@ -106,7 +106,7 @@ def _wrong_layout(request: DatasetRequest, root: str, received: str) -> InputErr
     last = len(spec.class_names) - 1 if spec.class_names else "n - 1"
     return InputError(
         f"{request.flag}: {fetched}expected in {where} the folders train/images, train/labels, "
-        "test/images and test/labels, for every picture in images (*.png, *.jpg ...) a one-channel "
+        "test/images and test/labels, for every image in images (*.png, *.jpg ...) a one-channel "
         f"*.png of the same name and size in labels with values 0 to {last}, or {VOID} for "
         f"void{classes}. Received: {received}"
     )
@@ -128,22 +128,22 @@ def _read_class_names(request: DatasetRequest, root: str) -> tuple[str, ...]:
 
 
 def _pairs(request: DatasetRequest, root: str, split: str) -> list[tuple[str, str]]:
-    """Paths of pictures and their label maps, in the order of their names."""
-    pictures = _stems(request, root, os.path.join(split, "images"), SUFFIXES)
+    """Paths of images and their label maps, in the order of their names."""
+    images = _stems(request, root, os.path.join(split, "images"), SUFFIXES)
     labels = _stems(request, root, os.path.join(split, "labels"), (".png",))
-    odd = sorted(set(pictures) ^ set(labels))
+    odd = sorted(set(images) ^ set(labels))
     if odd:
-        lacking = "labels" if odd[0] in pictures else "images"
+        lacking = "labels" if odd[0] in images else "images"
         raise _wrong_layout(request, root, f"{split}/{lacking} without {odd[0]!r}")
     expected = request.spec.size(split)
-    if expected is not None and len(pictures) != expected:
+    if expected is not None and len(images) != expected:
         raise InputError(
-            f"{request.flag}: expected {expected} pictures in {os.path.join(root, split)} "
-            f"({request.name}). Received: {len(pictures)}"
+            f"{request.flag}: expected {expected} images in {os.path.join(root, split)} "
+            f"({request.name}). Received: {len(images)}"
         )
-    if not pictures:
-        raise _wrong_layout(request, root, f"no pictures in {split}/images")
-    return [(pictures[stem], labels[stem]) for stem in sorted(pictures)]
+    if not images:
+        raise _wrong_layout(request, root, f"no images in {split}/images")
+    return [(images[stem], labels[stem]) for stem in sorted(images)]
 
 
 def _stems(
@@ -166,13 +166,13 @@ def _stems(
 
 
 def _read_labels(
-    request: DatasetRequest, picture: str, label: str, classes: int, image_size: int
+    request: DatasetRequest, image: str, label: str, classes: int, image_size: int
 ) -> np.ndarray:
-    """One label map, checked against its picture and resized: uint8 [image_size, image_size]."""
+    """One label map, checked against its image and resized: uint8 [image_size, image_size]."""
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(picture) as file:
+        with Image.open(image) as file:
             size = file.size
             if file.getexif().get(_ORIENTATION, 1) >= _TRANSPOSED:
                 size = size[::-1]
@@ -190,7 +190,7 @@ def _read_labels(
         )
     if values.shape[::-1] != size:
         raise InputError(
-            f"{request.flag}: expected {label!r} of its picture's width and height {size}. "
+            f"{request.flag}: expected {label!r} of its image's width and height {size}. "
             f"Received: {values.shape[::-1]}"
         )
     wrong = values[(values < 0) | ((values >= classes) & (values != VOID))]

@@ -1,6 +1,6 @@
-"""Selection of out-of-domain pictures (supplement, algorithm 1).
+"""Selection of out-of-domain images (supplement, algorithm 1).
 
-The pictures on which the teacher's prediction has the highest entropy are kept; they are written
+The images on which the teacher's prediction has the highest entropy are kept; they are written
 to disk once, resized, and training reads only those.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_mosaickd.data.scores import entropies, teacher_hash
-from keras_mosaickd.data.sources import Pictures
+from keras_mosaickd.data.sources import ImageSet
 from keras_mosaickd.data.store import cached, read_array, write_array, write_images
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.logits import as_logits
@@ -30,15 +30,15 @@ _BAR = 40
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The out-of-domain pictures that were kept, and how they compare with the rest.
+    """The out-of-domain images that were kept, and how they compare with the rest.
 
     Attributes:
         name: The data set they come from.
         split: Its split.
         indices: int64 [k], positions in the pool, ascending.
-        entropies: float32 [n], the teacher's entropy of every picture of the pool, in nats.
+        entropies: float32 [n], the teacher's entropy of every image of the pool, in nats.
         images: uint8 [k, h, w, c], a read-only memory map.
-        kept_mean: Mean entropy of the kept pictures, in nats; NaN where none has a number.
+        kept_mean: Mean entropy of the kept images, in nats; NaN where none has a number.
         dropped_mean: Mean entropy of the others; NaN where there are none.
         histogram: Bin edges, counts of the pool, counts of the kept.
         path: The folder in the cache.
@@ -60,7 +60,7 @@ class Selection:
         return len(self.indices)
 
     def summary(self) -> dict[str, Any]:
-        """What a report shows of it, for JSON: the histogram, the means, the place of the pictures.
+        """What a report shows of it, for JSON: the histogram, the means, the place of the images.
 
         Returns:
             `edges` (nats), `pool` and `kept` (counts), `kept_mean`, `dropped_mean` (None where
@@ -84,14 +84,14 @@ class Selection:
         decimals = max(3, 1 + math.ceil(-math.log10(edges[1] - edges[0])))
         mean = f".{decimals + 1}f"
         lines = [
-            f"out-of-domain pictures: {len(self)} of {size} kept from {self.name} "
+            f"out-of-domain images: {len(self)} of {size} kept from {self.name} "
             f"({self.split}){', as selected before' if self.reused else ''}",
             f"mean entropy of the teacher, in nats: kept {self.kept_mean:{mean}}, dropped "
             + ("none" if len(self) == size else f"{self.dropped_mean:{mean}}"),
         ]
         invalid = int(np.isnan(self.entropies).sum())
         if invalid:
-            lines.append(f"pictures whose entropy is not a number: {invalid}")
+            lines.append(f"images whose entropy is not a number: {invalid}")
         largest = max(1, int(pool.max()))
         width = decimals + 3
         lines.append(f"{'entropy':>{2 * width + 1}}  {'pool':>8} {'kept':>8}  (# kept, . dropped)")
@@ -107,7 +107,7 @@ class Selection:
 def top_entropy(entropies: np.ndarray, count: int) -> np.ndarray:
     """Positions of the `count` highest entropies.
 
-    Of equal entropies the earlier picture is taken; NaN is never chosen.
+    Of equal entropies the earlier image is taken; NaN is never chosen.
 
     Args:
         entropies: [n].
@@ -127,7 +127,7 @@ def top_entropy(entropies: np.ndarray, count: int) -> np.ndarray:
     valid = size - int(np.isnan(entropies).sum())
     if count > valid:
         raise InputError(
-            f"--ood_size: expected at most the {valid} pictures whose entropy is a number (of "
+            f"--ood_size: expected at most the {valid} images whose entropy is a number (of "
             f"{size}). Received: {count}"
         )
     # A stable sort keeps the earlier of two equals first, and NaN goes last.
@@ -136,33 +136,33 @@ def top_entropy(entropies: np.ndarray, count: int) -> np.ndarray:
 
 
 def check_count(count: int, size: int) -> None:
-    """Refuses a number of pictures to keep that the pool cannot give."""
+    """Refuses a number of images to keep that the pool cannot give."""
     if int(count) != count or not 0 <= count <= size:
         raise InputError(
-            f"--ood_size: expected 0 (the whole pool) or at most the pool's {size} pictures. "
+            f"--ood_size: expected 0 (the whole pool) or at most the pool's {size} images. "
             f"Received: {count}"
         )
 
 
 def select(
     teacher: Any,
-    pictures: Pictures,
+    image_set: ImageSet,
     count: int = 0,
     batch_size: int = 256,
     cache_dir: str | Path = "cache",
     teacher_outputs: str = "auto",
     verbose: Any = 0,
 ) -> Selection:
-    """Keeps the pictures with the highest teacher entropy (supplement, algorithm 1).
+    """Keeps the images with the highest teacher entropy (supplement, algorithm 1).
 
     The result is kept under `cache_dir`/ood, under a key of the teacher's layers and weights,
-    the pictures, their size and `count`; the same call reads it from there.
+    the images, their size and `count`; the same call reads it from there.
 
     Args:
-        teacher: Keras model from pictures in [0, 1] to logits or probabilities.
-        pictures: The pool. It is read to its end, so a broken file is found here.
+        teacher: Keras model from images in [0, 1] to logits or probabilities.
+        image_set: The pool. It is read to its end, so a broken file is found here.
         count: How many to keep (the paper's k); 0 keeps the whole pool.
-        batch_size: Pictures at a time.
+        batch_size: Images at a time.
         cache_dir: Where the selection is kept.
         teacher_outputs: "logits" or "probabilities" declares what the teacher gives; "auto" looks.
         verbose: As in `keras.Model.predict`.
@@ -171,29 +171,29 @@ def select(
         The selection.
 
     Raises:
-        InputError: where `count` is larger than the pool, a picture is broken, or the cache
+        InputError: where `count` is larger than the pool, an image is broken, or the cache
             cannot be written.
     """
-    check_count(count, len(pictures))
-    if pictures.images.dtype != np.uint8:
-        raise InputError(f"expected pictures as uint8. Received: type {pictures.images.dtype}")
+    check_count(count, len(image_set))
+    if image_set.images.dtype != np.uint8:
+        raise InputError(f"expected images as uint8. Received: type {image_set.images.dtype}")
     teacher = as_logits(teacher, teacher_outputs)
     inputs = {
         "version": _VERSION,
         "teacher": teacher_hash(teacher),
-        "name": pictures.name,
-        "split": pictures.split,
-        "content": pictures.fingerprint(),
-        "shape": [int(size) for size in pictures.images.shape],
+        "name": image_set.name,
+        "split": image_set.split,
+        "content": image_set.fingerprint(),
+        "shape": [int(size) for size in image_set.images.shape],
         "count": int(count),
     }
     key = hashlib.sha256(repr(sorted(inputs.items())).encode()).hexdigest()[:32]
     folder = Path(cache_dir) / "ood" / key
 
     def build(directory: Path) -> dict[str, Any]:
-        images = pictures.images
+        images = image_set.images
         if count == 0:
-            # Written first and scored from there: pictures in a folder are decoded once.
+            # Written first and scored from there: images in a folder are decoded once.
             write_images(directory / "images.npy", images)
             images = read_array(directory / "images.npy")
         scores = entropies(teacher, images, batch_size, verbose)
@@ -215,8 +215,8 @@ def select(
     scores = np.array(read_array(folder / "entropies.npy"))
     kept_mean, dropped_mean = _means(scores, indices)
     return Selection(
-        name=pictures.name,
-        split=pictures.split,
+        name=image_set.name,
+        split=image_set.split,
         indices=indices,
         entropies=scores,
         images=read_array(folder / "images.npy"),

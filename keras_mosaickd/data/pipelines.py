@@ -1,6 +1,6 @@
 """The training streams as tf.data pipelines, for the TensorFlow backend.
 
-A Python generator assembles the pictures of each step as `arrays` does (the random plan is
+A Python generator assembles the images of each step as `arrays` does (the random plan is
 numpy's, so that every backend sees the same batches); the cast to [0, 1] runs in TensorFlow, and
 all of it ahead of the training step.
 """
@@ -39,7 +39,7 @@ def batches_dataset(batches: MosaicBatches | SupervisedBatches) -> Any:
 
     def cast(*arrays):
         return tuple(
-            unit_range(array) if position < batches.picture_arrays else array
+            unit_range(array) if position < batches.image_arrays else array
             for position, array in enumerate(arrays)
         )
 
@@ -73,7 +73,7 @@ def untuned(dataset: Any) -> Any:
 
 
 def unit_range(images: Any) -> Any:
-    """Pictures as float32 in [0, 1], equal to the last bit to `arrays.unit_range`."""
+    """Images as float32 in [0, 1], equal to the last bit to `arrays.unit_range`."""
     import tensorflow as tf
 
     if images.dtype == tf.uint8:

@@ -1,7 +1,7 @@
-"""The random plan behind every training stream: which pictures, crops and flips each step uses.
+"""The random plan behind every training stream: which images, crops and flips each step uses.
 
 The plan is a pure function of the seed and the global step. So a run that stops after any step
-and goes on later sees the same pictures as one that never stopped, and every backend sees the
+and goes on later sees the same images as one that never stopped, and every backend sees the
 same ones.
 """
 
@@ -19,7 +19,7 @@ _PATCH_ORDER, _STUDENT_ORDER, _STUDENT_CROPS = range(3)
 
 
 def default_padding(image_size: int) -> int:
-    """Padding of the random crop: an eighth of the picture, 4 pixels at 32 (supplement A)."""
+    """Padding of the random crop: an eighth of the image, 4 pixels at 32 (supplement A)."""
     return max(1, round(image_size / 8))
 
 
@@ -31,10 +31,10 @@ def positive(value: Any, name: str) -> int:
 
 
 class StreamPlan:
-    """Which pictures, crops and flips each global step uses.
+    """Which images, crops and flips each global step uses.
 
-    One step needs B pictures for the discriminator, not augmented, and K batches of B augmented
-    pictures for the student. The discriminator's stream is one permutation of the pool per
+    One step needs B images for the discriminator, not augmented, and K batches of B augmented
+    images for the student. The discriminator's stream is one permutation of the pool per
     epoch; the student's batches are numbered step * K + k in a stream of their own, with a
     permutation per pass. Incomplete batches at the end of a permutation are dropped.
 
@@ -42,12 +42,12 @@ class StreamPlan:
         steps_per_epoch: Whole batches in one pass over the pool.
 
     Args:
-        pool_size: Number of pictures.
+        pool_size: Number of images.
         batch_size: B.
         student_steps: K.
         seed: Non-negative whole number.
         padding: Crop offsets are drawn from 0 .. 2 * padding, in pixels.
-        flip: Whether half of the student's pictures are flipped.
+        flip: Whether half of the student's images are flipped.
 
     Raises:
         InputError: where a size is below 1 or the batch is larger than the pool.
@@ -73,17 +73,17 @@ class StreamPlan:
         self.steps_per_epoch = self.pool_size // self.batch_size
         if not self.steps_per_epoch:
             raise InputError(
-                f"--batch_size: expected at most the number of pictures, {self.pool_size}. "
+                f"--batch_size: expected at most the number of images, {self.pool_size}. "
                 f"Received: {self.batch_size}"
             )
         self._permutations: dict[tuple[int, int], np.ndarray] = {}
 
     def patches(self, step: int) -> np.ndarray:
-        """Indices [B] (int64) of the discriminator's pictures at a global step."""
+        """Indices [B] (int64) of the discriminator's images at a global step."""
         return self._batch(_PATCH_ORDER, step)
 
     def student(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The student's pictures at a global step.
+        """The student's images at a global step.
 
         Returns:
             indices [B, K] (int64), crop offsets [B, K, 2] (int64; row, column) and flips

@@ -1,4 +1,4 @@
-"""Pictures in memory as grey or RGB squares of one size."""
+"""Images in memory as grey or RGB squares of one size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ THREADS = min(16, 2 * (os.cpu_count() or 1))
 
 
 def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 pictures [..., c] as grey or RGB; grey is ITU-R BT.601's luma, as in Pillow."""
+    """uint8 images [..., c] as grey or RGB; grey is ITU-R BT.601's luma, as in Pillow."""
     if images.shape[-1] == channels:
         return images
     if channels == 3:
@@ -26,10 +26,10 @@ def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
 
 
 def resized(images: Sequence[np.ndarray] | np.ndarray, size: int) -> np.ndarray:
-    """Resizes pictures as a folder's are: the centre square, bilinear, antialiased.
+    """Resizes images as a folder's are: the centre square, bilinear, antialiased.
 
     Args:
-        images: uint8 [n, h, w, c], or pictures [h, w, c] of any heights and widths.
+        images: uint8 [n, h, w, c], or images [h, w, c] of any heights and widths.
         size: Height and width of the result in pixels.
 
     Returns:
@@ -42,12 +42,12 @@ def resized(images: Sequence[np.ndarray] | np.ndarray, size: int) -> np.ndarray:
     result = np.empty((len(images), size, size, images[0].shape[-1]), np.uint8)
 
     def resize(position: int) -> None:
-        picture = images[position]
-        if picture.shape[:2] == (size, size):
-            result[position] = picture
+        image = images[position]
+        if image.shape[:2] == (size, size):
+            result[position] = image
             return
-        grey = picture.shape[-1] == 1
-        source = Image.fromarray(picture[..., 0] if grey else picture)
+        grey = image.shape[-1] == 1
+        source = Image.fromarray(image[..., 0] if grey else image)
         fitted = np.asarray(ImageOps.fit(source, (size, size), Image.Resampling.BILINEAR))
         result[position] = fitted[..., None] if grey else fitted
 

@@ -1,4 +1,4 @@
-"""The teacher's entropy of every picture of a pool."""
+"""The teacher's entropy of every image of a pool."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_mosaickd.data.plan import positive
 
 
 class _Scorer(keras.Model):
-    """Entropy of a teacher's predictions: uint8 or [0, 1] pictures in, [batch] out."""
+    """Entropy of a teacher's predictions: uint8 or [0, 1] images in, [batch] out."""
 
     def __init__(self, teacher: Any):
         super().__init__(dtype="float32", name="entropy_scorer")
@@ -25,12 +25,12 @@ class _Scorer(keras.Model):
 
     def call(self, images):
         scores = losses.entropy(self.teacher(unit_range_tensor(images), training=False))
-        # One score per picture: the mean over the pixels where there are predictions per pixel.
+        # One score per image: the mean over the pixels where there are predictions per pixel.
         return ops.mean(ops.reshape(scores, (ops.shape(scores)[0], -1)), axis=-1)
 
 
 class _PoolBatches(keras.utils.PyDataset):
-    """The pool in order, in batches of one size: the last is filled up with its last picture."""
+    """The pool in order, in batches of one size: the last is filled up with its last image."""
 
     def __init__(self, images: Any, batch_size: int):
         super().__init__()
@@ -54,10 +54,10 @@ def entropies(teacher: Any, images: Any, batch_size: int = 256, verbose: Any = 0
     """Entropy H(p(y | x)) of a teacher's predictions, in inference mode.
 
     Args:
-        teacher: Keras model or layer from pictures [B, h, w, c] in [0, 1] to logits
+        teacher: Keras model or layer from images [B, h, w, c] in [0, 1] to logits
             [B, classes], or [B, h, w, classes] (then the mean over the pixels is taken).
         images: uint8, or floats in [0, 1]; [n, h, w, c].
-        batch_size: Pictures at a time.
+        batch_size: Images at a time.
         verbose: As in `keras.Model.predict`.
 
     Returns:
@@ -70,9 +70,9 @@ def over_pool(model: Any, images: Any, batch_size: int, verbose: Any = 0) -> np.
     """A model's predictions for a whole pool, which is read forward and never held whole.
 
     Args:
-        model: Keras model that takes the pool's pictures as they are stored.
-        images: Array-like of pictures [n, h, w, c].
-        batch_size: Pictures at a time.
+        model: Keras model that takes the pool's images as they are stored.
+        images: Array-like of images [n, h, w, c].
+        batch_size: Images at a time.
         verbose: As in `keras.Model.predict`.
 
     Returns:
@@ -91,7 +91,7 @@ def over_pool(model: Any, images: Any, batch_size: int, verbose: Any = 0) -> np.
 def teacher_hash(model: Any) -> str:
     """SHA-256 of what a model computes: its layers with their settings, and its weights.
 
-    Equal weights behind another scaling of the pictures are another teacher. Names do not count:
+    Equal weights behind another scaling of the images are another teacher. Names do not count:
     Keras numbers them as layers come into being.
     """
     digest = hashlib.sha256(_settings(model).encode())

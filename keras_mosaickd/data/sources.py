@@ -1,4 +1,4 @@
-"""Reads a named data set into pictures and labels."""
+"""Reads a named data set into images and labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_mosaickd.data.resizing import resized, with_channels
 from keras_mosaickd.data.specs import DatasetRequest, DatasetSpec, parse
 from keras_mosaickd.errors import InputError
 
-__all__ = ["IN_MEMORY_BYTES", "SPLITS", "Pictures", "evaluation_arrays", "load"]
+__all__ = ["IN_MEMORY_BYTES", "SPLITS", "ImageSet", "evaluation_arrays", "load"]
 
 SPLITS = ("train", "test", "all")
 # Larger sets of tensorflow-datasets are read from their files whenever they are used.
@@ -25,14 +25,14 @@ _SYSTEM_FOLDERS = {"fashion_mnist": "/usr/share/datasets/fashion-mnist"}
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageSet:
     """One split of a data set.
 
     Attributes:
         images: uint8 [n, h, w, c]: a numpy array, a `FolderImages` that decodes on demand, or a
             `ForwardImages` that is read forward.
         labels: int64 [n]; for segmentation uint8 [n, h, w] with VOID (255) where a pixel belongs
-            to no class; None where the pictures have none.
+            to no class; None where the images have none.
         class_names: Names in label order, or ().
         name: The data set in its canonical spelling, such as "digits[0-4]".
         split: "train", "test" or "all".
@@ -82,7 +82,7 @@ def load(
     data_dir: str | Path | None = None,
     flag: str = "--dataset",
     with_labels: bool = True,
-) -> Pictures:
+) -> ImageSet:
     """Reads one split of a data set, or some classes of it.
 
     What tensorflow-datasets provides stays in its files where it would take more than
@@ -90,7 +90,7 @@ def load(
 
     Args:
         text: The data set, as `specs.parse` reads it.
-        split: "train", "test", or "all" (both; of pictures without labels, every one).
+        split: "train", "test", or "all" (both; of images without labels, every one).
         image_size: Height and width in pixels, or None for the data set's training size.
         channels: 1 (grey), 3 (RGB), or None for the data set's own.
         data_dir: Folder of the data set's files, or of tensorflow-datasets.
@@ -99,7 +99,7 @@ def load(
             (an out-of-domain pool needs none); otherwise they always are.
 
     Returns:
-        The pictures in a fixed order. Chosen classes are relabelled 0 .. n - 1 in the order given.
+        The images in a fixed order. Chosen classes are relabelled 0 .. n - 1 in the order given.
 
     Raises:
         InputError: where the data set, a class, the folder or a file cannot be used.
@@ -129,7 +129,7 @@ def load(
     if kept is not None:
         images = images[kept]
     images = resized(with_channels(images, depth), size)
-    return Pictures(images, labels, names, request.canonical(), split, spec.flip)
+    return ImageSet(images, labels, names, request.canonical(), split, spec.flip)
 
 
 def _parts(split: str) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ def _load_tfds(
     channels: int,
     data_dir: str | Path | None,
     with_labels: bool,
-) -> Pictures:
+) -> ImageSet:
     from keras_mosaickd.data.from_tfds import open_tfds
 
     spec = request.spec
@@ -154,7 +154,7 @@ def _load_tfds(
         kept, labels, names = _chosen(request, source.labels(), names)
         if kept is not None:
             images = images.subset(kept)
-    return Pictures(
+    return ImageSet(
         images[:] if images.nbytes <= IN_MEMORY_BYTES else images,
         labels,
         names,
@@ -166,31 +166,31 @@ def _load_tfds(
 
 def _load_label_maps(
     request: DatasetRequest, split: str, size: int, channels: int, data_dir: str | Path | None
-) -> Pictures:
+) -> ImageSet:
     from keras_mosaickd.data.label_maps import read_label_maps
 
     read = read_label_maps(request, _parts(split), size, channels, data_dir)
     name = request.canonical()
-    return Pictures(read.images, read.labels, read.class_names, name, split, request.spec.flip)
+    return ImageSet(read.images, read.labels, read.class_names, name, split, request.spec.flip)
 
 
-def _load_folder(request: DatasetRequest, split: str, size: int, channels: int) -> Pictures:
+def _load_folder(request: DatasetRequest, split: str, size: int, channels: int) -> ImageSet:
     root = str(request.path)
     listing = list_folder(root, split, request.flag)
     images = FolderImages(root, listing.files, size, channels)
     name = request.canonical(listing.class_names)
     if listing.labels is None:
-        return Pictures(images, None, (), name, split, request.spec.flip)
+        return ImageSet(images, None, (), name, split, request.spec.flip)
     kept, labels, names = _chosen(request, listing.labels, listing.class_names)
     if kept is not None:
         images = images.subset(kept)
-    return Pictures(images, labels, names, name, split, request.spec.flip)
+    return ImageSet(images, labels, names, name, split, request.spec.flip)
 
 
 def _chosen(
     request: DatasetRequest, labels: np.ndarray, class_names: tuple[str, ...]
 ) -> tuple[np.ndarray | None, np.ndarray, tuple[str, ...]]:
-    """Indices of the pictures in the chosen classes (None = all), new labels, names."""
+    """Indices of the images in the chosen classes (None = all), new labels, names."""
     indices = request.class_indices(class_names)
     if indices is None:
         return None, labels, class_names
@@ -199,7 +199,7 @@ def _chosen(
     kept = np.flatnonzero(relabelled[labels] >= 0)
     if not len(kept):
         raise InputError(
-            f"{request.flag}: expected classes with pictures. Received: {str(request)!r}"
+            f"{request.flag}: expected classes with images. Received: {str(request)!r}"
         )
     return kept, relabelled[labels[kept]], tuple(class_names[index] for index in indices)
 
@@ -207,7 +207,7 @@ def _chosen(
 def _read(
     spec: DatasetSpec, split: str, data_dir: str | Path | None
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """uint8 pictures [n, h, w, c] at their own size and int64 labels; None where tfds has them."""
+    """uint8 images [n, h, w, c] at their own size and int64 labels; None where tfds has them."""
     if spec.name == "digits":
         return _read_digits(split)
     if spec.name in _SYSTEM_FOLDERS:
@@ -235,11 +235,11 @@ def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     return images[chosen], labels[chosen]
 
 
-def evaluation_arrays(pictures: Pictures) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pictures as `evaluate` and `predict` take them.
+def evaluation_arrays(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images as `evaluate` and `predict` take them.
 
     Args:
-        pictures: One split of a data set.
+        image_set: One split of a data set.
 
     Returns:
         x, float32 [n, h, w, c] in [0, 1], and y: int64 [n], int32 [n, h, w] for segmentation,
@@ -247,8 +247,8 @@ def evaluation_arrays(pictures: Pictures) -> tuple[np.ndarray, np.ndarray | None
     """
     from keras_mosaickd.data.arrays import unit_range
 
-    labels = pictures.labels
-    if labels is not None and pictures.task == "segmentation":
+    labels = image_set.labels
+    if labels is not None and image_set.task == "segmentation":
         # Losses and metrics compute in the labels' type, in which uint8 would overflow.
         labels = labels.astype(np.int32)
-    return unit_range(np.asarray(pictures.images[:])), labels
+    return unit_range(np.asarray(image_set.images[:])), labels

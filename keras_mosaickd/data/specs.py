@@ -2,7 +2,7 @@
 
 A data set is named as `NAME` or `NAME[CLASSES]`: `digits`, `digits[0-4]`,
 `fashion_mnist[0,2,3,4,6]`, `fashion_mnist[Sandal,Bag]`, `folder:/some/path[cat,dog]`; label maps
-beside the user's own pictures as `segmentation:/some/path`.
+beside the user's own images as `segmentation:/some/path`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def parse(text: str, flag: str = "--dataset") -> DatasetRequest:
 def _checked(request: DatasetRequest) -> DatasetRequest:
     if request.classes is not None and request.spec.task == "segmentation":
         raise InputError(
-            f"{request.flag}: expected all classes of a data set for segmentation (its pictures "
+            f"{request.flag}: expected all classes of a data set for segmentation (its images "
             f"show several at once). Received: {str(request)!r}"
         )
     return request

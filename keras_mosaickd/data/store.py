@@ -19,7 +19,7 @@ import numpy as np
 
 from keras_mosaickd.data.folder import FolderImages
 from keras_mosaickd.data.forward import ForwardImages
-from keras_mosaickd.data.sources import Pictures
+from keras_mosaickd.data.sources import ImageSet
 from keras_mosaickd.errors import InputError
 
 _VERSION = 1
@@ -102,7 +102,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def write_images(path: Path, images: Any, indices: np.ndarray | None = None) -> None:
-    """Writes pictures, or those at `indices`, as one uint8 .npy file."""
+    """Writes images, or those at `indices`, as one uint8 .npy file."""
     count = len(images) if indices is None else len(indices)
 
     def parts() -> Iterator[np.ndarray]:
@@ -113,36 +113,36 @@ def write_images(path: Path, images: Any, indices: np.ndarray | None = None) -> 
     write_array(path, (count, *images.shape[1:]), np.uint8, parts())
 
 
-def stored(pictures: Pictures, cache_dir: str | Path, streams: bool = False) -> Pictures:
-    """Decodes the pictures of a folder once and keeps them as one file of uint8.
+def stored(image_set: ImageSet, cache_dir: str | Path, streams: bool = False) -> ImageSet:
+    """Decodes the images of a folder once and keeps them as one file of uint8.
 
-    Every picture is read to its end, so a broken one is found here and not in mid-training.
+    Every image is read to its end, so a broken one is found here and not in mid-training.
 
     Args:
-        pictures: Any pictures; those that are in memory already are returned as they are.
+        image_set: Any images; those that are in memory already are returned as they are.
         cache_dir: Where to keep them; the file is made again when the folder has changed.
         streams: Whether large sets that are read forward are written too, as training on them
             needs (a pool to select from is read forward as it is).
 
     Returns:
-        The same pictures with `images` a read-only memory map.
+        The same images with `images` a read-only memory map.
 
     Raises:
-        InputError: for a picture that cannot be read, or where the folder cannot be written.
+        InputError: for an image that cannot be read, or where the folder cannot be written.
     """
-    images = pictures.images
+    images = image_set.images
     if not isinstance(images, FolderImages) and not (streams and isinstance(images, ForwardImages)):
-        return pictures
-    parts = [str(_VERSION), pictures.fingerprint(), str(images.shape)]
+        return image_set
+    parts = [str(_VERSION), image_set.fingerprint(), str(images.shape)]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     folder = Path(cache_dir) / "pictures" / key
 
     def build(directory: Path) -> dict[str, Any]:
         write_images(directory / "images.npy", images)
-        return {"name": pictures.name, "split": pictures.split}
+        return {"name": image_set.name, "split": image_set.split}
 
     cached(folder, "pictures.json", build)
-    return dataclasses.replace(pictures, images=read_array(folder / "images.npy"))
+    return dataclasses.replace(image_set, images=read_array(folder / "images.npy"))
 
 
 def _read(folder: Path, record_name: str) -> dict[str, Any] | None:

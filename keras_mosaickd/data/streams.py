@@ -1,4 +1,4 @@
-"""The public helpers that turn pictures into what `fit` takes.
+"""The public helpers that turn images into what `fit` takes.
 
 On the TensorFlow backend they give a tf.data.Dataset, on JAX and PyTorch a
 `keras.utils.PyDataset` made with numpy alone. Both hold the same batches for the same seed.
@@ -18,8 +18,8 @@ from keras_mosaickd.data.forward import ForwardImages
 from keras_mosaickd.data.sources import evaluation_arrays
 from keras_mosaickd.errors import InputError
 
-# Floats are checked whole up to this many pictures, beyond it on as many spread evenly.
-_CHECKED_PICTURES = 4096
+# Floats are checked whole up to this many images, beyond it on as many spread evenly.
+_CHECKED_IMAGES = 4096
 
 
 def mosaic_stream(
@@ -33,15 +33,15 @@ def mosaic_stream(
     flip: bool = True,
     padding: int | None = None,
 ) -> Any:
-    """Turns out-of-domain pictures into the training data of MosaicKD.
+    """Turns out-of-domain images into the training data of MosaicKD.
 
     Each element is `(patches, ood)`: one batch [B, h, w, c] for the discriminator, not
     augmented, and `student_steps` augmented batches [B, K, h, w, c] for the student; float32 in
-    [0, 1]. An epoch is one pass of the discriminator's batches over the pictures; each epoch has
+    [0, 1]. An epoch is one pass of the discriminator's batches over the images; each epoch has
     a new order, new crops and new flips, all of them functions of the seed and the step.
 
     ```python
-    model.fit(mosaic_stream(pictures, batch_size=256), epochs=200, shuffle=False)
+    model.fit(mosaic_stream(images, batch_size=256), epochs=200, shuffle=False)
     ```
 
     The stream is shuffled already: with `shuffle=True` Keras would warn about it, or put the
@@ -49,8 +49,8 @@ def mosaic_stream(
     give `first_step=s` and the same seed.
 
     Args:
-        images: Array of pictures [n, h, w, c], c from 1 to 4, uint8 in [0, 255] or floats in
-            [0, 1]. Or a tf.data.Dataset of such pictures, single or batched (of elements that are
+        images: Array of images [n, h, w, c], c from 1 to 4, uint8 in [0, 255] or floats in
+            [0, 1]. Or a tf.data.Dataset of such images, single or batched (of elements that are
             tuples the first item is used, of dictionaries "image"); its shuffling uses a buffer,
             and it is read once to count it if its length is not known.
         batch_size: B, the global batch; the incomplete last batch is dropped.
@@ -58,7 +58,7 @@ def mosaic_stream(
         seed: Seed of the order and of the augmentation.
         first_step: Global step at which to begin.
         steps_per_epoch: Elements per epoch; by default one pass, n // B.
-        augment: Whether the student's pictures are cropped (after zero padding) and flipped.
+        augment: Whether the student's images are cropped (after zero padding) and flipped.
         flip: Whether a flip is part of the augmentation; give False for digits and the like.
         padding: Pixels of padding before the crop; by default an eighth of the height.
 
@@ -67,7 +67,7 @@ def mosaic_stream(
         `keras.utils.PyDataset`.
 
     Raises:
-        InputError: where shape, type or range of the pictures do not fit, or the batch is larger
+        InputError: where shape, type or range of the images do not fit, or the batch is larger
             than the pool.
     """
     options = (batch_size, student_steps, seed, first_step, steps_per_epoch, augment, flip, padding)
@@ -96,19 +96,19 @@ def supervised_stream(
     flip: bool = True,
     padding: int | None = None,
 ) -> Any:
-    """Turns pictures into augmented batches `(x, y)`, or `(x,)` where `labels` is None.
+    """Turns images into augmented batches `(x, y)`, or `(x,)` where `labels` is None.
 
     For training a teacher, and for plain distillation. The rules are those of `mosaic_stream`.
 
     Args:
-        images: Array of pictures [n, h, w, c], uint8 in [0, 255] or floats in [0, 1].
+        images: Array of images [n, h, w, c], uint8 in [0, 255] or floats in [0, 1].
         labels: Array whose first axis is n, or None. Label maps [n, h, w] are cropped and flipped
-            with their pictures and given as int32; what a crop sees of the padding is VOID (255).
+            with their images and given as int32; what a crop sees of the padding is VOID (255).
         batch_size: B, the global batch; the incomplete last batch is dropped.
         seed: Seed of the order and of the augmentation.
         first_step: Global step at which to begin.
         steps_per_epoch: Elements per epoch; by default one pass, n // B.
-        augment: Whether the pictures are cropped (after zero padding) and flipped.
+        augment: Whether the images are cropped (after zero padding) and flipped.
         flip: Whether a flip is part of the augmentation.
         padding: Pixels of padding before the crop; by default an eighth of the height.
 
@@ -116,7 +116,7 @@ def supervised_stream(
         A tf.data.Dataset on the TensorFlow backend, else a `keras.utils.PyDataset`.
 
     Raises:
-        InputError: where pictures or labels do not fit.
+        InputError: where images or labels do not fit.
     """
     images = checked_images(images)
     check_padding(padding, images.shape)
@@ -130,17 +130,17 @@ def supervised_stream(
     return batches_dataset(batches)
 
 
-def validation_stream(pictures: Any, batch_size: int) -> dict[str, Any]:
+def validation_stream(images: Any, batch_size: int) -> dict[str, Any]:
     """One split as the validation data of `fit`, in the stored order.
 
     Args:
-        pictures: `Pictures`, with labels or without.
-        batch_size: Pictures at a time, over all devices.
+        images: `ImageSet`, with labels or without.
+        batch_size: Images at a time, over all devices.
 
     Returns:
         The arguments `validation_data` and, where that is arrays, `validation_batch_size`.
     """
-    arrays = tuple(array for array in evaluation_arrays(pictures) if array is not None)
+    arrays = tuple(array for array in evaluation_arrays(images) if array is not None)
     if keras.backend.backend() != "tensorflow":
         return {"validation_data": arrays, "validation_batch_size": batch_size}
     from keras_mosaickd.data.pipelines import arrays_dataset
@@ -149,7 +149,7 @@ def validation_stream(pictures: Any, batch_size: int) -> dict[str, Any]:
 
 
 def checked_images(images: Any) -> Any:
-    """Pictures of rank 4 that batches can be gathered from.
+    """Images of rank 4 that batches can be gathered from.
 
     Args:
         images: Anything that numpy can read as an array, or a `FolderImages`.
@@ -158,30 +158,30 @@ def checked_images(images: Any) -> Any:
         The same if it can be indexed by an array of integers, else a numpy array.
 
     Raises:
-        InputError: where rank, channels, type or range do not fit, or the pictures can only be
+        InputError: where rank, channels, type or range do not fit, or the images can only be
             read forward.
     """
     if isinstance(images, ForwardImages):
         raise InputError(
-            "expected pictures that can be read in any order, as `stored` (with streams=True) or "
-            f"`select` write them. Received: a stream of {len(images)} pictures"
+            "expected images that can be read in any order, as `stored` (with streams=True) or "
+            f"`select` write them. Received: a stream of {len(images)} images"
         )
     if not isinstance(images, np.ndarray | FolderImages):
         try:
             images = np.asarray(images)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                "expected pictures as one array [n, height, width, channels]. "
+                "expected images as one array [n, height, width, channels]. "
                 f"Received: {type(images).__name__} ({str(error).splitlines()[0]})"
             ) from error
     if len(images.shape) != 4 or 0 in images.shape:
         raise InputError(
-            "expected pictures as an array [n, height, width, channels]. "
+            "expected images as an array [n, height, width, channels]. "
             f"Received: shape {tuple(images.shape)}"
         )
     if not 1 <= images.shape[3] <= 4:
         raise InputError(
-            "expected pictures with 1 to 4 channels on the last axis. "
+            "expected images with 1 to 4 channels on the last axis. "
             f"Received: shape {tuple(images.shape)}"
         )
     if images.dtype != np.uint8:
@@ -190,7 +190,7 @@ def checked_images(images: Any) -> Any:
 
 
 def check_padding(padding: int | None, shape: tuple[int, ...]) -> None:
-    """Refuses a padding with which a crop could miss the picture altogether."""
+    """Refuses a padding with which a crop could miss the image altogether."""
     limit = min(shape[1:3])
     if padding is not None and (int(padding) != padding or not 0 <= padding <= limit):
         raise InputError(
@@ -201,15 +201,15 @@ def check_padding(padding: int | None, shape: tuple[int, ...]) -> None:
 def _check_range(images: np.ndarray) -> None:
     if not np.issubdtype(images.dtype, np.floating):
         raise InputError(
-            f"expected pictures as uint8 or as floats in [0, 1]. Received: type {images.dtype}"
+            f"expected images as uint8 or as floats in [0, 1]. Received: type {images.dtype}"
         )
-    step = max(1, len(images) // _CHECKED_PICTURES)
+    step = max(1, len(images) // _CHECKED_IMAGES)
     sample = images[::step]
     low, high = float(sample.min()), float(sample.max())
     # Written so that NaN fails.
     if not (low >= 0 and high <= 1):
         raise InputError(
-            "expected pictures as uint8 or as floats in [0, 1]. "
+            "expected images as uint8 or as floats in [0, 1]. "
             f"Received: floats in [{low:g}, {high:g}]"
         )
 

@@ -23,11 +23,11 @@ class DatasetSpec:
         test_split: Name of the test split at the source.
         flip: Whether a horizontal flip leaves the label true (it does not for digits).
         tfds_name: Name in tensorflow-datasets, or None.
-        licence: Terms under which the pictures may be used.
+        licence: Terms under which the images may be used.
         source: Where the data set is described.
-        task: "classification" (one label per picture) or "segmentation" (one per pixel).
-        train_size: Pictures in the training split (supplement, table 1), or None where it varies.
-        test_size: Pictures in the test split, or None.
+        task: "classification" (one label per image) or "segmentation" (one per pixel).
+        train_size: Images in the training split (supplement, table 1), or None where it varies.
+        test_size: Images in the test split, or None.
         by_hand: What has to be fetched by hand, and from where; None where a download does it.
     """
 
@@ -48,7 +48,7 @@ class DatasetSpec:
     by_hand: str | None = None
 
     def size(self, split: str) -> int | None:
-        """Pictures that a split must have, by its name at the source; None where it varies."""
+        """Images that a split must have, by its name at the source; None where it varies."""
         return {self.train_split: self.train_size, self.test_split: self.test_size}[split]
 
 
@@ -59,7 +59,7 @@ def _numbers(count: int) -> tuple[str, ...]:
 def _imagenet(
     name: str, title: str, image_size: int, tfds_name: str, by_hand: str | None = None
 ) -> DatasetSpec:
-    """ImageNet in one of its sizes; the test pictures are its validation split, as in table 1."""
+    """ImageNet in one of its sizes; the test images are its validation split, as in table 1."""
     return DatasetSpec(
         name,
         title,
@@ -205,7 +205,7 @@ SPECS: dict[str, DatasetSpec] = {
             test_split="test",
             flip=True,
             tfds_name="stanford_dogs",
-            licence="non-commercial research and education only (ImageNet's pictures)",
+            licence="non-commercial research and education only (ImageNet's images)",
             source="Khosla et al., 2011, Novel dataset for fine-grained image categorization",
             train_size=12_000,
             test_size=8_580,
@@ -222,7 +222,7 @@ SPECS: dict[str, DatasetSpec] = {
         ),
         DatasetSpec(
             "places365",
-            "Places365-Standard, small pictures",
+            "Places365-Standard, small images",
             image_size=32,
             channels=3,
             class_names=_numbers(365),
@@ -242,7 +242,7 @@ SPECS: dict[str, DatasetSpec] = {
             image_size=128,
             channels=3,
             class_names=tuple(
-                """bed books ceiling chair floor furniture objects picture sofa table tv wall
+                """bed books ceiling chair floor furniture objects image sofa table tv wall
                 window""".split()
             ),
             train_split="train",
@@ -255,14 +255,14 @@ SPECS: dict[str, DatasetSpec] = {
             task="segmentation",
             train_size=795,
             test_size=654,
-            by_hand="the pictures nyu_train_rgb.tgz and nyu_test_rgb.tgz and the labels "
+            by_hand="the images nyu_train_rgb.tgz and nyu_test_rgb.tgz and the labels "
             "train_labels_13 and test_labels_13 that "
             "https://github.com/ankurhanda/nyuv2-meta-data names (its labels count from 1 with 0 "
             "for none: write each pixel as its value minus 1, and 255 for 0)",
         ),
         DatasetSpec(
             FOLDER,
-            "Pictures in a folder",
+            "Images in a folder",
             image_size=32,
             channels=3,
             class_names=(),
@@ -271,11 +271,11 @@ SPECS: dict[str, DatasetSpec] = {
             flip=True,
             tfds_name=None,
             licence="the owner's",
-            source="the user's own pictures",
+            source="the user's own images",
         ),
         DatasetSpec(
             SEGMENTATION,
-            "Pictures and label maps in folders",
+            "Images and label maps in folders",
             image_size=128,
             channels=3,
             class_names=(),
@@ -284,7 +284,7 @@ SPECS: dict[str, DatasetSpec] = {
             flip=True,
             tfds_name=None,
             licence="the owner's",
-            source="the user's own pictures",
+            source="the user's own images",
             task="segmentation",
         ),
     )

@@ -1,4 +1,4 @@
-"""How well a student imitates its teacher on pictures without labels."""
+"""How well a student imitates its teacher on images without labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-# Pictures at a time through both networks.
+# Images at a time through both networks.
 _BATCH = 128
 # A class that the teacher sees less often than this says nothing alone.
 _FEW = 10
@@ -17,7 +17,7 @@ _FEW = 10
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """Teacher and student on the same pictures (or pixels, where each has a prediction).
+    """Teacher and student on the same images (or pixels, where each has a prediction).
 
     Attributes:
         agreement: Share of predictions in which both choose the same class, 0 to 1.
@@ -69,10 +69,10 @@ class Agreement:
 
 
 def measure_agreement(teacher: Any, student: Any, images: Any) -> Agreement:
-    """Compares a student with its teacher on pictures; both in inference mode, no labels.
+    """Compares a student with its teacher on images; both in inference mode, no labels.
 
     Args:
-        teacher: Keras model from pictures in [0, 1] to logits, `[batch, classes]` or `[batch, h, w,
+        teacher: Keras model from images in [0, 1] to logits, `[batch, classes]` or `[batch, h, w,
             classes]` (`load_teacher` makes it of any classifier).
         student: Keras model of the same shapes, logits out.
         images: `[n, h, w, c]`, n at least 1: uint8, or floats in [0, 1].
@@ -86,8 +86,8 @@ def measure_agreement(teacher: Any, student: Any, images: Any) -> Agreement:
     for start in range(0, len(images), _BATCH):
         batch = np.asarray(images[start : start + _BATCH])
         scale = np.float32(1 / 255 if batch.dtype == np.uint8 else 1)
-        pictures = keras.ops.convert_to_tensor(batch.astype("float32") * scale)
-        expected, received = (_log_softmax(model, pictures) for model in (teacher, student))
+        image_set = keras.ops.convert_to_tensor(batch.astype("float32") * scale)
+        expected, received = (_log_softmax(model, image_set) for model in (teacher, student))
         divergence += float((np.exp(expected) * (expected - received)).sum())
         confidence += float(np.exp(received.max(axis=-1)).sum())
         seen = expected.argmax(axis=-1)
@@ -104,9 +104,9 @@ def measure_agreement(teacher: Any, student: Any, images: Any) -> Agreement:
     )
 
 
-def _log_softmax(model: Any, pictures: Any) -> np.ndarray:
+def _log_softmax(model: Any, images: Any) -> np.ndarray:
     """float64 log probabilities [predictions, classes]."""
-    logits = keras.ops.convert_to_numpy(keras.ops.cast(model(pictures, training=False), "float32"))
+    logits = keras.ops.convert_to_numpy(keras.ops.cast(model(images, training=False), "float32"))
     logits = logits.astype(np.float64).reshape(-1, logits.shape[-1])
     logits -= logits.max(axis=-1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))

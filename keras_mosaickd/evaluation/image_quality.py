@@ -1,7 +1,7 @@
-"""How good synthetic pictures are, as numbers: balance, confidence, distance, duplicates; latency.
+"""How good synthetic images are, as numbers: balance, confidence, distance, duplicates; latency.
 
-All of them see the pictures through the teacher, as the paper's losses do: no other network is
-needed, and none that was trained on natural pictures would fit digits or clothes.
+All of them see the images through the teacher, as the paper's losses do: no other network is
+needed, and none that was trained on natural images would fit digits or clothes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.teachers.features import feature_model, generate, see
 
-# A synthetic picture closer to another one than this share of the usual distance between
-# neighbours among real pictures counts as a near-duplicate.
+# A synthetic image closer to another one than this share of the usual distance between
+# neighbours among real images counts as a near-duplicate.
 DUPLICATE_SHARE = 0.25
 
 
 def class_entropy(probabilities: Any) -> float:
-    """Entropy of the mean prediction: how evenly a set of pictures covers the classes.
+    """Entropy of the mean prediction: how evenly a set of images covers the classes.
 
     Args:
         probabilities: [n, classes], each row a distribution.
@@ -51,7 +51,7 @@ def frechet_distance(first: Any, second: Any) -> float:
     """Fréchet distance between normal distributions fitted to two sets of features.
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` with means m and covariances C (Dowson & Landau,
-    1982, for normal distributions; Heusel et al., 2017, arXiv 1706.08500, eq. 6, for pictures).
+    1982, for normal distributions; Heusel et al., 2017, arXiv 1706.08500, eq. 6, for images).
     Heusel's FID takes the features of one Inception network; here they are whatever is given, so
     distances in the features of different teachers cannot be compared. Like FID it grows as the
     sets shrink: compare sets of equal size.
@@ -76,7 +76,7 @@ def frechet_distance(first: Any, second: Any) -> float:
     if not all(np.isfinite(features).all() for features in sets):
         return math.nan
     means = [features.mean(axis=0) for features in sets]
-    # Covariances over n, not n - 1: one picture has one too (zero), and equal sets give 0 exactly.
+    # Covariances over n, not n - 1: one image has one too (zero), and equal sets give 0 exactly.
     covariances = [
         (features - mean).T @ (features - mean) / len(features)
         for features, mean in zip(sets, means, strict=True)
@@ -113,7 +113,7 @@ def near_duplicate_rate(points: Any, reference: Any, share: float = DUPLICATE_SH
 
     Args:
         points: [n, d], n at least 2.
-        reference: [m, d], m at least 2, what real pictures look like in the same space.
+        reference: [m, d], m at least 2, what real images look like in the same space.
         share: Positive.
 
     Returns:
@@ -134,13 +134,13 @@ def summarize(
     """The numbers of two sets that a teacher has seen.
 
     Args:
-        synthetic: What `keras_mosaickd.teachers.features.see` gives for the synthetic pictures, at
+        synthetic: What `keras_mosaickd.teachers.features.see` gives for the synthetic images, at
             least 2.
         out_of_domain: Likewise for the out-of-domain ones; None where there are none.
 
     Returns:
         ``class_entropy`` (nats), ``class_entropy_share`` (of ln classes), ``confidence``, and where
-        there are out-of-domain pictures to measure against ``frechet_distance`` and
+        there are out-of-domain images to measure against ``frechet_distance`` and
         ``near_duplicates``, in the teacher's features.
     """
     points, probabilities = synthetic
@@ -160,14 +160,12 @@ def summarize(
     }
 
 
-def picture_quality(
-    generator: Any, teacher: Any, latents: Any, ood_images: Any
-) -> dict[str, float]:
+def image_quality(generator: Any, teacher: Any, latents: Any, ood_images: Any) -> dict[str, float]:
     """The numbers of `summarize` for a generator.
 
     Args:
-        generator: Model from [n, latent_dim] to pictures [n, h, w, c] in [0, 1].
-        teacher: Built model from such pictures to logits.
+        generator: Model from [n, latent_dim] to images [n, h, w, c] in [0, 1].
+        teacher: Built model from such images to logits.
         latents: [n, latent_dim], n at least 2.
         ood_images: [m, h, w, c], m at least 2: uint8, or floats in [0, 1].
     """
@@ -176,11 +174,11 @@ def picture_quality(
 
 
 def latency_milliseconds(model: Any, batch_size: int = 1, repetitions: int = 20) -> float:
-    """Median milliseconds of one prediction on random pictures, compiled as ``predict`` does it.
+    """Median milliseconds of one prediction on random images, compiled as ``predict`` does it.
 
     Args:
         model: Built Keras model with a fixed input shape.
-        batch_size: Pictures in a prediction.
+        batch_size: Images in a prediction.
         repetitions: Predictions counted, at least 1.
     """
     shape = (batch_size, *model.input_shape[1:])
@@ -189,8 +187,8 @@ def latency_milliseconds(model: Any, batch_size: int = 1, repetitions: int = 20)
             "expected batch_size and repetitions of at least 1 and a fixed input shape. Received: "
             f"{batch_size}, {repetitions} and {shape[1:]}"
         )
-    pictures = np.random.default_rng(0).random(shape, dtype="float32")
-    return median_milliseconds(lambda: model.predict_on_batch(pictures), repetitions)
+    images = np.random.default_rng(0).random(shape, dtype="float32")
+    return median_milliseconds(lambda: model.predict_on_batch(images), repetitions)
 
 
 def median_milliseconds(call: Callable[[], Any], repetitions: int = 20) -> float:

@@ -1,4 +1,4 @@
-"""A student judged without labels: on held-out out-of-domain and on fresh synthetic pictures."""
+"""A student judged without labels: on held-out out-of-domain and on fresh synthetic images."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras_mosaickd.teachers.features import generate
 # The score by which `--select=agreement` chooses, in the logs of every epoch.
 SCORE = "label_free_agreement"
 _SYNTHETIC = 1000
-# Synthetic pictures are held in memory as float32.
+# Synthetic images are held in memory as float32.
 _MOST_BYTES = 2**28
 
 
@@ -17,17 +17,17 @@ class LabelFreeJudge:
     """Holds what a student is judged on.
 
     Args:
-        held_out: pictures `[n, h, w, c]`, uint8, that take no part in training; or None.
+        held_out: images `[n, h, w, c]`, uint8, that take no part in training; or None.
         latent_dim: size of the generator's input; None for a method without one.
-        picture_shape: `(h, w, c)`.
+        image_shape: `(h, w, c)`.
         seed: seed of the latent vectors, which training never draws.
     """
 
-    def __init__(self, held_out, latent_dim, picture_shape, seed):
+    def __init__(self, held_out, latent_dim, image_shape, seed):
         self.held_out = held_out
         self.latents = None
         if latent_dim is not None:
-            count = max(2, min(_SYNTHETIC, _MOST_BYTES // (4 * int(np.prod(picture_shape)))))
+            count = max(2, min(_SYNTHETIC, _MOST_BYTES // (4 * int(np.prod(image_shape)))))
             generator = np.random.default_rng([seed, count, latent_dim])
             self.latents = generator.standard_normal((count, latent_dim), dtype="float32")
 
@@ -42,8 +42,8 @@ class LabelFreeJudge:
         if self.held_out is not None:
             judged["held_out"] = measure_agreement(trainer.teacher, student, self.held_out)
         if self.latents is not None:
-            pictures = generate(trainer.generator, self.latents)
-            judged["synthetic"] = measure_agreement(trainer.teacher, student, pictures)
+            images = generate(trainer.generator, self.latents)
+            judged["synthetic"] = measure_agreement(trainer.teacher, student, images)
         return judged
 
 
@@ -56,8 +56,8 @@ class LabelFreeAgreement(keras.callbacks.Callback):
 
     Args:
         judge: `LabelFreeJudge`.
-        is_validation: whether these are the only pictures to validate on; the logs then have
-            `val_agreement` and `val_loss` of the first kind of pictures too.
+        is_validation: whether these are the only images to validate on; the logs then have
+            `val_agreement` and `val_loss` of the first kind of images too.
     """
 
     def __init__(self, judge, is_validation):

@@ -8,8 +8,7 @@ import numpy as np
 from keras_mosaickd import callbacks
 from keras_mosaickd.callbacks.checkpoint import newest_intact
 from keras_mosaickd.config import GAMES
-from keras_mosaickd.data import evaluation_arrays, load, parse
-from keras_mosaickd.data import image_grid as pictures
+from keras_mosaickd.data import evaluation_arrays, image_grid, load, parse
 from keras_mosaickd.data.class_matching import labelled_as, read_labelled
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
@@ -19,23 +18,23 @@ from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.run_directory import CHECKPOINT, METRICS, STUDENT, RunDirectory
 from keras_mosaickd.teachers import given_models
 
-# Pictures at a time, by task: logits of every pixel take more memory.
+# Images at a time, by task: logits of every pixel take more memory.
 EVALUATION_BATCH = {"classification": 256, "segmentation": 16}
 
 
-def predictions(model, pictures):
-    """Class of every picture, or of every pixel, by a model of logits.
+def predictions(model, image_set):
+    """Class of every image, or of every pixel, by a model of logits.
 
     Args:
-        model: Keras model from pictures in [0, 1] to logits `[..., classes]`.
-        pictures: `Pictures`.
+        model: Keras model from images in [0, 1] to logits `[..., classes]`.
+        image_set: `ImageSet`.
 
     Returns:
-        int64 array of the shape of the pictures' labels.
+        int64 array of the shape of the images' labels.
     """
-    x, _ = evaluation_arrays(pictures)
+    x, _ = evaluation_arrays(image_set)
     # A few batches at a time: the logits of all pixels of a large set would fill the memory.
-    size = EVALUATION_BATCH[pictures.task]
+    size = EVALUATION_BATCH[image_set.task]
     chunks = [
         np.argmax(model.predict(x[start : start + 16 * size], batch_size=size, verbose=0), axis=-1)
         for start in range(0, len(x), 16 * size)
@@ -43,26 +42,26 @@ def predictions(model, pictures):
     return np.concatenate(chunks)
 
 
-def scores(model, pictures):
-    """How well a model of logits does on labelled pictures.
+def scores(model, images):
+    """How well a model of logits does on labelled images.
 
     Args:
-        model: Keras model from pictures in [0, 1] to logits `[..., classes]`.
-        pictures: `Pictures` with labels.
+        model: Keras model from images in [0, 1] to logits `[..., classes]`.
+        images: `ImageSet` with labels.
 
     Returns:
         Dict with `accuracy` and, for segmentation, `mean_iou`, as fractions of 1.
     """
-    return scores_of(predictions(model, pictures), pictures)
+    return scores_of(predictions(model, images), images)
 
 
-def scores_of(predicted, pictures):
+def scores_of(predicted, image_set):
     """As `scores`, from what `predictions` gave."""
-    labels = np.asarray(pictures.labels)
-    counted = labels != VOID if pictures.task == "segmentation" else np.ones(labels.shape, bool)
+    labels = np.asarray(image_set.labels)
+    counted = labels != VOID if image_set.task == "segmentation" else np.ones(labels.shape, bool)
     result = {"accuracy": float(np.mean(predicted[counted] == labels[counted]))}
-    if pictures.task == "segmentation":
-        classes = len(pictures.class_names)
+    if image_set.task == "segmentation":
+        classes = len(image_set.class_names)
         pairs = labels[counted].astype("int64") * classes + predicted[counted]
         confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
         union = confusion.sum(axis=0) + confusion.sum(axis=1) - np.diag(confusion)
@@ -106,23 +105,23 @@ def load_game(run_dir, teacher=""):
     return trainer
 
 
-def compared(teacher, student, pictures):
+def compared(teacher, student, images):
     """How well a student does beside its teacher.
 
     Args:
-        teacher: Keras model from pictures in [0, 1] to logits `[..., classes]`.
+        teacher: Keras model from images in [0, 1] to logits `[..., classes]`.
         student: as `teacher`.
-        pictures: `Pictures` with labels.
+        images: `ImageSet` with labels.
 
     Returns:
-        Dict of `pictures`, their number, `teacher_accuracy`, `student_accuracy`, and
+        Dict of `images`, their number, `teacher_accuracy`, `student_accuracy`, and
         `student_agreement`, as fractions of 1; for segmentation the `..._mean_iou` too.
     """
-    expected, received = (predictions(network, pictures) for network in (teacher, student))
+    expected, received = (predictions(network, images) for network in (teacher, student))
     return {
-        "pictures": len(pictures),
-        **{f"teacher_{name}": value for name, value in scores_of(expected, pictures).items()},
-        **{f"student_{name}": value for name, value in scores_of(received, pictures).items()},
+        "pictures": len(images),
+        **{f"teacher_{name}": value for name, value in scores_of(expected, images).items()},
+        **{f"student_{name}": value for name, value in scores_of(received, images).items()},
         "student_agreement": float(np.mean(expected == received)),
     }
 
@@ -131,21 +130,21 @@ def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled=""):
     """Evaluates a finished run's exported student beside its teacher.
 
     The run's `metrics.json` keeps what both cost to store and to run (`footprint`), and what was
-    found on pictures that were named here, as `eval_...` beside `eval`, their name.
+    found on images that were named here, as `eval_...` beside `eval`, their name.
 
     Args:
         run_dir: directory of the run.
-        dataset: data set whose test pictures are used; by default the run's, if it has one.
+        dataset: data set whose test images are used; by default the run's, if it has one.
         data_dir: directory of data files.
         teacher: as of `load_run`.
-        labelled: labelled pictures to use instead, named like `--eval` of `bin/train`.
+        labelled: labelled images to use instead, named like `--eval` of `bin/train`.
 
     Returns:
-        Dict of what `compared` finds, where there are labelled pictures, and of the footprint of
+        Dict of what `compared` finds, where there are labelled images, and of the footprint of
         both.
 
     Raises:
-        InputError: if the run cannot be loaded or the pictures do not fit.
+        InputError: if the run cannot be loaded or the images do not fit.
     """
     if dataset and labelled:
         raise InputError(
@@ -161,7 +160,7 @@ def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled=""):
     if tested is None:
         print(
             "Accuracy is not measured: the run was made without a data set. "
-            "--eval=folder:PATH measures it on labelled pictures, one sub-folder for each class"
+            "--eval=folder:PATH measures it on labelled images, one sub-folder for each class"
         )
     else:
         found = compared(trainer.teacher, student, tested)
@@ -194,7 +193,7 @@ def _exported(run, trainer):
 
 
 def _tested(metrics, teacher, dataset, labelled, data_dir):
-    """The `Pictures` to test on, labelled as the run's; None where nothing names any.
+    """The `ImageSet` to test on, labelled as the run's; None where nothing names any.
 
     Those of the run's own data set are; the classes of any other are matched by their names.
     """
@@ -218,7 +217,7 @@ def _tested(metrics, teacher, dataset, labelled, data_dir):
     if flag == "--dataset" and parse(name).name == "folder":
         count = len(load(name, "all"))
         print(
-            f"--dataset: {len(tested)} of the {count} pictures are tested, the test split of "
+            f"--dataset: {len(tested)} of the {count} images are tested, the test split of "
             f"{name}; --eval={name} tests all"
         )
     numbers = tuple(map(str, range(classes)))
@@ -244,7 +243,7 @@ def footprint(part, network, file=None):
 
     Returns:
         Dict of `..._bytes`, the size of its `.keras` file without an optimizer, and
-        `..._latency_ms`, the median time of one prediction of one picture on this machine.
+        `..._latency_ms`, the median time of one prediction of one image on this machine.
     """
     with tempfile.TemporaryDirectory() as folder:
         if file is None or not os.path.isfile(file):
@@ -255,11 +254,11 @@ def footprint(part, network, file=None):
 
 
 def sample(run_dir, count, out, seed=0, teacher=""):
-    """Draws a grid of a run's synthetic pictures, sorted by the teacher's class.
+    """Draws a grid of a run's synthetic images, sorted by the teacher's class.
 
     Args:
         run_dir: directory of a mosaickd run.
-        count: number of pictures.
+        count: number of images.
         out: PNG file to write.
         seed: seed of z.
         teacher: as of `load_run`.
@@ -274,4 +273,4 @@ def sample(run_dir, count, out, seed=0, teacher=""):
     metrics = run.read_json(METRICS) if run.is_finished else {}
     names = _class_names(metrics, trainer.teacher.output_shape[-1])
     grid = callbacks.draw_samples(trainer.generator, trainer.teacher, latents, class_names=names)
-    return pictures.write_png(out, grid)
+    return image_grid.write_png(out, grid)

@@ -1,12 +1,12 @@
 """A plain verdict on a finished run: how much smaller, how alike, and what for."""
 
-# Lowest agreement (of held-out out-of-domain and of synthetic pictures, the lower one) -> expected
+# Lowest agreement (of held-out out-of-domain and of synthetic images, the lower one) -> expected
 # use. docs/own_teacher.md documents the thresholds.
 USES = (
     (
         0.95,
         "Expected use: in the teacher's place, after a look at some of its predictions on your own "
-        "pictures.",
+        "images.",
     ),
     (
         0.85,
@@ -16,20 +16,20 @@ USES = (
     (
         0.60,
         "Expected use: a first filter or a start for training on labels, not in the teacher's "
-        "place. More updates or more varied pictures may help.",
+        "place. More updates or more varied images may help.",
     ),
     (
         0.0,
         "Expected use: none yet. It imitates the teacher badly: try more updates{larger} or more "
-        "varied pictures.",
+        "varied images.",
     ),
 )
 BLIND = (
     "Expected use: none yet. The teacher sees only {seen} of its {classes} classes in all these "
-    "pictures, so that agreement on them says little: look at the teacher's declared input first "
-    "(--teacher_input), then for more varied pictures."
+    "images, so that agreement on them says little: look at the teacher's declared input first "
+    "(--teacher_input), then for more varied images."
 )
-KINDS = {"held_out": "held-out out-of-domain pictures", "synthetic": "synthetic pictures"}
+KINDS = {"held_out": "held-out out-of-domain images", "synthetic": "synthetic images"}
 
 
 def verdict(metrics):
@@ -37,7 +37,7 @@ def verdict(metrics):
 
     Args:
         metrics: dict with `teacher_parameters`, `student_parameters`, `class_names` and, of each
-            kind of pictures in `KINDS` that there was, `<kind>_agreement`,
+            kind of images in `KINDS` that there was, `<kind>_agreement`,
             `<kind>_calibration_gap` and `<kind>_classes_seen`.
 
     Returns:
@@ -60,7 +60,7 @@ def verdict(metrics):
             f"(confidence minus agreement {gap:+.2f})."
             + (one_sided if 2 * first < classes else ""),
             _use(metrics, lowest, max(seen.values()), classes),
-            "How it does on the teacher's own kind of pictures is not known without some of them.",
+            "How it does on the teacher's own kind of images is not known without some of them.",
         ]
     )
 

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.export.comparison import ExportError, outputs, random_pictures
+from keras_mosaickd.export.comparison import ExportError, outputs, random_images
 from keras_mosaickd.export.formats import FORMATS, check, parse, target
 from keras_mosaickd.export.process import in_tensorflow_process
 from keras_mosaickd.export.writing import Request, checked_target, write
@@ -45,8 +45,8 @@ def export_saved_model(
 ) -> Path:
     """Writes ``student`` as a SavedModel whose batch size is free.
 
-    Its endpoint ``serve`` takes pictures [n, h, w, c] float32 in [0, 1] and gives logits. That of a
-    classifier has a second one, ``classify``: uint8 pictures of any size in, names and
+    Its endpoint ``serve`` takes images [n, h, w, c] float32 in [0, 1] and gives logits. That of a
+    classifier has a second one, ``classify``: uint8 images of any size in, names and
     probabilities out.
 
     Args:
@@ -68,7 +68,7 @@ def export_saved_model(
     """
     saved_model = checked_target("saved_model", Path(path))
     if importlib.util.find_spec("tensorflow") is None:
-        random_pictures(student)  # complains about a student that no later command could export
+        random_images(student)  # complains about a student that no later command could export
         kept = Path(keras_path) if keras_path is not None else _sibling_keras(saved_model)
         if keras_path is None:
             student.save(kept)
@@ -84,7 +84,7 @@ def export_saved_model(
 def export_student(
     student: Any,
     targets: Mapping[str, str | os.PathLike[str]],
-    pictures: Any = None,
+    images: Any = None,
     calibration: Any = None,
     class_names: Sequence[str] | None = None,
     keras_path: str | os.PathLike[str] | None = None,
@@ -95,20 +95,20 @@ def export_student(
         student: As for `export_saved_model`.
         targets: Path to write, by format (a key of `FORMATS`). What is there of the same format is
             replaced; the new one appears whole or not at all.
-        pictures: [n, h, w, c] float32 in [0, 1] to compare on; by default three random ones.
-        calibration: Such pictures, from which ``litert_int8`` takes the ranges of its activations.
+        images: [n, h, w, c] float32 in [0, 1] to compare on; by default three random ones.
+        calibration: Such images, from which ``litert_int8`` takes the ranges of its activations.
         class_names: As for `export_saved_model`.
         keras_path: As for `export_saved_model`.
 
     Returns:
         For each format, in the order of `FORMATS`, a dict of ``format``, ``file`` (its path),
-        ``bytes`` (on disk), ``latency_ms`` (median of one prediction of one picture), and, against
+        ``bytes`` (on disk), ``latency_ms`` (median of one prediction of one image), and, against
         the student, ``max_difference`` (largest difference of a logit) and ``agreement`` (share of
-        pictures, or of pixels, with the same most probable class).
+        images, or of pixels, with the same most probable class).
 
     Raises:
         InputError: A target that holds something else, a package that is missing, no calibration
-            pictures for ``litert_int8``, or a student that cannot be exported.
+            images for ``litert_int8``, or a student that cannot be exported.
         ExportError: An export does not compute what the student computes. ``litert_int8``, whose
             loss is what ``agreement`` tells, is held to no limit.
     """
@@ -117,11 +117,11 @@ def export_student(
         name: checked_target(name, Path(targets[name])) for name in FORMATS if name in targets
     }
     if "litert_int8" in checked and (calibration is None or not len(calibration)):
-        raise InputError("litert_int8 needs calibration pictures. Received: none")
-    random = random_pictures(student)
+        raise InputError("litert_int8 needs calibration images. Received: none")
+    random = random_images(student)
     request = Request(
         targets=checked,
-        pictures=random if pictures is None else np.asarray(pictures, "float32"),
+        images=random if images is None else np.asarray(images, "float32"),
         calibration=calibration,
         class_names=_checked_names(class_names, student),
     )
@@ -131,7 +131,7 @@ def export_student(
     here = {name: path for name, path in checked.items() if name not in elsewhere}
     results = write(student, request.but(targets=here))
     if elsewhere:
-        request = request.but(targets=elsewhere, reference=outputs(student, request.pictures))
+        request = request.but(targets=elsewhere, reference=outputs(student, request.images))
         with tempfile.TemporaryDirectory() as folder:
             source = keras_path or here.get("keras")
             if source is None:

@@ -20,7 +20,7 @@ OTHER_RUNTIME_TOLERANCE = 1e-4
 # student's weights from wrong ones, not one rounding from another.
 CROSS_BACKEND_TOLERANCE = 5e-2
 
-# Side length in pixels of random pictures where the student takes any.
+# Side length in pixels of random images where the student takes any.
 _ANY_SIZE = 32
 _BATCH = 64
 
@@ -29,8 +29,8 @@ class ExportError(RuntimeError):
     """An export could not be written, or does not compute what the student computes."""
 
 
-def random_pictures(student: Any) -> np.ndarray:
-    """Three random pictures, [3, h, w, c] float32 in [0, 1], that the student takes.
+def random_images(student: Any) -> np.ndarray:
+    """Three random images, [3, h, w, c] float32 in [0, 1], that the student takes.
 
     Raises:
         InputError: The student has several inputs or outputs.
@@ -45,17 +45,17 @@ def random_pictures(student: Any) -> np.ndarray:
     return np.random.default_rng(0).random((3, *sizes), dtype=np.float32)
 
 
-def outputs(student: Any, pictures: np.ndarray) -> np.ndarray:
+def outputs(student: Any, images: np.ndarray) -> np.ndarray:
     """The student's logits in inference mode, float32 [n, ..., classes]."""
     return in_batches(
-        lambda batch: keras.ops.convert_to_numpy(student(batch, training=False)), pictures, _BATCH
+        lambda batch: keras.ops.convert_to_numpy(student(batch, training=False)), images, _BATCH
     )
 
 
-def in_batches(predict: Any, pictures: np.ndarray, size: int) -> np.ndarray:
-    """What a function from pictures to logits gives for ``size`` pictures at a time, as float32."""
-    starts = range(0, len(pictures), size)
-    parts = [np.asarray(predict(pictures[start : start + size]), "float32") for start in starts]
+def in_batches(predict: Any, images: np.ndarray, size: int) -> np.ndarray:
+    """What a function from images to logits gives for ``size`` images at a time, as float32."""
+    starts = range(0, len(images), size)
+    parts = [np.asarray(predict(images[start : start + size]), "float32") for start in starts]
     return np.concatenate(parts)
 
 

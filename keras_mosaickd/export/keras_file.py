@@ -18,14 +18,14 @@ def write(student: Any, path: Path) -> None:
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Loads it in safe mode: a function from pictures to logits.
+    """Loads it in safe mode: a function from images to logits.
 
-    One picture goes through the compiled prediction, which is what latency is about; more of them
+    One image goes through the compiled prediction, which is what latency is about; more of them
     do not, so that nothing is compiled for a batch that comes once.
     """
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
 
-    def predict(pictures: np.ndarray) -> np.ndarray:
-        return model.predict_on_batch(pictures) if len(pictures) == 1 else outputs(model, pictures)
+    def predict(images: np.ndarray) -> np.ndarray:
+        return model.predict_on_batch(images) if len(images) == 1 else outputs(model, images)
 
     return predict

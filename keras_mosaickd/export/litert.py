@@ -13,14 +13,14 @@ from keras_mosaickd.export.graph import graph
 
 
 def write(student: Any, path: Path, calibration: np.ndarray | None = None) -> None:
-    """Writes a model with one signature, from ``picture`` [1, h, w, c] to ``logits``.
+    """Writes a model with one signature, from ``image`` [1, h, w, c] to ``logits``.
 
     Args:
         student: Built Keras model.
         path: File to write.
         calibration: Where given, everything is quantized to 8-bit integers with activations in the
-            ranges seen on these pictures, [n, h, w, c] float32 in [0, 1]; the model then takes
-            bytes, as they are in a picture, and gives bytes.
+            ranges seen on these images, [n, h, w, c] float32 in [0, 1]; the model then takes
+            bytes, as they are in an image, and gives bytes.
     """
     import tensorflow
 
@@ -38,30 +38,30 @@ def write(student: Any, path: Path, calibration: np.ndarray | None = None) -> No
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from pictures to logits, which are quantized where the file is."""
+    """A function from images to logits, which are quantized where the file is."""
     from ai_edge_litert.interpreter import Interpreter
 
     student = Interpreter(model_path=str(path)).get_signature_runner()
-    picture_details = student.get_input_details()["picture"]
+    image_details = student.get_input_details()["picture"]
     logits_details = student.get_output_details()["logits"]
 
-    def predict(pictures: np.ndarray) -> np.ndarray:
-        rows = [student(picture=_quantized(one[None], picture_details)) for one in pictures]
+    def predict(images: np.ndarray) -> np.ndarray:
+        rows = [student(picture=_quantized(one[None], image_details)) for one in images]
         return np.concatenate([_real(row["logits"], logits_details) for row in rows])
 
     return predict
 
 
-def _with_full_range(pictures: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """The pictures one by one, each with a black and a white value in its corner.
+def _with_full_range(images: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """The images one by one, each with a black and a white value in its corner.
 
-    So the input's range is all of [0, 1] whatever the pictures are, and its bytes are those of a
-    picture: n stands for n / 255.
+    So the input's range is all of [0, 1] whatever the images are, and its bytes are those of a
+    image: n stands for n / 255.
     """
-    for picture in pictures:
-        picture = np.array(picture, "float32")
-        picture[0, 0], picture[-1, -1] = 0.0, 1.0
-        yield [picture[None]]
+    for image in images:
+        image = np.array(image, "float32")
+        image[0, 0], image[-1, -1] = 0.0, 1.0
+        yield [image[None]]
 
 
 def _quantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:

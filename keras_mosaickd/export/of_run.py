@@ -1,4 +1,4 @@
-"""What leaves a run: its student in the formats asked for, compared on pictures of the run."""
+"""What leaves a run: its student in the formats asked for, compared on images of the run."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from keras_mosaickd.run_directory import (
 )
 from keras_mosaickd.teachers.features import generate
 
-# Pictures for calibration and comparison together, half for each, by the student's task: one class
-# for a picture or one for each of its pixels.
-_PICTURES = {"classification": 512, "segmentation": 32}
+# Images for calibration and comparison together, half for each, by the student's task: one class
+# for an image or one for each of its pixels.
+_IMAGES = {"classification": 512, "segmentation": 32}
 _SEED = 0
 
 
@@ -51,7 +51,7 @@ def export_run(
         student: The one to export: the last, or the chosen one.
         formats: Of `keras_mosaickd.export.parse`.
         class_names: One per output of the student.
-        domain: Gives pictures to compare on where the run has neither synthetic nor out-of-domain
+        domain: Gives images to compare on where the run has neither synthetic nor out-of-domain
             ones.
 
     Returns:
@@ -61,8 +61,8 @@ def export_run(
     if "saved_model" in wanted and find_spec("tensorflow") is None:
         wanted.remove("saved_model")
         print(f"No SavedModel: it needs TensorFlow. The student is in {run / STUDENT}")
-    pictures = _pictures(run, trainer, student, domain)
-    return _export(run, student, wanted, class_names, pictures)
+    images = _images(run, trainer, student, domain)
+    return _export(run, student, wanted, class_names, images)
 
 
 def export_again(
@@ -84,7 +84,7 @@ def export_again(
         As `export_run`; with ``out``, each ``file`` as it was given.
 
     Raises:
-        InputError: There is no student, or no pictures for ``litert_int8``.
+        InputError: There is no student, or no images for ``litert_int8``.
     """
     check(formats)
     run = RunDirectory(run_dir)
@@ -97,10 +97,10 @@ def export_again(
         return _load(name, "--dataset", student, data_dir) if name else None
 
     trainer = load_run(run_dir) if newest_intact(run / CHECKPOINT) is not None else None
-    pictures = _pictures(run, trainer, student, domain)
+    images = _images(run, trainer, student, domain)
     if out:
-        return _write(student, _beside(out, formats), names, pictures, run / STUDENT)
-    exports = _export(run, student, formats, names, pictures)
+        return _write(student, _beside(out, formats), names, images, run / STUDENT)
+    exports = _export(run, student, formats, names, images)
     if metrics:
         kept = [old for old in metrics.get("exports", []) if old["format"] not in formats]
         run.write_json(METRICS, {**metrics, "exports": kept + exports})
@@ -122,7 +122,7 @@ def export_file(
         keras_path: The file.
         formats: Of `keras_mosaickd.export.parse`.
         out: As for `export_again`.
-        ood: Data set to compare on and to calibrate ``litert_int8`` with; random pictures are
+        ood: Data set to compare on and to calibrate ``litert_int8`` with; random images are
             compared where it is empty.
         class_names: File with one class name per line; numbers where it is empty.
         data_dir: Directory of data files.
@@ -131,24 +131,24 @@ def export_file(
         As `keras_mosaickd.export.export_student`.
 
     Raises:
-        InputError: A file that is no student, or no pictures for ``litert_int8``.
+        InputError: A file that is no student, or no images for ``litert_int8``.
     """
     check(formats)
     if "litert_int8" in formats and not ood:
         raise InputError(
-            "--export=litert_int8 with --student expected --ood, pictures to calibrate with. "
+            "--export=litert_int8 with --student expected --ood, images to calibrate with. "
             "Received: none"
         )
     student = load_student(keras_path)
     names = class_names_of(class_names, student.output_shape[-1]) if class_names else None
     images = _load(ood, "--ood", student, data_dir) if ood else None
-    pictures = None if images is None else _spread(images, student)
-    return _write(student, _beside(out, formats), names, pictures, Path(keras_path))
+    image_set = None if images is None else _spread(images, student)
+    return _write(student, _beside(out, formats), names, image_set, Path(keras_path))
 
 
 def table(exports: Sequence[dict[str, Any]]) -> str:
     """The exports as lines of text."""
-    rows = [("format", "file", "bytes", "ms per picture", "max difference", "agreement")]
+    rows = [("format", "file", "bytes", "ms per image", "max difference", "agreement")]
     rows += [
         (
             export["format"],
@@ -174,14 +174,14 @@ def _export(
     student: Any,
     formats: Sequence[str],
     class_names: Sequence[str] | None,
-    pictures: np.ndarray | None,
+    images: np.ndarray | None,
 ) -> list[dict[str, Any]]:
     base = (run / STUDENT).with_suffix("")
     targets = {
         name: run / SAVED_MODEL if name == "saved_model" else target(base, name) for name in formats
     }
     source = None if "keras" in targets else run / STUDENT
-    exports = _write(student, targets, class_names, pictures, source)
+    exports = _write(student, targets, class_names, images, source)
     return [{**export, "file": Path(export["file"]).name} for export in exports]
 
 
@@ -189,13 +189,13 @@ def _write(
     student: Any,
     targets: dict[str, Path],
     class_names: Sequence[str] | None,
-    pictures: np.ndarray | None,
+    images: np.ndarray | None,
     keras_path: Path | None,
 ) -> list[dict[str, Any]]:
     halves: dict[str, Any] = {}
-    if pictures is not None:
+    if images is not None:
         # What is compared took no part in the calibration.
-        halves = {"calibration": pictures[0::2], "pictures": pictures[1::2]}
+        halves = {"calibration": images[0::2], "pictures": images[1::2]}
     return export_student(
         student, targets, class_names=class_names, keras_path=keras_path, **halves
     )
@@ -205,10 +205,10 @@ def _beside(out: str, formats: Sequence[str]) -> dict[str, Path]:
     return {name: target(Path(out), name) for name in formats}
 
 
-def _pictures(
+def _images(
     run: RunDirectory, trainer: Any, student: Any, domain: Callable[[], Any]
 ) -> np.ndarray | None:
-    """Pictures like those that the student learned from: synthetic, out-of-domain or the domain's.
+    """Images like those that the student learned from: synthetic, out-of-domain or the domain's.
 
     Returns:
         float32 [n, h, w, c] in [0, 1], n even, or None where the run has none.
@@ -222,7 +222,7 @@ def _pictures(
         file = Path(run.read_json(SELECTION)["images"])
         if not file.is_file():
             raise InputError(
-                f"the out-of-domain pictures that {run / SELECTION} names are gone. Expected: the "
+                f"the out-of-domain images that {run / SELECTION} names are gone. Expected: the "
                 f"file in the cache. Received: no {file}"
             )
         return _spread(np.load(file, mmap_mode="r", allow_pickle=False), student)
@@ -231,14 +231,14 @@ def _pictures(
 
 
 def _spread(images: Any, student: Any) -> np.ndarray:
-    """Evenly spaced ones of uint8 pictures [n, h, w, c], read one by one, in [0, 1]."""
+    """Evenly spaced ones of uint8 images [n, h, w, c], read one by one, in [0, 1]."""
     count = min(len(images), _count(student))
     chosen = np.linspace(0, len(images) - 1, max(2, count // 2 * 2)).round().astype(int)
     return np.stack([np.asarray(images[index]) for index in chosen]).astype("float32") / 255.0
 
 
 def _count(student: Any) -> int:
-    return _PICTURES["classification" if len(student.output_shape) == 2 else "segmentation"]
+    return _IMAGES["classification" if len(student.output_shape) == 2 else "segmentation"]
 
 
 def _load(name: str, flag: str, student: Any, data_dir: str) -> Any:

@@ -13,7 +13,7 @@ from keras_mosaickd.export.graph import graph
 
 
 def write(student: Any, path: Path) -> None:
-    """Writes a graph from ``picture`` [n, h, w, c] float32 in [0, 1] to ``logits``.
+    """Writes a graph from ``image`` [n, h, w, c] float32 in [0, 1] to ``logits``.
 
     Keras's own ONNX export makes the constants of a Normalization layer further inputs of the
     graph (3.15), so the graph is frozen first.
@@ -23,7 +23,7 @@ def write(student: Any, path: Path) -> None:
 
     with_variables, _owner = graph(student, batch_size=None)
     function = convert_to_constants.convert_variables_to_constants_v2(with_variables)
-    picture, logits = function.inputs[0].name, function.outputs[0].name
+    image, logits = function.inputs[0].name, function.outputs[0].name
     # tf2onnx goes through functions of TensorFlow that log their own deprecation.
     logger = logging.getLogger("tensorflow")
     level = logger.level
@@ -32,9 +32,9 @@ def write(student: Any, path: Path) -> None:
         tf2onnx.convert.from_graph_def(
             function.graph.as_graph_def(),
             name="student",
-            input_names=[picture],
+            input_names=[image],
             output_names=[logits],
-            tensors_to_rename={picture: "picture", logits: "logits"},
+            tensors_to_rename={image: "picture", logits: "logits"},
             output_path=str(path),
         )
     finally:
@@ -42,8 +42,8 @@ def write(student: Any, path: Path) -> None:
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from pictures to logits."""
+    """A function from images to logits."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda pictures: session.run(["logits"], {"picture": pictures})[0]
+    return lambda images: session.run(["logits"], {"picture": images})[0]

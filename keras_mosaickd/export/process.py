@@ -62,7 +62,7 @@ def read_request(folder: Path) -> tuple[str, Request]:
     with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
         request = Request(
             targets={name: Path(path) for name, path in content["targets"].items()},
-            pictures=arrays["pictures"],
+            images=arrays["pictures"],
             calibration=arrays.get("calibration"),
             class_names=content["class_names"],
             reference=arrays.get("reference"),

@@ -28,21 +28,21 @@ def write(student: Any, path: Path, class_names: Sequence[str]) -> None:
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The endpoint ``serve`` of plain TensorFlow: a function from pictures to logits."""
+    """The endpoint ``serve`` of plain TensorFlow: a function from images to logits."""
     import tensorflow
 
     restored = tensorflow.saved_model.load(str(path))  # owns the variables
-    return lambda pictures: restored.serve(tensorflow.constant(pictures)).numpy()
+    return lambda images: restored.serve(tensorflow.constant(images)).numpy()
 
 
 def is_classifier(student: Any) -> bool:
-    """Whether the student gives one row of logits for a picture [h, w, c], c 1 or 3."""
+    """Whether the student gives one row of logits for an image [h, w, c], c 1 or 3."""
     shape = student.input_shape
     return len(student.output_shape) == 2 and len(shape) == 4 and shape[-1] in (1, 3)
 
 
-def check_classify(student: Any, path: Path, pictures: np.ndarray, allowed: float) -> None:
-    """Runs ``classify``, where there is one, on the pictures as bytes and compares probabilities.
+def check_classify(student: Any, path: Path, images: np.ndarray, allowed: float) -> None:
+    """Runs ``classify``, where there is one, on the images as bytes and compares probabilities.
 
     Raises:
         ExportError: They differ from the student's.
@@ -51,7 +51,7 @@ def check_classify(student: Any, path: Path, pictures: np.ndarray, allowed: floa
 
     if not is_classifier(student):
         return
-    raw = np.rint(pictures * 255).clip(0, 255).astype("uint8")
+    raw = np.rint(images * 255).clip(0, 255).astype("uint8")
     restored = tensorflow.saved_model.load(str(path))
     actual = restored.classify(tensorflow.constant(raw))["probabilities"].numpy()
     logits = outputs(student, raw.astype("float32") / np.float32(255))
@@ -80,37 +80,37 @@ def _classify(serve: Any, shape: Sequence[int | None], class_names: Sequence[str
     """The function of ``classify``: uint8 [n, h, w, 1 or 3] to names and probabilities."""
     import tensorflow as tf
 
-    def classify(pictures: Any) -> dict[str, Any]:
+    def classify(images: Any) -> dict[str, Any]:
         names = tf.constant(list(class_names))
-        probabilities = tf.nn.softmax(serve(_prepared(pictures, shape)))
+        probabilities = tf.nn.softmax(serve(_prepared(images, shape)))
         count = tf.shape(probabilities)[0]
         return {
             "class_name": tf.gather(names, tf.argmax(probabilities, axis=-1)),
             "probabilities": probabilities,
-            # A row for every picture: servers want the batch as the first axis of every output.
+            # A row for every image: servers want the batch as the first axis of every output.
             "class_names": tf.tile(names[None], [count, 1]),
         }
 
     return classify
 
 
-def _prepared(pictures: Any, shape: Sequence[int | None]) -> Any:
-    """Raw pictures as the student takes them, in the way of `keras_mosaickd.data.resizing`.
+def _prepared(images: Any, shape: Sequence[int | None]) -> Any:
+    """Raw images as the student takes them, in the way of `keras_mosaickd.data.resizing`.
 
     The centre of the student's proportions is resized bilinearly with antialiasing and rounded to
-    bytes; grey is made RGB or RGB grey. A student of any size gets the pictures in their own.
+    bytes; grey is made RGB or RGB grey. A student of any size gets the images in their own.
     """
     import tensorflow as tf
 
     height, width, channels = shape
-    pictures = _with_channels(pictures, channels)
+    images = _with_channels(images, channels)
     if height is None or width is None:
-        return tf.cast(pictures, tf.float32) / 255.0
-    size = tf.cast(tf.shape(pictures)[1:3], tf.float32)
+        return tf.cast(images, tf.float32) / 255.0
+    size = tf.cast(tf.shape(images)[1:3], tf.float32)
     wanted = tf.constant([height, width], tf.float32)
     scale = tf.reduce_max(wanted / size)
     resized = tf.raw_ops.ScaleAndTranslate(
-        images=pictures,
+        images=images,
         size=[height, width],
         scale=tf.stack([scale, scale]),
         translation=(wanted - size * scale) / 2.0,
@@ -121,22 +121,22 @@ def _prepared(pictures: Any, shape: Sequence[int | None]) -> Any:
     return tf.ensure_shape(pixels / 255.0, (None, height, width, channels))
 
 
-def _with_channels(pictures: Any, channels: int | None) -> Any:
+def _with_channels(images: Any, channels: int | None) -> Any:
     import tensorflow as tf
 
-    given = tf.shape(pictures)[-1]
-    problem = ["expected pictures [n, h, w, c] with c 1 or 3. Received c:", given]
+    given = tf.shape(images)[-1]
+    problem = ["expected images [n, h, w, c] with c 1 or 3. Received c:", given]
     check = tf.debugging.Assert(tf.reduce_any(tf.equal(given, [1, 3])), problem)
     with tf.control_dependencies([check]):
         if channels == 3:
-            return tf.broadcast_to(pictures, tf.concat([tf.shape(pictures)[:3], [3]], axis=0))
-        return tf.cond(tf.equal(given, 1), lambda: pictures, lambda: _luma(pictures))
+            return tf.broadcast_to(images, tf.concat([tf.shape(images)[:3], [3]], axis=0))
+        return tf.cond(tf.equal(given, 1), lambda: images, lambda: _luma(images))
 
 
-def _luma(pictures: Any) -> Any:
+def _luma(images: Any) -> Any:
     """ITU-R BT.601's luma of RGB bytes in whole numbers, as in Pillow."""
     import tensorflow as tf
 
-    red, green, blue = (tf.cast(pictures[..., index], tf.int32) for index in range(3))
+    red, green, blue = (tf.cast(images[..., index], tf.int32) for index in range(3))
     total = 19595 * red + 38470 * green + 7471 * blue + 0x8000
     return tf.cast(tf.bitwise.right_shift(total, 16), tf.uint8)[..., None]

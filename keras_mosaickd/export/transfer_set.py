@@ -1,4 +1,4 @@
-"""A transfer set: a run's synthetic pictures as files, with the teacher's soft labels.
+"""A transfer set: a run's synthetic images as files, with the teacher's soft labels.
 
 Whoever has it can train a student of their own without the teacher and without this project.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.data import image_grid as pictures
+from keras_mosaickd.data import image_grid
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.scores import load_game
 from keras_mosaickd.run_directory import METRICS, RunDirectory
@@ -26,7 +26,7 @@ from keras_mosaickd.teachers import features as teacher_features
 SOFT_LABELS, CLASSES = "soft_labels.npz", "classes.txt"
 _IMAGES, _LABELS = "train/images", "train/labels"
 
-# Pictures at a time: what memory holds, whatever the size of the set.
+# Images at a time: what memory holds, whatever the size of the set.
 _BATCH = 128
 _LONGEST_NAME = 60
 
@@ -38,9 +38,9 @@ def write(
     seed: int = 0,
     teacher: str = "",
 ) -> Path:
-    """Draws synthetic pictures from a run's last checkpoint and writes them as a data set.
+    """Draws synthetic images from a run's last checkpoint and writes them as a data set.
 
-    Of a classifier each picture is a PNG file in a folder of the class that the teacher sees, so
+    Of a classifier each image is a PNG file in a folder of the class that the teacher sees, so
     that ``folder:OUT`` is the set with labels. The folders are called by the class names, as far as
     a file system takes them; where the alphabet would put them in another order than the teacher's,
     the class's number goes before. A class that the teacher never sees has an empty folder. Of
@@ -49,12 +49,12 @@ def write(
 
     ``soft_labels.npz`` holds, in the order in which they were drawn, ``files`` (paths in the set),
     ``probabilities`` (float32 [n, classes] or [n, h, w, classes], what the teacher says of the
-    pictures as they stand in the files, their 8 bits included), ``class_names`` in the
+    images as they stand in the files, their 8 bits included), ``class_names`` in the
     probabilities' order, and ``temperature``, 1.
 
     Args:
         run_dir: Directory of a run with a generator.
-        count: Number of pictures, at least 1; a smaller set is the beginning of a larger one.
+        count: Number of images, at least 1; a smaller set is the beginning of a larger one.
         out: Directory to make, new or empty. It appears whole or not at all.
         seed: Seed of the latent vectors.
         teacher: As of `keras_mosaickd.evaluation.scores.load_run`.
@@ -128,7 +128,7 @@ def _fill(directory: Path, trainer: Any, names: list[str], count: int, seed: int
     if per_pixel:
         (directory / CLASSES).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     width = len(str(count - 1))
-    # Of which folder each picture is: with a million of them, 4 MB.
+    # Of which folder each image is: with a million of them, 4 MB.
     places = np.zeros(count, np.int32)
     with zipfile.ZipFile(directory / SOFT_LABELS, "w") as archive:
         shape = (count, *trainer.teacher.output_shape[1:])
@@ -154,19 +154,19 @@ def _fill(directory: Path, trainer: Any, names: list[str], count: int, seed: int
                 entry.write(value.tobytes())
 
 
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    path.write_bytes(pictures.encode_png(picture))
+def _write_png(path: Path, image: np.ndarray) -> None:
+    path.write_bytes(image_grid.encode_png(image))
 
 
 def _drawn(trainer: Any, count: int, seed: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Parts of the set: first index, uint8 pictures, and float32 probabilities of these."""
+    """Parts of the set: first index, uint8 images, and float32 probabilities of these."""
     random = np.random.default_rng(seed)
     features = teacher_features.feature_model(trainer.teacher)
     for start in range(0, count, _BATCH):
-        # Whole batches, of which the last is cut: its pictures do not depend on `count`.
+        # Whole batches, of which the last is cut: its images do not depend on `count`.
         latents = random.standard_normal((_BATCH, trainer.latent_dim), "float32")
         images = teacher_features.generate(trainer.generator, latents)
-        images = pictures.as_bytes(images)[: count - start]
+        images = image_grid.as_bytes(images)[: count - start]
         _, probabilities = teacher_features.see(features, images)
         yield start, images, probabilities.astype(np.float32)
 

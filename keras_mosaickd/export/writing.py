@@ -37,15 +37,15 @@ class Request:
 
     Attributes:
         targets: Path by format.
-        pictures: float32 [n, h, w, c] in [0, 1], to compare on.
-        calibration: Such pictures for quantization, or None.
+        images: float32 [n, h, w, c] in [0, 1], to compare on.
+        calibration: Such images for quantization, or None.
         class_names: One per class.
-        reference: The student's outputs for ``pictures`` on its own backend, where that is not
+        reference: The student's outputs for ``images`` on its own backend, where that is not
             this process's; or None.
     """
 
     targets: Mapping[str, Path]
-    pictures: np.ndarray
+    images: np.ndarray
     calibration: np.ndarray | None
     class_names: Sequence[str]
     reference: np.ndarray | None = None
@@ -64,7 +64,7 @@ _WRITERS: dict[str, Callable[[Any, Path, Request], None]] = {
     "litert": lambda student, path, request: litert.write(student, path),
     "litert_int8": lambda student, path, request: litert.write(student, path, request.calibration),
 }
-# Each gives a function from pictures [n, h, w, c] in [0, 1] to logits.
+# Each gives a function from images [n, h, w, c] in [0, 1] to logits.
 _LOADERS: dict[str, Callable[[Path], Callable[[np.ndarray], np.ndarray]]] = {
     "saved_model": saved_model.load,
     "keras": keras_file.load,
@@ -80,30 +80,30 @@ def write(student: Any, request: Request) -> list[dict[str, Any]]:
     if not request.targets:
         return []
     with saved_model.full_float32():
-        expected = outputs(student, request.pictures)
+        expected = outputs(student, request.images)
     return [_write_one(student, name, request, expected) for name in request.targets]
 
 
 def _write_one(student: Any, name: str, request: Request, expected: np.ndarray) -> dict[str, Any]:
-    path, pictures = request.targets[name], request.pictures
+    path, images = request.targets[name], request.images
     original = expected if request.reference is None else request.reference
     with _replacing(path, FORMATS[name].suffix) as written:
         _WRITERS[name](student, written, request)
         predict = _LOADERS[name](written)
         with saved_model.full_float32():
-            actual = in_batches(predict, pictures, _BATCH)
+            actual = in_batches(predict, images, _BATCH)
             if name != "litert_int8":
                 allowed = _allowed(name, student)
                 compare(actual, expected, allowed, f"{name} and the student")
                 message = f"{name} and the student on its own backend"
                 compare(actual, original, max(allowed, CROSS_BACKEND_TOLERANCE), message)
             if name == "saved_model":
-                saved_model.check_classify(student, written, pictures, tolerance(student))
+                saved_model.check_classify(student, written, images, tolerance(student))
         return {
             "format": name,
             "file": str(path),
             "bytes": size_on_disk(written),
-            "latency_ms": median_milliseconds(lambda: predict(pictures[:1])),
+            "latency_ms": median_milliseconds(lambda: predict(images[:1])),
             "max_difference": largest_difference(actual, original),
             "agreement": agreement(actual, original),
         }

@@ -1,6 +1,6 @@
 """MosaicKD and what it is compared with: how each trains a student.
 
-The table's row "Balanced" is `KnowledgeDistillation` on the pictures that
+The table's row "Balanced" is `KnowledgeDistillation` on the images that
 `keras_mosaickd.data.balance` chooses.
 """
 

@@ -19,8 +19,8 @@ from keras_mosaickd.optimizers import PhaseOptimizers
 class StudentTrainer(PhaseTrainer):
     """Trains a student to imitate a frozen teacher; `predict` is the student's.
 
-    Pictures are uint8 or floats in [0, 1] everywhere; the networks by themselves take the latter.
-    `evaluate` and validation take pictures, with integer (or one-hot) labels or without:
+    Images are uint8 or floats in [0, 1] everywhere; the networks by themselves take the latter.
+    `evaluate` and validation take images, with integer (or one-hot) labels or without:
 
     - `loss`: mean KL(T || S), in nats;
     - `agreement`: share of predictions in which student and teacher choose the same class, which
@@ -32,7 +32,7 @@ class StudentTrainer(PhaseTrainer):
     Pixels with the label 255 (void) take no part in `accuracy` and `mean_iou`.
 
     Args:
-        teacher: built Keras classifier from pictures in [0, 1], `[batch, height, width,
+        teacher: built Keras classifier from images in [0, 1], `[batch, height, width,
             channels]`, to `[batch, classes]` (or one prediction per pixel). It is called with
             `training=False` always, and its weights never change.
         student: built Keras classifier with the same input and output shape, giving logits.
@@ -67,7 +67,7 @@ class StudentTrainer(PhaseTrainer):
         self.built = True
 
     def call(self, inputs, training=False):
-        """The student's logits for pictures in [0, 1], or as bytes."""
+        """The student's logits for images in [0, 1], or as bytes."""
         return self.student(unit_range_tensor(inputs), training=training)
 
     # ---- training ------------------------------------------------------------------------
@@ -76,13 +76,13 @@ class StudentTrainer(PhaseTrainer):
         """As `keras.Model.fit`.
 
         Raises:
-            InputError: before training, if arrays of pictures, those of `validation_data` too,
+            InputError: before training, if arrays of images, those of `validation_data` too,
                 are neither uint8 nor floats in [0, 1].
         """
-        _check_pictures(x)
+        _check_images(x)
         validation_data = kwargs.get("validation_data")
         if isinstance(validation_data, tuple | list) and validation_data:
-            _check_pictures(validation_data[0])
+            _check_images(validation_data[0])
         return super().fit(x, *args, **kwargs)
 
     def compile_phases(self, phases, **kwargs):
@@ -133,13 +133,13 @@ class StudentTrainer(PhaseTrainer):
             logs[f"{key.removesuffix('_optimizer')}_learning_rate"] = rate
         return logs
 
-    def update_student(self, pictures):
-        """One student update on given pictures: minimise the mean KL(T || S)."""
+    def update_student(self, images):
+        """One student update on given images: minimise the mean KL(T || S)."""
         with self.without_gradient():
-            teacher_logits = ops.stop_gradient(self.run_teacher(pictures, training=False))
+            teacher_logits = ops.stop_gradient(self.run_teacher(images, training=False))
 
         def objective():
-            student_logits = self.run_student(pictures, training=True)
+            student_logits = self.run_student(images, training=True)
             loss = ops.mean(losses.kl_divergence(teacher_logits, student_logits, self.temperature))
             return loss, {"student_loss": loss}
 
@@ -178,12 +178,12 @@ class StudentTrainer(PhaseTrainer):
         """As `keras.Model.evaluate`, exact over several devices too.
 
         Keras reports the mean over the devices of each one's mean, which is another number where
-        they saw unequal numbers of pictures; the metrics' own totals are over all of them.
+        they saw unequal numbers of images; the metrics' own totals are over all of them.
 
         Raises:
-            InputError: if an array of pictures is neither uint8 nor floats in [0, 1].
+            InputError: if an array of images is neither uint8 nor floats in [0, 1].
         """
-        _check_pictures(x)
+        _check_images(x)
         logs = super().evaluate(x, *args, return_dict=True, **kwargs)
         metrics = {"loss": self._loss_tracker, "agreement": self.agreement_metric}
         metrics |= {"accuracy": self.accuracy_metric, "mean_iou": self.mean_iou_metric}
@@ -239,7 +239,7 @@ class StudentTrainer(PhaseTrainer):
         return [v for v in self.non_trainable_variables if v.name == "seed_generator_state"]
 
 
-def _check_pictures(x):
+def _check_images(x):
     """Raises InputError for an array whose range no network here expects.
 
     What else `fit` takes is a stream, which has checked its own.
@@ -261,7 +261,7 @@ def check_fit(teacher, student):
         if not model.built or not isinstance(_shape(model, "input_shape"), tuple):
             raise InputError(
                 f"the {role} {model.name!r} must be built, with one input: call it on a batch of "
-                "pictures first"
+                "images first"
             )
     for what, attribute in (("input shape", "input_shape"), ("output shape", "output_shape")):
         shapes = _shape(teacher, attribute), _shape(student, attribute)

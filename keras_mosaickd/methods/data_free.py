@@ -1,4 +1,4 @@
-"""Distillation without any pictures."""
+"""Distillation without any images."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from keras_mosaickd.methods.mosaic_kd import MosaicKD
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
 class DataFree(MosaicKD):
-    """MosaicKD's game without out-of-domain pictures: no discriminator, generated pictures only.
+    """MosaicKD's game without out-of-domain images: no discriminator, generated images only.
 
     The generator's objective is `adversarial`, `align` and `balance`. It stands for the data-free
     row of the paper's tables, DFQ (Choi et al. 2020, "Data-Free Network Quantization with
@@ -88,22 +88,22 @@ class DataFree(MosaicKD):
             `keras.callbacks.History`.
 
         Raises:
-            InputError: if pictures or labels are given.
+            InputError: if images or labels are given.
         """
         if y is not None:
             raise InputError("DataFree.fit() takes no labels: pass data_free_stream(...) alone")
-        # Past MosaicKD's, which would take elements of one array for pictures.
+        # Past MosaicKD's, which would take elements of one array for images.
         return super(MosaicKD, self).fit(x, batch_size=batch_size, **{"shuffle": False, **kwargs})
 
     def _unpack(self, data):
-        """The placeholder, whose first axis is the batch's size, and no pictures."""
-        placeholder, pictures, _ = keras.utils.unpack_x_y_sample_weight(data)
+        """The placeholder, whose first axis is the batch's size, and no images."""
+        placeholder, images, _ = keras.utils.unpack_x_y_sample_weight(data)
         shape = getattr(placeholder, "shape", ())
-        if pictures is not None or len(shape) != 2:
+        if images is not None or len(shape) != 2:
             raise InputError(
-                "DataFree takes no pictures: each element of the training data must be (zeros "
+                "DataFree takes no images: each element of the training data must be (zeros "
                 "[B, 1],); keras_mosaickd.methods.data_free_stream makes it. Received: shape "
-                f"{tuple(shape)}{' and a second array' if pictures is not None else ''}"
+                f"{tuple(shape)}{' and a second array' if images is not None else ''}"
             )
         return placeholder, None
 
@@ -136,7 +136,7 @@ def data_free_stream(batch_size, steps_per_epoch):
     """The training data of `DataFree`: nothing but the size of the batch.
 
     Args:
-        batch_size: B, the number of pictures to generate for each update, over all replicas.
+        batch_size: B, the number of images to generate for each update, over all replicas.
         steps_per_epoch: elements per epoch.
 
     Returns:

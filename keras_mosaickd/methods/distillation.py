@@ -34,9 +34,9 @@ class StudentOnly(StudentTrainer):
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
 class Supervised(StudentOnly):
-    """The student on labelled pictures of the domain; the teacher takes part in evaluation only.
+    """The student on labelled images of the domain; the teacher takes part in evaluation only.
 
-    `fit` takes pictures `[batch, height, width, channels]` and integer labels, `[batch]` or, for
+    `fit` takes images `[batch, height, width, channels]` and integer labels, `[batch]` or, for
     one prediction per pixel, `[batch, height, width]`. There the pixels with the label 255 (void)
     are left out of the mean.
 
@@ -55,18 +55,18 @@ class Supervised(StudentOnly):
         super().__init__(teacher, student, teacher_outputs=teacher_outputs, seed=seed, **kwargs)
 
     def alternate(self, data):
-        """One student update on one batch of pictures and labels."""
-        pictures, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
-        pictures = unit_range_tensor(pictures)
+        """One student update on one batch of images and labels."""
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        images = unit_range_tensor(images)
         expected = self.student.output_shape[:-1]
         if labels is None or len(labels.shape) != len(expected):
             raise InputError(
-                f"each element of the training data must be (pictures, integer labels {expected}). "
+                f"each element of the training data must be (images, integer labels {expected}). "
                 f"Received: labels of shape {None if labels is None else tuple(labels.shape)}"
             )
 
         def objective():
-            loss = self.cross_entropy(labels, self.student(pictures, training=True))
+            loss = self.cross_entropy(labels, self.student(images, training=True))
             return loss, {"student_loss": loss}
 
         self.track(
@@ -90,7 +90,7 @@ class Supervised(StudentOnly):
         """
         labels, logits = ops.cast(labels, "int32"), ops.cast(logits, "float32")
         if len(logits.shape) == 2:
-            # Whole pictures are never void: 255 is a class like any other here.
+            # Whole images are never void: 255 is a class like any other here.
             return ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True))
         known = ops.not_equal(labels, VOID)
         # Void is no class, and out-of-range labels are an error or NaN, as the backend pleases.
@@ -105,12 +105,12 @@ class Supervised(StudentOnly):
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
 class KnowledgeDistillation(StudentOnly):
-    """Plain distillation on out-of-domain pictures, without labels (Hinton et al., 2015).
+    """Plain distillation on out-of-domain images, without labels (Hinton et al., 2015).
 
-    The student imitates the teacher on pictures `[batch, height, width, channels]`; nothing is
+    The student imitates the teacher on images `[batch, height, width, channels]`; nothing is
     generated. It shares evaluation, saving and the treatment of the teacher with MosaicKD, which
     `keras.distillation.Distiller` would not: that one freezes the caller's teacher in place, takes
-    a teacher's probabilities for logits, and reports no agreement on unlabelled pictures.
+    a teacher's probabilities for logits, and reports no agreement on unlabelled images.
 
     Args:
         teacher: as of `StudentTrainer`.
@@ -134,8 +134,8 @@ class KnowledgeDistillation(StudentOnly):
 
     def alternate(self, data):
         """One student update on one batch."""
-        pictures, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        self.update_student(unit_range_tensor(pictures))
+        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        self.update_student(unit_range_tensor(images))
         return self.training_logs()
 
     def get_config(self):

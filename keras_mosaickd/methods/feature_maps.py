@@ -12,9 +12,9 @@ _NO_FEATURES = (keras.layers.InputLayer, keras.layers.Normalization, keras.layer
 def feature_maps(network):
     """The last layer of each resolution on a network's way down.
 
-    Resolutions are counted from the picture to the smallest map. Padded maps, a segmenter's way
+    Resolutions are counted from the image to the smallest map. Padded maps, a segmenter's way
     back up, 1 x 1 maps (pooled features), the network's own output and layers that only rescale
-    the picture have no part in it.
+    the image have no part in it.
 
     Args:
         network: functional or sequential Keras model with one input `[batch, height, width,
@@ -22,7 +22,7 @@ def feature_maps(network):
 
     Returns:
         Dict from `(height, width)`, largest first, to the layer's name; empty where the layers
-        cannot be seen or the picture's size is not fixed.
+        cannot be seen or the image's size is not fixed.
     """
     height, width = (math.inf if side is None else side for side in network.input_shape[1:3])
     last: dict[tuple[int, int], str] = {}
@@ -40,7 +40,7 @@ def feature_maps(network):
 def layer_like(network, role, size=None):
     """Name of the layer to compare: the last one with maps of `size`, or of the middle resolution.
 
-    The middle of an even number of resolutions is the larger one, so that on 32 x 32 pictures all
+    The middle of an even number of resolutions is the larger one, so that on 32 x 32 images all
     networks of the paper are compared at 16 x 16, as the distillation literature does (Tian et al.
     2020, arXiv 1910.10699).
 

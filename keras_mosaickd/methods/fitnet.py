@@ -96,15 +96,15 @@ class FitNet(KnowledgeDistillation):
         """The student and the regressor."""
         return self.student_with_hint
 
-    def update_student(self, pictures):
-        """One update of student and regressor on given pictures."""
+    def update_student(self, images):
+        """One update of student and regressor on given images."""
         with self.without_gradient():
             hint, teacher_logits = map(
-                ops.stop_gradient, self.teacher_with_hint(pictures, training=False)
+                ops.stop_gradient, self.teacher_with_hint(images, training=False)
             )
 
         def objective():
-            regressed, student_logits = self.student_with_hint(pictures, training=True)
+            regressed, student_logits = self.student_with_hint(images, training=True)
             divergence = losses.kl_divergence(teacher_logits, student_logits, self.temperature)
             terms = {
                 "distillation_loss": ops.mean(divergence),

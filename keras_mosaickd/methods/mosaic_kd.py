@@ -17,7 +17,7 @@ BATCH_NORM_POLICIES = ("training", "inference")
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
 class MosaicKD(StudentTrainer):
-    """Distils a teacher into a student with pictures of other things (supplement, eq. 2-4).
+    """Distils a teacher into a student with out-of-domain images (supplement, eq. 2-4).
 
         min_S max_G  E_z KL(T(G(z)) || S(G(z))) - lambda R(G, D, T),  R = L_local + L_align
 
@@ -27,23 +27,23 @@ class MosaicKD(StudentTrainer):
     2. G, on the same x, learns to pass D (`local`), to be classified with confidence by T
        (`align`), with all classes equally often (`balance`), where S disagrees most with T
        (`adversarial`).
-    3. S learns to imitate T, `student_steps` times, each time on fresh generated pictures and a
+    3. S learns to imitate T, `student_steps` times, each time on fresh generated images and a
        fresh batch of `ood`.
 
     `fit` takes elements `(patches [B, h, w, c], ood [B, student_steps, h, w, c])`, as
-    `keras_mosaickd.mosaic_stream` makes them, or plain pictures (an array `[n, h, w, c]`, uint8 or
-    in [0, 1], or a `tf.data.Dataset` of pictures), which it hands to `mosaic_stream` itself.
+    `keras_mosaickd.mosaic_stream` makes them, or plain images (an array `[n, h, w, c]`, uint8 or
+    in [0, 1], or a `tf.data.Dataset` of images), which it hands to `mosaic_stream` itself.
 
     The regularizer follows from the discriminator: a map of logits is the paper's patch
-    regularizer, a single logit judges the whole picture, None is no regularizer (supplement,
+    regularizer, a single logit judges the whole image, None is no regularizer (supplement,
     figure 1).
 
     Args:
-        teacher: built Keras classifier from pictures in [0, 1] to `[batch, classes]` or
+        teacher: built Keras classifier from images in [0, 1] to `[batch, classes]` or
             `[batch, height, width, classes]`.
         student: built Keras classifier, same shapes, logits out.
-        generator: built Keras model from `[batch, latent_dim]` to pictures in [0, 1].
-        discriminator: built Keras model from pictures to logits `[batch, ..., 1]`, or None.
+        generator: built Keras model from `[batch, latent_dim]` to images in [0, 1].
+        discriminator: built Keras model from images to logits `[batch, ..., 1]`, or None.
         latent_dim: size of z.
         student_steps: student updates in one training step (K).
         regularization_weight: lambda, at least 0.
@@ -53,7 +53,7 @@ class MosaicKD(StudentTrainer):
         balance_weight: weight of L_balance (eq. 1, log base 2), at least 0.
         temperature: temperature of the student's loss, positive.
         local_reduction: "mean" (64 times the mean over D's map) or "sum" (the authors' code).
-        synthetic_only: train S on generated pictures alone.
+        synthetic_only: train S on generated images alone.
         teacher_outputs: "auto", "logits" or "probabilities".
         batch_norm_policy: "training": S in the generator's step and G when it samples for S run
             in training mode, as in the authors' code, and so their BatchNorm statistics move in
@@ -163,25 +163,25 @@ class MosaicKD(StudentTrainer):
         self.compile_phases(phases, **kwargs)
 
     def fit(self, x=None, y=None, batch_size=None, **kwargs):
-        """Trains as `keras.Model.fit`; plain pictures are turned into the game's stream.
+        """Trains as `keras.Model.fit`; plain images are turned into the game's stream.
 
         Args:
             x: elements `(patches, ood)` (a `tf.data.Dataset`, `PyDataset`, generator), or plain
-                pictures: an array `[n, h, w, c]` or a `tf.data.Dataset` of pictures.
+                images: an array `[n, h, w, c]` or a `tf.data.Dataset` of images.
             y: must be None: the game takes no labels.
-            batch_size: global batch size B for plain pictures (default 32).
-            **kwargs: of `keras.Model.fit`. `validation_data=(pictures, labels)` or `(pictures,)`,
+            batch_size: global batch size B for plain images (default 32).
+            **kwargs: of `keras.Model.fit`. `validation_data=(images, labels)` or `(images,)`,
                 uint8 or in [0, 1].
 
         Returns:
             `keras.callbacks.History`.
 
         Raises:
-            InputError: if the pictures cannot be used, with the shape that was expected.
+            InputError: if the images cannot be used, with the shape that was expected.
         """
         if y is not None:
-            raise InputError("MosaicKD.fit() takes no labels: pass the pictures alone, without y")
-        if _is_plain_pictures(x):
+            raise InputError("MosaicKD.fit() takes no labels: pass the images alone, without y")
+        if _is_plain_images(x):
             x = mosaic_stream(
                 x, batch_size or 32, student_steps=self.student_steps, seed=self.seed or 0
             )
@@ -192,7 +192,7 @@ class MosaicKD(StudentTrainer):
     # ---- the algorithm -------------------------------------------------------------------
 
     def alternate(self, data):
-        """One iteration: D and G on the same generated pictures, then `student_steps` times S."""
+        """One iteration: D and G on the same generated images, then `student_steps` times S."""
         patches, ood = self._unpack(data)
         self.track(
             self.minimize(
@@ -216,28 +216,28 @@ class MosaicKD(StudentTrainer):
         return self.training_logs()
 
     def generator_objective(self, patches):
-        """The generator's objective, on pictures from which D learns first.
+        """The generator's objective, on images from which D learns first.
 
         D's update happens in here, so that G runs once for both, and its BatchNorm statistics
         move once.
         """
-        pictures = self.run_generator(self.latents(ops.shape(patches)[0]), training=True)
+        images = self.run_generator(self.latents(ops.shape(patches)[0]), training=True)
         terms: dict[str, Any] = {}
         regularization: Any = 0.0
         if self.discriminator is not None:
             terms |= self.minimize(
-                lambda: self.discriminator_objective(patches, ops.stop_gradient(pictures)),
+                lambda: self.discriminator_objective(patches, ops.stop_gradient(images)),
                 self.phase_optimizers["discriminator_optimizer"],
                 self.discriminator.trainable_variables,
             )
-            patch_logits = self.run_discriminator(pictures, training=True)
+            patch_logits = self.run_discriminator(images, training=True)
             local = losses.patch_adversarial(
                 patch_logits, real=True, reduction=self.local_reduction
             )
             terms["local_loss"] = ops.mean(local)
             regularization += self.local_weight * terms["local_loss"]
-        teacher_logits = self.run_teacher(pictures, training=False)
-        student_logits = self.run_student(pictures, training=self.batch_norm_policy == "training")
+        teacher_logits = self.run_teacher(images, training=False)
+        student_logits = self.run_student(images, training=self.batch_norm_policy == "training")
         terms["align_loss"] = ops.mean(losses.entropy(teacher_logits))
         regularization += self.align_weight * terms["align_loss"]
         terms["balance_loss"] = losses.negative_entropy(
@@ -253,7 +253,7 @@ class MosaicKD(StudentTrainer):
         return terms["generator_loss"], terms
 
     def discriminator_objective(self, patches, synthetic):
-        """The discriminator's loss on real and synthetic pictures (equation 5)."""
+        """The discriminator's loss on real and synthetic images (equation 5)."""
         synthetic_logits = self.run_discriminator(synthetic, training=True)
         real_logits = self.run_discriminator(patches, training=True)
         loss = ops.mean(
@@ -272,7 +272,7 @@ class MosaicKD(StudentTrainer):
             raise InputError(
                 "each element of the training data must be (patches [B, h, w, c], ood [B, "
                 f"{self.student_steps}, h, w, c]); keras_mosaickd.mosaic_stream makes it from "
-                f"pictures. Received: shapes {getattr(patches, 'shape', None)} and {shape}"
+                f"images. Received: shapes {getattr(patches, 'shape', None)} and {shape}"
             )
         return unit_range_tensor(patches), unit_range_tensor(ood)
 
@@ -295,7 +295,7 @@ class MosaicKD(StudentTrainer):
 
 
 def _check_game(student, generator, discriminator, latent_dim):
-    """Raises InputError unless G maps z to pictures that S and D take."""
+    """Raises InputError unless G maps z to images that S and D take."""
     for role, model in (("generator", generator), ("discriminator", discriminator)):
         if model is None and role == "discriminator":
             continue
@@ -306,22 +306,22 @@ def _check_game(student, generator, discriminator, latent_dim):
             f"the generator must take z of size latent_dim={latent_dim}. Received: a generator "
             f"with input shape {generator.input_shape}"
         )
-    pictures = generator.output_shape[1:]
+    images = generator.output_shape[1:]
     for role, model in (("student", student), ("discriminator", discriminator)):
         expected = getattr(model, "input_shape", None)
         if expected is None:
             continue
         if len(expected) != 4 or any(
-            a is not None and a != b for a, b in zip(expected[1:], pictures, strict=True)
+            a is not None and a != b for a, b in zip(expected[1:], images, strict=True)
         ):
             raise InputError(
-                f"the generator must make pictures that the {role} takes, {expected[1:]}. "
-                f"Received: a generator of {pictures}"
+                f"the generator must make images that the {role} takes, {expected[1:]}. "
+                f"Received: a generator of {images}"
             )
 
 
-def _is_plain_pictures(x):
-    """Whether `x` is pictures rather than elements of the game's stream."""
+def _is_plain_images(x):
+    """Whether `x` is images rather than elements of the game's stream."""
     if hasattr(x, "element_spec"):
         return not isinstance(x.element_spec, tuple) or len(x.element_spec) == 1
     return hasattr(x, "shape") and hasattr(x, "dtype")

@@ -22,7 +22,7 @@ def trainer(prepared, teacher, schedule):
 
     Args:
         prepared: `Preparation`.
-        teacher: Keras model from pictures to logits.
+        teacher: Keras model from images to logits.
         schedule: `Schedule`.
 
     Returns:
@@ -89,13 +89,13 @@ def _game(prepared, teacher, student, schedule, statistics):
     return made
 
 
-def training_pictures(prepared, teacher, selected):
-    """Pictures and labels that `--method` trains on, out of the selected out-of-domain ones.
+def training_images(prepared, teacher, selected):
+    """Images and labels that `--method` trains on, out of the selected out-of-domain ones.
 
     Args:
         prepared: `Preparation`.
-        teacher: Keras model from pictures to logits.
-        selected: out-of-domain pictures, uint8 `[n, h, w, c]`; None where the method takes none.
+        teacher: Keras model from images to logits.
+        selected: out-of-domain images, uint8 `[n, h, w, c]`; None where the method takes none.
 
     Returns:
         `(images, labels)`, either of which may be None.
@@ -110,7 +110,7 @@ def training_pictures(prepared, teacher, selected):
         indices, missing = balanced_indices(classes, prepared.classes, seed=config.seed)
         if missing:
             names = ", ".join(prepared.class_names[index] for index in missing)
-            print(f"Balanced over the other classes: the teacher predicts no picture as {names}")
+            print(f"Balanced over the other classes: the teacher predicts no image as {names}")
         return np.asarray(selected[indices]), None
     return selected, None
 

@@ -1,7 +1,7 @@
 """Networks by name: classifiers, segmenters, the generator and the discriminators.
 
 All are functional Keras models of stock Keras layers, so that a saved one loads without this
-package. They take pictures in [0, 1] and return logits in float32 whatever the dtype policy.
+package. They take images in [0, 1] and return logits in float32 whatever the dtype policy.
 """
 
 from __future__ import annotations

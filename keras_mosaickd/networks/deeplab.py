@@ -15,14 +15,14 @@ from keras_mosaickd.networks.layers import (
     Statistic,
     batch_normalization,
     check_classes,
-    check_picture_shape,
+    check_image_shape,
     convolution,
-    picture_input,
+    image_input,
     pixel_logits_head,
 )
 
 BACKBONES = ("resnet50", "mobilenetv2")
-# Rates of the paper for a map of 1/16 of the picture.
+# Rates of the paper for a map of 1/16 of the image.
 _ATROUS_RATES = (6, 12, 18)
 _FILTERS = 256
 _SMALLEST = 32
@@ -41,35 +41,35 @@ def deeplabv3(
 
     The backbone is keras.applications' ResNet50 or MobileNetV2 (up to its 320 channels, as Sandler
     et al. 2018 do) whose last stride is replaced by dilation 2. Atrous spatial pyramid pooling has
-    a 1×1, three 3×3 convolutions of rates 6, 12, 18 and the picture's mean, each of 256 channels;
+    a 1×1, three 3×3 convolutions of rates 6, 12, 18 and the image's mean, each of 256 channels;
     a 3×3 convolution and the 1×1 classifier follow, as in torchvision. There is no dropout: T has
     to be one function, and S is trained to match it.
 
     Args:
-        input_shape: (h, w, c) of the pictures, sides of at least 32 pixels.
+        input_shape: (h, w, c) of the images, sides of at least 32 pixels.
         classes: Number of logits per pixel.
         backbone: "resnet50" or "mobilenetv2".
-        mean: Mean of the teacher's training pictures, one number or one per channel, or None.
+        mean: Mean of the teacher's training images, one number or one per channel, or None.
         std: Their standard deviation, likewise.
         name: Name of the model, `deeplabv3_<backbone>` if None.
         synchronized_batch_norm: See `batch_normalization`.
 
     Returns:
-        A model from pictures [B, h, w, c] in [0, 1] to float32 logits [B, h, w, classes], scaled up
-        to the picture's size bilinearly.
+        A model from images [B, h, w, c] in [0, 1] to float32 logits [B, h, w, classes], scaled up
+        to the image's size bilinearly.
 
     Raises:
         InputError: If the shape or the backbone cannot be used.
     """
     check_classes(classes)
-    height, width, _ = check_picture_shape(input_shape)
+    height, width, _ = check_image_shape(input_shape)
     if min(height, width) < _SMALLEST:
         raise InputError(
             f"--image_size: expected at least {_SMALLEST} pixels for deeplabv3."
             f" Received: {height}x{width}"
         )
     normalize = partial(batch_normalization, synchronized=synchronized_batch_norm)
-    inputs, x = picture_input(input_shape, mean, std)
+    inputs, x = image_input(input_shape, mean, std)
     if backbone == "resnet50":
         application = keras.applications.ResNet50(input_tensor=x, include_top=False, weights=None)
         features, changes = application.output, _dilated_resnet50()

@@ -1,4 +1,4 @@
-"""The discriminator: of patches (table 3 of the supplement) or of whole pictures (figure 1)."""
+"""The discriminator: of patches (table 3 of the supplement) or of whole images (figure 1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_mosaickd.networks.layers import (
     Statistic,
     batch_normalization,
     convolution,
-    picture_input,
+    image_input,
     pytorch_default,
     pytorch_default_bias,
     scalings,
@@ -69,7 +69,7 @@ def discriminator(
     name: str = "discriminator",
     synchronized_batch_norm: bool = False,
 ) -> keras.Model:
-    """Builds D: real or made up, one logit per patch or one for the whole picture.
+    """Builds D: real or made up, one logit per patch or one for the whole image.
 
     | | paper | official |
     |---|---|---|
@@ -80,24 +80,24 @@ def discriminator(
     | initialiser | Glorot uniform | PyTorch's default, uniform in ±1/sqrt(fan_in) |
 
     Both: LeakyReLU slope 0.2, one zero of padding on every side, no bias in a convolution that
-    BatchNorm follows. Larger pictures get further strided convolutions of 128 (256) channels.
+    BatchNorm follows. Larger images get further strided convolutions of 128 (256) channels.
     A strided convolution of 1×1 is the same as slicing its map [::stride, ::stride].
 
     Args:
-        input_shape: (h, w, c) of the pictures, h and w divisible by 2**n (see `scalings`).
+        input_shape: (h, w, c) of the images, h and w divisible by 2**n (see `scalings`).
         preset: "paper" (the supplement's table 3) or "official" (the authors' code).
         regularizer: "patch", or "image": the same trunk, then 3×3 convolutions of stride 2 down
             to 1×1, and one logit.
         overlap_stride: Stride of the last convolution, 1 to 4: the larger, the fewer patches and
             the less they overlap (the supplement's table 4). 1 for "image".
-        mean: Mean of the teacher's training pictures, one number or one per channel, or None.
+        mean: Mean of the teacher's training images, one number or one per channel, or None.
         std: Their standard deviation, likewise.
         name: Name of the model.
         synchronized_batch_norm: See `batch_normalization`.
 
     Returns:
-        A model from pictures [B, h, w, c] in [0, 1] to float32 logits [B, h', w', 1]: 8×8, 4×4,
-        3×3, 2×2 for 32×32 pictures and overlap stride 1, 2, 3, 4; 1×1 for "image".
+        A model from images [B, h, w, c] in [0, 1] to float32 logits [B, h', w', 1]: 8×8, 4×4,
+        3×3, 2×2 for 32×32 images and overlap stride 1, 2, 3, 4; 1×1 for "image".
 
     Raises:
         InputError: If one of the arguments cannot be used.
@@ -137,7 +137,7 @@ def discriminator(
             x = normalize(name=f"{label}_bn")(x)
         return layers.LeakyReLU(negative_slope=LEAKY_SLOPE, name=f"{label}_leaky_relu")(x)
 
-    inputs, x = picture_input(input_shape, mean, std)
+    inputs, x = image_input(input_shape, mean, std)
     for step in range(1, count + 1):
         batch_norm = step > 1 or design.first_batch_norm
         filters = design.first_filters if step == 1 else design.filters

@@ -1,4 +1,4 @@
-"""How much arithmetic one picture costs."""
+"""How much arithmetic one image costs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def flops(model: keras.Model, batch: int = 1) -> int:
 
     Args:
         model: A built functional or Sequential model; nested ones are followed.
-        batch: Number of pictures.
+        batch: Number of images.
 
     Raises:
         ValueError: If a counted layer has no symbolic shapes (a subclassed model).
@@ -27,7 +27,7 @@ def flops(model: keras.Model, batch: int = 1) -> int:
 
 
 def traffic(model: keras.Model, itemsize: int = 4) -> int:
-    """Bytes that one forward pass of one picture moves, from the shapes of the layers.
+    """Bytes that one forward pass of one image moves, from the shapes of the layers.
 
     Every layer reads its inputs once and writes its output once; weights are not counted. A program
     that does several layers in one pass moves less.
@@ -49,7 +49,7 @@ def traffic(model: keras.Model, itemsize: int = 4) -> int:
             for tensor in (*node.input_tensors, *node.output_tensors):
                 if None in tensor.shape[1:]:
                     raise ValueError(
-                        "expected a fixed picture size. "
+                        "expected a fixed image size. "
                         f"Received: {layer.name} with {tuple(tensor.shape[1:])}"
                     )
                 numbers += math.prod(tensor.shape[1:])
@@ -91,5 +91,5 @@ def _shape(layer: layers.Layer, side: str) -> tuple[int, ...]:
             f" Received: a model whose layer {layer.name!r} has no symbolic {side}"
         ) from error
     if None in shape:
-        raise ValueError(f"expected a fixed picture size. Received: {layer.name} {side} {shape}")
+        raise ValueError(f"expected a fixed image size. Received: {layer.name} {side} {shape}")
     return tuple(shape)

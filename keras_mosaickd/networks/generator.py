@@ -1,4 +1,4 @@
-"""The generator: noise to pictures (table 2 of the supplement, and the authors' variant)."""
+"""The generator: noise to images (table 2 of the supplement, and the authors' variant)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def generator(
     """Builds G: a linear stem, then nearest up-sampling and 3×3 convolutions.
 
     For 32×32 the channels are 128 → 128 → 64 (`paper`) or 256 → 128 → 64 (`official`); for larger
-    pictures, further convolutions of 128 channels come first, one per doubling of the side.
+    images, further convolutions of 128 channels come first, one per doubling of the side.
 
     | | paper | official |
     |---|---|---|
@@ -56,14 +56,14 @@ def generator(
     position.
 
     Args:
-        output_shape: (h, w, c) of the pictures, h and w divisible by 2**n (see `scalings`).
+        output_shape: (h, w, c) of the images, h and w divisible by 2**n (see `scalings`).
         latent_dim: Length of z, at least 1.
         preset: "paper" (the supplement's table 2) or "official" (the authors' code).
         name: Name of the model.
         synchronized_batch_norm: See `batch_normalization`.
 
     Returns:
-        A model from z [B, latent_dim], drawn from N(0, I), to pictures [B, h, w, c] in [0, 1],
+        A model from z [B, latent_dim], drawn from N(0, I), to images [B, h, w, c] in [0, 1],
         float32.
 
     Raises:

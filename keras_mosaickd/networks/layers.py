@@ -1,4 +1,4 @@
-"""What all networks share: the picture input, padding, initialisers and BatchNorm constants."""
+"""What all networks share: the image input, padding, initialisers and BatchNorm constants."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ def logits_head(x: KerasTensor, classes: int) -> KerasTensor:
     )(x)
 
 
-def pixel_logits_head(x: KerasTensor, classes: int, pictures: KerasTensor) -> KerasTensor:
-    """1×1 logits scaled up bilinearly to the pictures' size: [B, H, W, classes], always float32."""
+def pixel_logits_head(x: KerasTensor, classes: int, images: KerasTensor) -> KerasTensor:
+    """1×1 logits scaled up bilinearly to the images' size: [B, H, W, classes], always float32."""
     x = convolution(
         x,
         classes,
@@ -146,26 +146,26 @@ def pixel_logits_head(x: KerasTensor, classes: int, pictures: KerasTensor) -> Ke
         kernel_initializer=pytorch_default(),
         dtype="float32",
     )
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     return layers.Resizing(height, width, interpolation="bilinear", dtype="float32", name="logits")(
         x
     )
 
 
-def picture_input(
+def image_input(
     input_shape: Sequence[int], mean: Statistic = None, std: Statistic = None
 ) -> tuple[KerasTensor, KerasTensor]:
-    """The input of a network that judges pictures, and the normalised pictures.
+    """The input of a network that judges images, and the normalised images.
 
     Args:
         input_shape: (h, w, c).
-        mean: Mean of the teacher's training pictures, in [0, 1]: one number or one per channel.
-        std: Their standard deviation, likewise. With neither, pictures stay as they are.
+        mean: Mean of the teacher's training images, in [0, 1]: one number or one per channel.
+        std: Their standard deviation, likewise. With neither, images stay as they are.
 
     Returns:
         The input [B, h, w, c] float32 in [0, 1], and what the first convolution sees.
     """
-    shape = check_picture_shape(input_shape)
+    shape = check_image_shape(input_shape)
     inputs = Input(shape, dtype="float32", name="picture")
     if mean is None and std is None:
         return inputs, inputs
@@ -175,7 +175,7 @@ def picture_input(
     stds = _per_channel("std", std, shape[2])
     if min(stds) <= 0:
         raise InputError(f"expected every std to be above 0. Received: {std=}")
-    # float32 whatever the policy: a mean rounded to bfloat16 would shift every picture.
+    # float32 whatever the policy: a mean rounded to bfloat16 would shift every image.
     normalization = layers.Normalization(
         axis=-1,
         mean=means,
@@ -186,14 +186,14 @@ def picture_input(
     return inputs, normalization(inputs)
 
 
-def check_picture_shape(shape: Sequence[int], flag: str = "--image_size") -> tuple[int, int, int]:
-    """Returns (h, w, c) as plain integers, or raises InputError if it is no picture's shape."""
+def check_image_shape(shape: Sequence[int], flag: str = "--image_size") -> tuple[int, int, int]:
+    """Returns (h, w, c) as plain integers, or raises InputError if it is no image's shape."""
     shape = tuple(shape)
     if len(shape) != 3 or not all(
         isinstance(side, numbers.Integral) and side > 0 for side in shape
     ):
         raise InputError(
-            f"{flag}: expected a picture shape (height, width, channels) of three positive"
+            f"{flag}: expected an image shape (height, width, channels) of three positive"
             f" integers. Received: {shape}"
         )
     height, width, channels = (int(side) for side in shape)
@@ -208,7 +208,7 @@ def check_classes(classes: int) -> int:
 
 
 def scalings(shape: Sequence[int]) -> int:
-    """Number of up- or down-samplings between a picture and the 8×8-like map of a GAN.
+    """Number of up- or down-samplings between an image and the 8×8-like map of a GAN.
 
     n = max(2, round(log2(min(h, w) / 8))): 2 for 32×32 (tables 2 and 3 of the supplement), one
     more each time the side doubles.
@@ -216,12 +216,12 @@ def scalings(shape: Sequence[int]) -> int:
     Raises:
         InputError: If the height or the width is not divisible by 2**n; says which sizes are.
     """
-    height, width, _ = check_picture_shape(shape)
+    height, width, _ = check_image_shape(shape)
     count = _scalings_of_side(min(height, width))
     if height % 2**count or width % 2**count:
         raise InputError(
             f"--image_size: expected a height and width divisible by {2**count} (the generator and"
-            f" the discriminator scale {count} times by 2), for a square picture for example"
+            f" the discriminator scale {count} times by 2), for a square image for example"
             f" {_nearest_sizes(min(height, width))}. Received: {height}x{width}"
         )
     return count

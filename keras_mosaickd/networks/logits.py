@@ -31,10 +31,10 @@ def as_logits(teacher, outputs="auto"):
     """Returns a model that gives the teacher's logits; the teacher itself is left as it is.
 
     Args:
-        teacher: built Keras model from pictures to `[..., classes]`.
+        teacher: built Keras model from images to `[..., classes]`.
         outputs: "logits" or "probabilities" declares what the teacher gives; "auto" looks: a last
             layer with softmax is recognised, and where the layers cannot be inspected the teacher
-            is tried on random pictures.
+            is tried on random images.
 
     Returns:
         `teacher` where it gives logits already, else a new model that shares its layers.
@@ -59,10 +59,8 @@ def as_logits(teacher, outputs="auto"):
         return teacher
     if outputs == "auto" and not _gives_probabilities(teacher):
         return teacher
-    pictures = keras.Input(teacher.input_shape[1:])
-    return keras.Model(
-        pictures, LogProbabilities()(teacher(pictures)), name=f"{teacher.name}_logits"
-    )
+    images = keras.Input(teacher.input_shape[1:])
+    return keras.Model(images, LogProbabilities()(teacher(images)), name=f"{teacher.name}_logits")
 
 
 def _is_softmax(layer):
@@ -127,14 +125,14 @@ def _without_softmax(model):
     return keras.Model(inputs, logits, name=f"{model.name}_logits")
 
 
-def _gives_probabilities(teacher, pictures=4):
-    """Whether every prediction on random pictures is a distribution."""
+def _gives_probabilities(teacher, images=4):
+    """Whether every prediction on random images is a distribution."""
     if any(size is None for size in teacher.input_shape[1:]):
         raise InputError(
             f"the teacher {teacher.name!r} has no fixed input shape and cannot be tried: declare "
             f"teacher_outputs='logits' or 'probabilities'. Received: {teacher.input_shape}"
         )
-    shape = (pictures, *teacher.input_shape[1:])
+    shape = (images, *teacher.input_shape[1:])
     noise = np.random.default_rng(0).random(shape, dtype="float32")
     predictions = ops.convert_to_numpy(teacher(noise, training=False)).astype("float64")
     sums = predictions.sum(axis=-1)

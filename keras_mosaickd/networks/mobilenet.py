@@ -1,4 +1,4 @@
-"""MobileNetV2: a variant for small pictures, and Keras's own for larger ones."""
+"""MobileNetV2: a variant for small images, and Keras's own for larger ones."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from keras_mosaickd.networks.layers import (
     Statistic,
     batch_normalization,
     check_classes,
-    check_picture_shape,
+    check_image_shape,
     convolution,
     depthwise_convolution,
+    image_input,
     logits_head,
-    picture_input,
 )
 
 # Expansion, output channels, blocks (the paper's table 2), and the first block's stride. The stem
-# and the second group have stride 1 instead of 2, so that 32×32 pictures end in a 4×4 map.
+# and the second group have stride 1 instead of 2, so that 32×32 images end in a 4×4 map.
 _GROUPS = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),
@@ -51,27 +51,27 @@ def mobilenetv2(
     BatchNorm constants. Both have the same parameters in number.
 
     Args:
-        input_shape: (h, w, c) of the pictures, sides of at least 8 pixels.
+        input_shape: (h, w, c) of the images, sides of at least 8 pixels.
         classes: Number of logits.
-        mean: Mean of the teacher's training pictures, one number or one per channel, or None.
+        mean: Mean of the teacher's training images, one number or one per channel, or None.
         std: Their standard deviation, likewise.
         name: Name of the model, `mobilenetv2` if None.
         synchronized_batch_norm: See `batch_normalization`.
 
     Returns:
-        A model from pictures [B, h, w, c] in [0, 1] to float32 logits [B, classes].
+        A model from images [B, h, w, c] in [0, 1] to float32 logits [B, classes].
 
     Raises:
         InputError: If the shape cannot be used.
     """
     check_classes(classes)
-    height, width, _ = check_picture_shape(input_shape)
+    height, width, _ = check_image_shape(input_shape)
     if min(height, width) < 8:
         raise InputError(
-            "--image_size: expected at least 8 pixels for mobilenetv2, which halves the picture"
+            "--image_size: expected at least 8 pixels for mobilenetv2, which halves the image"
             f" three times. Received: {height}x{width}"
         )
-    inputs, x = picture_input(input_shape, mean, std)
+    inputs, x = image_input(input_shape, mean, std)
     name = name or "mobilenetv2"
     if min(height, width) >= _APPLICATION_SIDE:
         features = keras.applications.MobileNetV2(input_tensor=x, include_top=False, weights=None)

@@ -57,14 +57,14 @@ def import_weights(
     Args:
         weights: Arrays by their names in the `state_dict`.
         network: A classifier's name, see `keras_mosaickd.networks.names`.
-        image_size: Height and width of the pictures in pixels.
+        image_size: Height and width of the images in pixels.
         normalization: Mean and standard deviation, per channel or one number each, by which the
-            PyTorch network's pictures in [0, 1] were normalised; becomes a layer. None: not at all.
+            PyTorch network's images in [0, 1] were normalised; becomes a layer. None: not at all.
         layer_map: Layer there -> layer here (`"layer1.0.conv1": "group1_block1_conv1"`), for all
             layers. None takes the built-in map of the network's family.
 
     Returns:
-        A model from pictures [B, h, w, c] in [0, 1] to float32 logits [B, classes].
+        A model from images [B, h, w, c] in [0, 1] to float32 logits [B, classes].
 
     Raises:
         InputError: If a weight has no layer or a layer no weight, or the first whose shape or
@@ -144,7 +144,7 @@ def _by_layer(weights, network, layer_map):
 
 
 def _sizes(arrays, network, image_size):
-    """Shape of the pictures and number of classes, from the first and the last kernel.
+    """Shape of the images and number of classes, from the first and the last kernel.
 
     Checks besides that every layer that the weights name exists.
     """

@@ -57,15 +57,15 @@ def build(
 
     Args:
         name: One of `names(task)`, or `wrn<depth>_<width>`.
-        input_shape: (h, w, c) of the pictures.
+        input_shape: (h, w, c) of the images.
         classes: Number of classes, at least 2.
-        mean: Mean of the teacher's training pictures in [0, 1], one number or one per channel.
+        mean: Mean of the teacher's training images in [0, 1], one number or one per channel.
         std: Their standard deviation, likewise. Both become the layer "normalization".
         task: "classification" or "segmentation".
         synchronized_batch_norm: See `batch_normalization`.
 
     Returns:
-        A model from pictures [B, h, w, c] in [0, 1] to float32 logits, [B, classes] or
+        A model from images [B, h, w, c] in [0, 1] to float32 logits, [B, classes] or
         [B, h, w, classes].
 
     Raises:

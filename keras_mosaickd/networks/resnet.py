@@ -1,4 +1,4 @@
-"""Residual networks for small pictures: the narrow CIFAR ones and ResNet-18 and -34."""
+"""Residual networks for small images: the narrow CIFAR ones and ResNet-18 and -34."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from keras_mosaickd.networks.layers import (
     batch_normalization,
     check_classes,
     convolution,
+    image_input,
     logits_head,
-    picture_input,
 )
 
 # depth -> blocks per group, of 64, 128, 256 and 512 channels
@@ -31,7 +31,7 @@ def resnet(
     name: str | None = None,
     synchronized_batch_norm: bool = False,
 ) -> keras.Model:
-    """The basic-block ResNets of He et al. (2016, arXiv 1512.03385) with a stem for small pictures.
+    """The basic-block ResNets of He et al. (2016, arXiv 1512.03385) with a stem for small images.
 
     Depth 18 and 34 are the ImageNet networks (64 to 512 channels) with a 3×3 stem of stride 1 and
     no max pooling, as is usual on CIFAR. Depth 6n+2 (20, 32, 56, ...) are the paper's CIFAR
@@ -40,16 +40,16 @@ def resnet(
     (Tian et al. 2020, arXiv 1910.10699).
 
     Args:
-        input_shape: (h, w, c) of the pictures.
+        input_shape: (h, w, c) of the images.
         classes: Number of logits.
         depth: 18, 34, or 6n+2.
-        mean: Mean of the teacher's training pictures, one number or one per channel, or None.
+        mean: Mean of the teacher's training images, one number or one per channel, or None.
         std: Their standard deviation, likewise.
         name: Name of the model, `resnet<depth>` if None.
         synchronized_batch_norm: See `batch_normalization`.
 
     Returns:
-        A model from pictures [B, h, w, c] in [0, 1] to float32 logits [B, classes].
+        A model from images [B, h, w, c] in [0, 1] to float32 logits [B, classes].
 
     Raises:
         InputError: If the depth or the shape cannot be used.
@@ -67,7 +67,7 @@ def resnet(
         )
     normalize = partial(batch_normalization, synchronized=synchronized_batch_norm)
 
-    inputs, x = picture_input(input_shape, mean, std)
+    inputs, x = image_input(input_shape, mean, std)
     x = convolution(x, stem_filters, 3, name="stem_conv")
     x = normalize(name="stem_bn")(x)
     x = layers.ReLU(name="stem_relu")(x)

@@ -1,4 +1,4 @@
-"""VGG-11 with BatchNorm, for small pictures."""
+"""VGG-11 with BatchNorm, for small images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from keras_mosaickd.networks.layers import (
     Statistic,
     batch_normalization,
     check_classes,
-    check_picture_shape,
+    check_image_shape,
     convolution,
+    image_input,
     logits_head,
-    picture_input,
 )
 
 _GROUPS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
@@ -39,31 +39,31 @@ def vgg11(
     three.
 
     Args:
-        input_shape: (h, w, c) of the pictures, sides of at least 8 pixels.
+        input_shape: (h, w, c) of the images, sides of at least 8 pixels.
         classes: Number of logits.
-        mean: Mean of the teacher's training pictures, one number or one per channel, or None.
+        mean: Mean of the teacher's training images, one number or one per channel, or None.
         std: Their standard deviation, likewise.
         name: Name of the model, `vgg11` if None.
         synchronized_batch_norm: See `batch_normalization`.
 
     Returns:
-        A model from pictures [B, h, w, c] in [0, 1] to float32 logits [B, classes].
+        A model from images [B, h, w, c] in [0, 1] to float32 logits [B, classes].
 
     Raises:
         InputError: If the shape cannot be used.
     """
     check_classes(classes)
-    height, width, _ = check_picture_shape(input_shape)
+    height, width, _ = check_image_shape(input_shape)
     side = min(height, width)
     if side < _SMALLEST:
         raise InputError(
             f"--image_size: expected at least {_SMALLEST} pixels for vgg11, which halves the"
-            f" picture three times. Received: {height}x{width}"
+            f" image three times. Received: {height}x{width}"
         )
     poolings = 4 if side >= 64 else 3
     normalize = partial(batch_normalization, synchronized=synchronized_batch_norm)
 
-    inputs, x = picture_input(input_shape, mean, std)
+    inputs, x = image_input(input_shape, mean, std)
     for group, widths in enumerate(_GROUPS, start=1):
         for index, filters in enumerate(widths, start=1):
             x = convolution(x, filters, 3, name=f"group{group}_conv{index}")

@@ -1,4 +1,4 @@
-"""Wide residual networks for small pictures."""
+"""Wide residual networks for small images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from keras_mosaickd.networks.layers import (
     batch_normalization,
     check_classes,
     convolution,
+    image_input,
     logits_head,
-    picture_input,
     pixel_logits_head,
 )
 
@@ -38,11 +38,11 @@ def wide_resnet(
     convolution of the pre-activated input.
 
     Args:
-        input_shape: (h, w, c) of the pictures.
+        input_shape: (h, w, c) of the images.
         classes: Number of logits.
         depth: 6n + 4 for some n of at least 1: 10, 16, 22, 28, 40, ...
         width: Widening factor, at least 1.
-        mean: Mean of the teacher's training pictures, one number or one per channel, or None.
+        mean: Mean of the teacher's training images, one number or one per channel, or None.
         std: Their standard deviation, likewise.
         name: Name of the model, `wrn<depth>_<width>` if None.
         synchronized_batch_norm: See `batch_normalization`.
@@ -51,7 +51,7 @@ def wide_resnet(
             bilinearly.
 
     Returns:
-        A model from pictures [B, h, w, c] in [0, 1] to float32 logits [B, classes], or
+        A model from images [B, h, w, c] in [0, 1] to float32 logits [B, classes], or
         [B, h, w, classes] with `per_pixel`.
 
     Raises:
@@ -67,7 +67,7 @@ def wide_resnet(
     check_classes(classes)
     normalize = partial(batch_normalization, synchronized=synchronized_batch_norm)
 
-    inputs, x = picture_input(input_shape, mean, std)
+    inputs, x = image_input(input_shape, mean, std)
     x = convolution(x, 16, 3, name="stem_conv")
     for group, strides in ((1, 1), (2, 2), (3, 2)):
         filters = 2 ** (group - 1) * 16 * width

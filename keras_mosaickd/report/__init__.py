@@ -1,4 +1,4 @@
-"""Runs and studies on one page: tables, curves and pictures, as HTML, Markdown, PNG and CSV."""
+"""Runs and studies on one page: tables, curves and images, as HTML, Markdown, PNG and CSV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_mosaickd.report.runs import Run, Study, read
 
 __all__ = ["write"]
 
-_PICTURES, _COLUMNS = 64, 10
+_IMAGES, _COLUMNS = 64, 10
 
 
 def write(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
@@ -63,7 +63,7 @@ def _results(found: Sequence[Group]) -> list[Section]:
         sections.append(Section("Curves", [Figure("curves", caption, curves), table]))
     for title, table_of in (
         ("Teacher and student", summary.networks),
-        ("Quality of the synthetic pictures", summary.quality),
+        ("Quality of the synthetic images", summary.quality),
     ):
         table_found = table_of(found)
         if table_found is not None:
@@ -117,7 +117,7 @@ def _selections(found: Sequence[Group], problems: list[str]) -> list[Section]:
         seen.append((edges, pool, kept))
         name = f"ood_entropy_{len(seen)}"
         caption = (
-            f"Out-of-domain pictures of {run.metrics.get('ood') or 'the pool'} by the entropy of "
+            f"Out-of-domain images of {run.metrics.get('ood') or 'the pool'} by the entropy of "
             f"the teacher of {run.name}: {sum(kept):,} kept of {sum(pool):,}."
         )
         png = figures.entropy_histogram({"edges": edges, "pool": pool, "kept": kept})
@@ -127,7 +127,7 @@ def _selections(found: Sequence[Group], problems: list[str]) -> list[Section]:
         ]
         items.append(Figure(name, caption, png))
         items.append(Table(name, ["from", "to", "pool", "kept"], rows, shown=False))
-    return [Section("Selection of the out-of-domain pictures", items)] if items else []
+    return [Section("Selection of the out-of-domain images", items)] if items else []
 
 
 def _synthetic(found: Sequence[Group], runs: Sequence[Run], problems: list[str]) -> list[Section]:
@@ -140,7 +140,7 @@ def _synthetic(found: Sequence[Group], runs: Sequence[Run], problems: list[str])
         try:
             drawn[run.path] = drawings.draw(run)
         except InputError as error:
-            problems.append(f"{run.path}: no synthetic pictures ({error})")
+            problems.append(f"{run.path}: no synthetic images ({error})")
     sections = []
     if triples and all(run.path in drawn for run in triples[0]):
         sections.append(_regularizers(triples[0], drawn))
@@ -158,12 +158,12 @@ def _regularizers(triple: Sequence[Run], drawn: dict[Path, drawings.Drawn]) -> S
         names = _class_names(run, len(drawn[run.path].counts))
         rows[name] = (images, [names[index] for index in classes])
     caption = (
-        "Synthetic pictures without a discriminator (none), with one that judges whole images, and "
+        "Synthetic images without a discriminator (none), with one that judges whole images, and "
         "with one that judges patches: the same z in all three rows, each row sorted by the class "
-        "that the teacher sees, which stands above each picture (supplement, figure 1)."
+        "that the teacher sees, which stands above each image (supplement, figure 1)."
     )
     return Section(
-        "Three regularizers", [Figure("regularizers", caption, figures.picture_rows(rows))]
+        "Three regularizers", [Figure("regularizers", caption, figures.image_rows(rows))]
     )
 
 
@@ -179,13 +179,13 @@ def _balance(shown: dict[str, Run], drawn: dict[Path, drawings.Drawn]) -> Sectio
         names = _class_names(run, classes)
         name = f"class_balance_{classes}"
         caption = (
-            f"Classes that the teacher sees in {drawings.COUNT} synthetic pictures; dotted: all "
+            f"Classes that the teacher sees in {drawings.COUNT} synthetic images; dotted: all "
             "classes alike."
         )
         rows = [[label, *map(str, counts)] for label, counts in counts_by_label.items()]
         items.append(Figure(name, caption, figures.class_balance(counts_by_label, names)))
         items.append(Table(name, ["runs", *names], rows, shown=False))
-    return Section("Class balance of the synthetic pictures", items)
+    return Section("Class balance of the synthetic images", items)
 
 
 def _beside(
@@ -194,15 +194,15 @@ def _beside(
     items: list[Table | Figure | str] = []
     for index, (label, run) in enumerate(shown.items(), start=1):
         grids = {}
-        real = drawings.out_of_domain_pictures(run, _PICTURES)
+        real = drawings.out_of_domain_images(run, _IMAGES)
         if real is not None:
             grids["out of domain"] = real
         elif run.metrics.get("ood"):
-            problems.append(f"{run.path}: no out-of-domain pictures (selection.json names no file)")
-        grids["synthetic, by the teacher's class"] = drawn[run.path].sorted(_PICTURES)[0]
+            problems.append(f"{run.path}: no out-of-domain images (selection.json names no file)")
+        grids["synthetic, by the teacher's class"] = drawn[run.path].sorted(_IMAGES)[0]
         caption = f"{label}, seed {run.seed}."
-        items.append(Figure(f"pictures_{index}", caption, figures.picture_grids(grids)))
-    return Section("Out-of-domain and synthetic pictures", items)
+        items.append(Figure(f"pictures_{index}", caption, figures.image_grids(grids)))
+    return Section("Out-of-domain and synthetic images", items)
 
 
 def _class_names(run: Run, classes: int) -> list[str]:

@@ -60,7 +60,7 @@ def _cell(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A picture.
+    """An image.
 
     Attributes:
         name: Name of its PNG file, without ending.

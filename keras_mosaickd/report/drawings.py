@@ -15,20 +15,20 @@ from keras_mosaickd.evaluation import scores as evaluation
 from keras_mosaickd.report.runs import Run
 from keras_mosaickd.teachers import features as teacher_features
 
-# Synthetic pictures on which the class balance is counted.
+# Synthetic images on which the class balance is counted.
 COUNT = 512
 REGULARIZERS = ("none", "image", "patch")
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """Synthetic pictures of one run.
+    """Synthetic images of one run.
 
     Attributes:
         images: float32 [COUNT, h, w, c], of the same z for every run with the same latent_dim.
         classes: int64 [COUNT], the class that the teacher sees in each; of predictions per pixel
             that of the highest mean probability.
-        counts: Number of pictures, or of pixels, by class.
+        counts: Number of images, or of pixels, by class.
     """
 
     images: np.ndarray
@@ -36,7 +36,7 @@ class Drawn:
     counts: list[int]
 
     def sorted(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first ``count`` pictures and their classes, in the order of the classes."""
+        """The first ``count`` images and their classes, in the order of the classes."""
         order = np.argsort(self.classes[:count], kind="stable")
         return self.images[order], self.classes[order]
 
@@ -47,7 +47,7 @@ def is_game(run: Run) -> bool:
 
 
 def draw(run: Run, seed: int = 0) -> Drawn:
-    """Draws a run's synthetic pictures from its last checkpoint.
+    """Draws a run's synthetic images from its last checkpoint.
 
     Raises:
         InputError: If there is no checkpoint, or none that can be loaded.
@@ -77,8 +77,8 @@ def regularizer_runs(runs: Sequence[Run]) -> list[list[Run]]:
     ]
 
 
-def out_of_domain_pictures(run: Run, count: int) -> np.ndarray | None:
-    """Some of the selected pictures, evenly spaced, from the .npy file that selection.json names.
+def out_of_domain_images(run: Run, count: int) -> np.ndarray | None:
+    """Some of the selected images, evenly spaced, from the .npy file that selection.json names.
 
     Returns:
         uint8 [n, h, w, c], n at most ``count``; None where there is no such file any more.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.data import image_grid as pictures
+from keras_mosaickd.data import image_grid
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.report.groups import Group
 from keras_mosaickd.report.summary import CURVES
@@ -22,7 +22,7 @@ _DASHES = ("-", "--", ":", "-.")
 _TITLES = {
     "val_accuracy": "accuracy (%)",
     "val_agreement": "agreement with the teacher (%)",
-    "synthetic_agreement": "agreement on synthetic pictures (%)",
+    "synthetic_agreement": "agreement on synthetic images (%)",
 }
 
 
@@ -98,7 +98,7 @@ def study(
 
 
 def entropy_histogram(selection: Mapping[str, Any]) -> bytes:
-    """How the teacher's entropy is spread over the pool and over the pictures that were kept.
+    """How the teacher's entropy is spread over the pool and over the images that were kept.
 
     Args:
         selection: ``edges`` (n + 1 numbers, nats), ``pool`` and ``kept`` (n counts each).
@@ -108,12 +108,12 @@ def entropy_histogram(selection: Mapping[str, Any]) -> bytes:
     for name, label, colour in (("pool", "pool", "#b5b5b0"), ("kept", "kept", _COLOURS[0])):
         counts = np.asarray(selection[name], float)
         axes[0].bar(edges[:-1], counts, np.diff(edges), align="edge", color=colour, label=label)
-    axes[0].set(xlabel="entropy of the teacher's prediction (nats)", ylabel="pictures")
+    axes[0].set(xlabel="entropy of the teacher's prediction (nats)", ylabel="images")
     return _finished(figure, axes)
 
 
 def class_balance(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> bytes:
-    """The share of synthetic pictures that the teacher puts into each class, by runs."""
+    """The share of synthetic images that the teacher puts into each class, by runs."""
     figure, axes = _axes(1, legend=len(counts))
     width = 0.8 / len(counts)
     for index, (label, row) in enumerate(counts.items()):
@@ -123,15 +123,15 @@ def class_balance(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> 
     axes[0].axhline(100 / len(names), color=_INK, lw=0.8, ls=":")
     if len(names) <= 20:
         axes[0].set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 4 else 0)
-    axes[0].set(xlabel="class seen by the teacher", ylabel="synthetic pictures (%)")
+    axes[0].set(xlabel="class seen by the teacher", ylabel="synthetic images (%)")
     return _finished(figure, axes)
 
 
-def picture_rows(rows: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> bytes:
-    """Rows of pictures with a word above each.
+def image_rows(rows: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> bytes:
+    """Rows of images with a word above each.
 
     Args:
-        rows: By the row's title pictures [n, h, w, c] and n words; n is the same in all.
+        rows: By the row's title images [n, h, w, c] and n words; n is the same in all.
     """
     count = max(len(words) for _, words in rows.values())
     figure = _figure(min(14.0, 0.75 * count + 0.9), 1.05 * len(rows) + 0.15)
@@ -145,12 +145,12 @@ def picture_rows(rows: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> bytes:
     return _png(figure)
 
 
-def picture_grids(grids: Mapping[str, np.ndarray]) -> bytes:
-    """Grids of pictures [n, h, w, c] side by side, each under its title."""
+def image_grids(grids: Mapping[str, np.ndarray]) -> bytes:
+    """Grids of images [n, h, w, c] side by side, each under its title."""
     figure = _figure(5.0 * len(grids), 5.4)
     for index, (title, images) in enumerate(grids.items()):
         axis = figure.add_subplot(1, len(grids), index + 1)
-        _show(axis, pictures.grid(images))
+        _show(axis, image_grid.grid(images))
         axis.set_title(title, fontsize=10, color=_INK)
     return _png(figure)
 

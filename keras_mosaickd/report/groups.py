@@ -29,13 +29,13 @@ class Group:
 
     @property
     def validated_on(self) -> str:
-        """The pictures on which the runs were validated after every epoch."""
+        """The images on which the runs were validated after every epoch."""
         metrics = self.runs[0].metrics
         if metrics.get("dataset"):
-            return "the test pictures"
+            return "the test images"
         if "held_out_agreement" in metrics:
-            return "out-of-domain pictures that were held out"
-        return "synthetic pictures"
+            return "out-of-domain images that were held out"
+        return "synthetic images"
 
 
 def groups(runs: Sequence[Run]) -> list[Group]:

@@ -22,7 +22,7 @@ from keras_mosaickd.run_directory import (
     RunDirectory,
 )
 
-# Of metrics.json, by the pictures that they are about.
+# Of metrics.json, by the images that they are about.
 _TESTED = (
     ("student_accuracy", "accuracy of the student"),
     ("student_mean_iou", "mean IoU of the student"),
@@ -31,9 +31,9 @@ _TESTED = (
     ("teacher_mean_iou", "mean IoU of the teacher"),
 )
 _WITHOUT_LABELS = (
-    ("held_out_agreement", "agreement on the held-out out-of-domain pictures"),
+    ("held_out_agreement", "agreement on the held-out out-of-domain images"),
     ("held_out_agreement_lowest", "there, of the class where it is lowest"),
-    ("synthetic_agreement", "agreement on fresh synthetic pictures"),
+    ("synthetic_agreement", "agreement on fresh synthetic images"),
     ("synthetic_agreement_lowest", "there, of the class where it is lowest"),
     ("label_free_agreement", "mean of the two agreements"),
 )
@@ -96,7 +96,7 @@ def _summary(metrics: Mapping[str, Any]) -> str:
         "",
         f"A network that was trained by `{metrics.get('method')}` "
         f"({metrics.get('student_updates', 0):,} updates) to answer as its teacher does. "
-        "It takes pictures in [0, 1] and gives logits.",
+        "It takes images in [0, 1] and gives logits.",
     ]
     if names:
         lines += ["", f"{len(names)} classes: {', '.join(map(str, names))}."]
@@ -112,15 +112,15 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
         blocks.append(f"The student after epoch {epoch + 1}, one run, fractions of 1.")
     held_out = metrics.get("held_out_pictures")
     groups = (
-        # Without a data set the validation pictures are the held-out ones, which follow.
-        (f"On the test pictures of `{data}`:", _TESTED if data else ()),
+        # Without a data set the validation images are the held-out ones, which follow.
+        (f"On the test images of `{data}`:", _TESTED if data else ()),
         (
             "Without labels"
-            + (f", {held_out:,} pictures held out:" if held_out is not None else ":"),
+            + (f", {held_out:,} images held out:" if held_out is not None else ":"),
             _WITHOUT_LABELS,
         ),
         (
-            f"On the {metrics.get('eval_pictures', 0):,} labelled pictures of "
+            f"On the {metrics.get('eval_images', 0):,} labelled images of "
             f"`{metrics.get('eval')}`, which chose nothing:",
             _LABELLED,
         ),
@@ -138,13 +138,13 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
         known = [(metrics.get(f"{part}_{name}"), form) for name, form in _SIZES]
         cells = ["-" if value is None else form.format(value) for value, form in known]
         sizes.append((part, _name(metrics.get(part)), *cells))
-    header = ("", "network", "parameters", "bytes as .keras", "ms per picture in Keras")
+    header = ("", "network", "parameters", "bytes as .keras", "ms per image in Keras")
     blocks.append(_table(header, sizes))
     if metrics.get("student_latency_ms") is None:
         blocks.append("`bin/evaluate` measures what is missing here.")
     else:
         blocks.append(
-            "Milliseconds: Keras's `predict_on_batch` of one picture, median of 20, with the "
+            "Milliseconds: Keras's `predict_on_batch` of one image, median of 20, with the "
             "threads that the backend takes by itself, on the machine where `bin/evaluate` was "
             "last run."
         )
@@ -170,14 +170,14 @@ def _exports(metrics: Mapping[str, Any]) -> str:
         "format",
         "file",
         "bytes",
-        "ms per picture in its runtime",
+        "ms per image in its runtime",
         "largest difference",
         "agreement",
     )
     note = (
         "Each was run after writing and compared with the student: the largest difference of a "
-        "logit, and the share of pictures with the same class. Milliseconds: the file of that row "
-        "in the runtime that serves it, one picture at a time, median of 20, with the threads that "
+        "logit, and the share of images with the same class. Milliseconds: the file of that row "
+        "in the runtime that serves it, one image at a time, median of 20, with the threads that "
         "the runtime takes by itself (ONNX and LiteRT on the CPU), on the machine that wrote the "
         "file: that of the run, given below, or of a later `bin/export`."
     )
@@ -187,23 +187,23 @@ def _exports(metrics: Mapping[str, Any]) -> str:
 def _use(metrics: Mapping[str, Any]) -> str:
     method, pool = metrics.get("method"), metrics.get("ood")
     origin = {
-        "supervised": "the labelled pictures of its domain",
-        "data_free": "synthetic pictures alone, without a label",
-        "mosaickd": f"synthetic pictures and those of `{pool}`, without a label",
-    }.get(str(method), f"the pictures of `{pool}`, without a label")
+        "supervised": "the labelled images of its domain",
+        "data_free": "synthetic images alone, without a label",
+        "mosaickd": f"synthetic images and those of `{pool}`, without a label",
+    }.get(str(method), f"the images of `{pool}`, without a label")
     is_smaller = metrics.get("student_parameters", 0) < metrics.get("teacher_parameters", 1)
     use = "where the teacher itself is too large or too slow" if is_smaller else "in its place"
     return "\n".join(
         [
             "## Intended use and limits",
             "",
-            f"- For the pictures that the teacher was made for, {use}.",
+            f"- For the images that the teacher was made for, {use}.",
             f"- It learned from {origin}.",
             "- It inherits the teacher's errors and biases, and adds its own where the two "
             "disagree. The teacher's data and licence bind the student too.",
-            "- It always answers with one of its classes, also to pictures of none of them, and "
+            "- It always answers with one of its classes, also to images of none of them, and "
             "its probabilities were not calibrated.",
-            "- Before it decides anything, test it on labelled pictures of where it will be used.",
+            "- Before it decides anything, test it on labelled images of where it will be used.",
         ]
     )
 
@@ -218,7 +218,7 @@ def _provenance(
         ("teacher, SHA-256", metrics.get("teacher_sha256")),
         ("domain", metrics.get("dataset")),
         ("out of domain", metrics.get("ood")),
-        ("out-of-domain pictures kept", _kept(run)),
+        ("out-of-domain images kept", _kept(run)),
         ("backend", metrics.get("backend")),
         ("machine", _machine(environment)),
         ("devices", ", ".join(map(str, environment.get("devices") or []))),

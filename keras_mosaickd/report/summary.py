@@ -11,7 +11,7 @@ from keras_mosaickd.report.content import Table
 from keras_mosaickd.report.groups import IN_COLUMNS, Group, numbers
 from keras_mosaickd.report.runs import Run, Study, metrics_of
 
-# Supplement, table 4: CIFAR-100 from CIFAR-10's pictures, teacher wrn40_2, accuracy in per cent by
+# Supplement, table 4: CIFAR-100 from CIFAR-10's images, teacher wrn40_2, accuracy in per cent by
 # student for the strides 1 to 4.
 TABLE_4 = {
     "wrn16_1": (61.01, 59.56, 42.35, 46.07),
@@ -75,7 +75,7 @@ def results(found: Sequence[Group]) -> Table:
         scores = [group.values(name) for name in (*_SCORES.values(), *_WITHOUT_DATA_SET.values())]
         cells = [mean_and_sd(values, 100) for values in scores]
         if not metrics.get("dataset"):
-            # Without test pictures it is one of the others, which say of what.
+            # Without test images it is one of the others, which say of what.
             cells[list(_SCORES).index("agreement")] = "-"
         teacher = mean_and_sd(_unless_equal(group.values("teacher_accuracy")), 100)
         seeds = ", ".join(str(run.seed) for run in group.runs)
@@ -86,7 +86,7 @@ def results(found: Sequence[Group]) -> Table:
     columns += ["teacher's accuracy", *_SCORES, *_WITHOUT_DATA_SET, "published"]
     if any(group.values("label_free_agreement") for group in found):
         note += (
-            " Held-out agreement is that on out-of-domain pictures that took no part in training; "
+            " Held-out agreement is that on out-of-domain images that took no part in training; "
             "label-free agreement is its mean with the synthetic one, where there are both."
         )
     return _without_empty(Table("results", columns, rows, note), kept=())
@@ -122,12 +122,12 @@ def networks(found: Sequence[Group]) -> Table | None:
     table = _without_empty(table, kept=())
     if "latency (ms)" not in table.columns:
         return table
-    note = "Latency: median of one prediction of one picture, as bin/evaluate measured it."
+    note = "Latency: median of one prediction of one image, as bin/evaluate measured it."
     return dataclasses.replace(table, note=note)
 
 
 def quality(found: Sequence[Group]) -> Table | None:
-    """Numbers of the synthetic pictures after the last epoch; None where no run has any."""
+    """Numbers of the synthetic images after the last epoch; None where no run has any."""
     rows = []
     for group in found:
         last = [run.history[-1] for run in group.runs if run.history]
@@ -136,7 +136,7 @@ def quality(found: Sequence[Group]) -> Table | None:
             rows.append([group.label, *cells])
     note = (
         "Fréchet distance and near-duplicates are measured in the teacher's own features against "
-        "out-of-domain pictures; distances under different teachers cannot be compared."
+        "out-of-domain images; distances under different teachers cannot be compared."
     )
     return Table("quality", ["runs", *_QUALITY], rows, note) if rows else None
 
@@ -187,7 +187,7 @@ def study_table(study: Study) -> Table:
     note = "Per cent; mean ± standard deviation (with n - 1) over the runs of a trial."
     if is_stride:
         note += (
-            " Table 4: the supplement's numbers on CIFAR-100 from CIFAR-10's pictures with teacher "
+            " Table 4: the supplement's numbers on CIFAR-100 from CIFAR-10's images with teacher "
             "wrn40_2, for students of the same name; compare the order of the strides, not the "
             "numbers, unless these are the data."
         )

@@ -14,7 +14,7 @@ def check(prepared):
         raise InputError(f"--method must be one of {', '.join(METHODS)}. Received: {config.method}")
     if config.method == "balanced" and config.task != "classification":
         raise InputError(
-            "--method=balanced balances over classes of pictures and needs "
+            "--method=balanced balances over classes of images and needs "
             f"--task=classification. Received: --task={config.task}"
         )
     export.check(export.parse(config.export))
@@ -23,22 +23,22 @@ def check(prepared):
     if config.judges_without_labels and config.method == "supervised":
         raise InputError(
             "--method=supervised needs --dataset and --select=last: it has no out-of-domain "
-            f"or synthetic pictures to judge the student on. Received: --dataset="
+            f"or synthetic images to judge the student on. Received: --dataset="
             f"{config.dataset}, --select={config.select}"
         )
     if config.method in OUT_OF_DOMAIN:
         check_pool(prepared)
     if prepared.labelled is not None and len(prepared.labelled) == 0:
-        raise InputError(f"--eval must have pictures. Received: {config.eval}")
+        raise InputError(f"--eval must have images. Received: {config.eval}")
     with prepared.distribution.scope():
         prepared.student(None, None)
         if config.is_game:
             prepared.adversaries(None, None)
     needed = config.batch_size if config.is_game else config.student_batch_size
-    if needed > prepared.pictures:
+    if needed > prepared.images:
         raise InputError(
-            f"--batch_size {config.batch_size} takes {needed} pictures in an update of "
-            f"--method={config.method}. Received: {prepared.pictures} pictures"
+            f"--batch_size {config.batch_size} takes {needed} images in an update of "
+            f"--method={config.method}. Received: {prepared.images} images"
         )
     if config.batch_size % prepared.distribution.replicas:
         raise InputError(
@@ -77,7 +77,7 @@ def _check_given_teacher(prepared):
     config, teacher = prepared.config, prepared.given_teacher
     rank = 4 if config.task == "segmentation" else 2
     if len(teacher.model.output_shape) != rank:
-        what = "one prediction per pixel" if rank == 4 else "one prediction per picture"
+        what = "one prediction per pixel" if rank == 4 else "one prediction per image"
         raise InputError(
             f"--teacher must give {what}, as --task={config.task} says. Received: "
             f"{config.teacher} with output {teacher.model.output_shape}"
@@ -98,7 +98,7 @@ def _check_dataset(prepared):
             f"{prepared.domain.name}, which is for {prepared.domain.task}"
         )
     if len(prepared.domain_test) == 0:
-        raise InputError(f"--dataset must have test pictures. Received: {prepared.domain.name}")
+        raise InputError(f"--dataset must have test images. Received: {prepared.domain.name}")
     if prepared.given_teacher is not None:
         expected, received = len(prepared.domain.class_names), prepared.classes
         if expected != received:
@@ -111,15 +111,15 @@ def _check_dataset(prepared):
         prepared.network(config.teacher)
     if config.teacher_batch_size > len(prepared.domain):
         raise InputError(
-            "--teacher_batch_size must be at most the number of training pictures, "
+            "--teacher_batch_size must be at most the number of training images, "
             f"{len(prepared.domain)}. Received: {config.teacher_batch_size}"
         )
 
 
 def check_pool(prepared):
-    """Checks the out-of-domain pictures."""
+    """Checks the out-of-domain images."""
     if prepared.config.ood_size > len(prepared.pool):
         raise InputError(
-            f"--ood_size must be at most the number of pictures of --ood, {len(prepared.pool)}. "
+            f"--ood_size must be at most the number of images of --ood, {len(prepared.pool)}. "
             f"Received: {prepared.config.ood_size}"
         )

@@ -18,8 +18,8 @@ def floating_point_operations(trainer, batch_size, student_batch_size):
 
     Args:
         trainer: `MosaicKD` or `KnowledgeDistillation`.
-        batch_size: B, pictures that D sees in a step, of each kind.
-        student_batch_size: pictures in one student update.
+        batch_size: B, images that D sees in a step, of each kind.
+        student_batch_size: images in one student update.
 
     Returns:
         Dict from phase to operations.
@@ -40,7 +40,7 @@ def memory_traffic(trainer, batch_size, student_batch_size):
 
 
 def _by_phase(trainer, batch_size, student_batch_size, cost):
-    """Phase -> what one training step costs, from what a forward pass of a picture costs."""
+    """Phase -> what one training step costs, from what a forward pass of an image costs."""
     teacher, student = cost(trainer.teacher), cost(trainer.student)
     one_update = student_batch_size * (teacher + _UPDATE * student)
     if not hasattr(trainer, "generator"):
@@ -62,8 +62,8 @@ def achieved_rate(model, batch_size, repetitions=3):
     """Floating-point operations per second of a model's forward pass on this machine.
 
     Args:
-        model: functional model from pictures.
-        batch_size: pictures at a time.
+        model: functional model from images.
+        batch_size: images at a time.
         repetitions: timed calls, of which the fastest counts.
     """
     batch = np.random.default_rng(0).random((batch_size, *model.input_shape[1:]), dtype="float32")

@@ -9,7 +9,7 @@ import numpy as np
 from keras_mosaickd import callbacks
 from keras_mosaickd.callbacks.checkpoint import Checkpoint, newest_intact
 from keras_mosaickd.callbacks.divergence import CollapseWarning, StopWhenInvalid
-from keras_mosaickd.callbacks.image_quality import PictureQuality
+from keras_mosaickd.callbacks.image_quality import ImageQuality
 from keras_mosaickd.callbacks.progress import Progress
 from keras_mosaickd.data.streams import validation_stream
 from keras_mosaickd.evaluation.label_free import SCORE, LabelFreeAgreement
@@ -66,10 +66,10 @@ class _StopAfterRound(keras.callbacks.Callback):
 
 
 def _validation(experiment):
-    """What `fit` validates on: the test pictures, where there are any.
+    """What `fit` validates on: the test images, where there are any.
 
-    Every device must get some pictures of every batch: Keras wants the first batch to split
-    evenly, and BatchNorm fails on no pictures at all.
+    Every device must get some images of every batch: Keras wants the first batch to split
+    evenly, and BatchNorm fails on no images at all.
     """
     if not experiment.has_domain:
         return {}
@@ -87,7 +87,7 @@ def _callbacks(experiment, run, images, stop):
     chosen = [StopWhenInvalid(run / CHECKPOINT)]
     if experiment.config.is_game:
         # Before those that write the logs down, because it adds to them.
-        chosen.append(PictureQuality(latents, images, log_dir=run / TENSORBOARD))
+        chosen.append(ImageQuality(latents, images, log_dir=run / TENSORBOARD))
     monitor = "val_agreement"
     if experiment.judge is not None:
         monitor = SCORE

@@ -22,7 +22,7 @@ class Preparation:
 
     Args:
         config: `ExperimentConfig`.
-        is_dry: whether pictures are counted only: then none is decoded, and nothing is written.
+        is_dry: whether images are counted only: then none is decoded, and nothing is written.
     """
 
     def __init__(self, config, is_dry=False):
@@ -44,22 +44,22 @@ class Preparation:
 
     @functools.cached_property
     def domain(self):
-        """Training pictures of the domain, with labels."""
+        """Training images of the domain, with labels."""
         return self._load(self.config.dataset, "train", "--dataset", *self._teacher_format)
 
     @functools.cached_property
     def domain_test(self):
-        """Test pictures of the domain: only ever used to report."""
+        """Test images of the domain: only ever used to report."""
         return self._load(self.config.dataset, "test", "--dataset", *self._teacher_format)
 
     @property
     def pool(self):
-        """Out-of-domain pictures to select from, in the teacher's size and channels."""
+        """Out-of-domain images to select from, in the teacher's size and channels."""
         return self._out_of_domain[0]
 
     @property
     def held_out(self):
-        """Out-of-domain pictures kept out of training, to judge the student; None without any."""
+        """Out-of-domain images kept out of training, to judge the student; None without any."""
         return self._out_of_domain[1]
 
     @functools.cached_property
@@ -68,25 +68,25 @@ class Preparation:
         if config.method not in OUT_OF_DOMAIN:
             return None, None
         height, _, channels = self.input_shape
-        # Test pictures stay out of training; a folder has none to keep apart.
+        # Test images stay out of training; a folder has none to keep apart.
         split = "all" if parse(config.ood, "--ood").path else "train"
-        pictures = self._read(config.ood, split, "--ood", height, channels, with_labels=False)
+        images = self._read(config.ood, split, "--ood", height, channels, with_labels=False)
         held_out = None
         if config.judges_without_labels:
-            pictures, held_out = hold_out(pictures, config.seed)
+            images, held_out = hold_out(images, config.seed)
             held_out = self._stored(held_out)
         # A large pool is read as a stream, of which the selection writes what it keeps.
-        return self._stored(pictures, streams=False), held_out
+        return self._stored(images, streams=False), held_out
 
     @functools.cached_property
     def labelled(self):
-        """The pictures of `--eval`, labelled with the teacher's classes; None without any."""
+        """The images of `--eval`, labelled with the teacher's classes; None without any."""
         if not self.config.eval:
             return None
-        pictures = read_labelled(self.config.eval, self.input_shape, self.config.data_dir)
-        pictures = self._stored(pictures)
+        images = read_labelled(self.config.eval, self.input_shape, self.config.data_dir)
+        images = self._stored(images)
         is_named = self.has_domain or bool(self.config.class_names)
-        return labelled_as(pictures, self.class_names, self.config.task, is_named)
+        return labelled_as(images, self.class_names, self.config.task, is_named)
 
     @property
     def input_shape(self):
@@ -112,8 +112,8 @@ class Preparation:
         return tuple(map(str, range(self.classes)))
 
     @property
-    def pictures(self):
-        """Number of pictures that one epoch of the method passes over."""
+    def images(self):
+        """Number of images that one epoch of the method passes over."""
         if self.config.method in OUT_OF_DOMAIN:
             return self.config.ood_size or len(self.pool)
         return len(self.domain)
@@ -129,7 +129,7 @@ class Preparation:
 
     @property
     def _teacher_format(self):
-        """Picture size and channels of a given teacher; of any other those of the data set."""
+        """Image size and channels of a given teacher; of any other those of the data set."""
         if self.given_teacher is None:
             return None, None
         _, width, channels = self.input_shape
@@ -154,9 +154,9 @@ class Preparation:
     def _load(self, *arguments):
         return self._stored(self._read(*arguments))
 
-    def _stored(self, pictures, streams=True):
-        """The pictures decoded and kept in the cache, where they are needed."""
-        return pictures if self.is_dry else stored(pictures, self.cache_dir, streams)
+    def _stored(self, images, streams=True):
+        """The images decoded and kept in the cache, where they are needed."""
+        return images if self.is_dry else stored(images, self.cache_dir, streams)
 
     # ---- networks ------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Preparation:
         fits = fits and len(student.output_shape) == rank
         if not fits or student.output_shape[-1] != self.classes:
             raise InputError(
-                f"--student must take pictures of {self.input_shape} and have {self.classes} "
+                f"--student must take images of {self.input_shape} and have {self.classes} "
                 f"outputs, as the teacher. Received: {self.config.student} with input "
                 f"{student.input_shape[1:]} and output {student.output_shape[1:]}"
             )

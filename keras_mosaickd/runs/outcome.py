@@ -87,7 +87,7 @@ def _chosen(config, run, trainer, history):
 
 
 def _validated(chosen, history):
-    """The student's scores on validation pictures, those of labels where there are any."""
+    """The student's scores on validation images, those of labels where there are any."""
     found = {"student_agreement": chosen["val_agreement"]}
     if "val_accuracy" in chosen:
         found["student_accuracy"] = chosen["val_accuracy"]

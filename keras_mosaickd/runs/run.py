@@ -63,7 +63,7 @@ class Experiment(Preparation):
         checks.check(self)
 
     def select(self, teacher):
-        """Selects the out-of-domain pictures: a `Selection`."""
+        """Selects the out-of-domain images: a `Selection`."""
         return select(
             teacher,
             self.pool,
@@ -79,7 +79,7 @@ class Experiment(Preparation):
         is dry itself, nothing is written.
         """
         self.check()
-        schedule = self.config.schedule(self.pictures)
+        schedule = self.config.schedule(self.images)
         with self.distribution.scope():
             if self.given_teacher is not None:
                 teacher = self.given_teacher.model
@@ -90,29 +90,28 @@ class Experiment(Preparation):
         )
         trainer = self.trainer(teacher, schedule)
         costs = cost.describe(trainer, self.config, schedule)
-        return "\n\n".join([flags, "\n".join(self._describe_pictures()), costs])
+        return "\n\n".join([flags, "\n".join(self._describe_images()), costs])
 
-    def _describe_pictures(self):
+    def _describe_images(self):
         if self.has_domain:
             yield (
                 f"domain             {len(self.domain)} training and {len(self.domain_test)} test "
-                f"pictures of {self.domain.name}, {self.classes} classes"
+                f"images of {self.domain.name}, {self.classes} classes"
             )
         else:
-            yield f"domain             no pictures and no labels; {self.classes} classes"
+            yield f"domain             no images and no labels; {self.classes} classes"
         if self.config.method in OUT_OF_DOMAIN:
             yield (
-                f"out-of-domain      {self.pictures} of {len(self.pool)} pictures of "
-                f"{self.pool.name}"
+                f"out-of-domain      {self.images} of {len(self.pool)} images of {self.pool.name}"
             )
             if self.held_out is not None:
-                yield f"                   {len(self.held_out)} more pictures held out"
+                yield f"                   {len(self.held_out)} more images held out"
 
     def train_teacher(self):
         """Trains the teacher or finds it in the cache.
 
         Returns:
-            Dict with its accuracy on the test pictures, its number of parameters and its file.
+            Dict with its accuracy on the test images, its number of parameters and its file.
         """
         checks.check_domain(self)
         teacher = self.teacher()
@@ -145,7 +144,7 @@ class Experiment(Preparation):
         about_teacher = self._about(teacher)
         if about_teacher:
             print(f"Teacher accuracy: {about_teacher['teacher_accuracy']:.4f}")
-        images, labels = self._training_pictures(run, teacher.model)
+        images, labels = self._training_images(run, teacher.model)
         schedule = config.schedule(len(self.domain) if images is None else len(images))
         trainer, steps = fitting.start_or_resume(self, run, teacher.model, schedule)
         with StopSignals() as stop:
@@ -162,7 +161,7 @@ class Experiment(Preparation):
         return outcome.finish(self, run, trainer, schedule, self.judge, origin)
 
     def _about(self, teacher):
-        """The teacher's scores on the test pictures, by the names of `metrics.json`."""
+        """The teacher's scores on the test images, by the names of `metrics.json`."""
         if not self.has_domain:
             return {}
         return {
@@ -170,7 +169,7 @@ class Experiment(Preparation):
             for name, value in scores(teacher.model, self.domain_test).items()
         }
 
-    def _training_pictures(self, run, teacher):
+    def _training_images(self, run, teacher):
         selected = None
         if self.config.method in OUT_OF_DOMAIN:
             selection = self.select(teacher)
@@ -178,14 +177,14 @@ class Experiment(Preparation):
             self._warn_of_certainty(selection.kept_mean, teacher.output_shape[-1])
             run.write_json(SELECTION, selection.summary())
             selected = selection.images
-        return methods.training_pictures(self, teacher, selected)
+        return methods.training_images(self, teacher, selected)
 
     def _warn_of_certainty(self, entropy, classes):
-        """No teacher is certain of nearly all pictures of other things that it sees well."""
+        """No teacher is certain of nearly all out-of-domain images that it sees well."""
         most = math.log(classes)
         if entropy < 0.01 * most:
             print(
-                f"Warning: the teacher is certain of nearly all of these pictures (mean entropy "
+                f"Warning: the teacher is certain of nearly all of these images (mean entropy "
                 f"{entropy:.4f} of at most {most:.4f} nats). Is --teacher_input="
                 f"{self.config.teacher_input} what it takes?"
             )
@@ -216,7 +215,7 @@ def train_teacher(config):
 
 
 def select_ood(config):
-    """Checks, then selects the out-of-domain pictures; returns what was kept as text."""
+    """Checks, then selects the out-of-domain images; returns what was kept as text."""
     experiment = _experiment(config)
     checks.check_domain(experiment)
     checks.check_pool(experiment)

@@ -1,4 +1,4 @@
-"""Pictures as a teacher sees them: its features before the last layer, and its probabilities."""
+"""Images as a teacher sees them: its features before the last layer, and its probabilities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-# Pictures at a time through a network; a whole sample at once would fill an accelerator's memory.
+# Images at a time through a network; a whole sample at once would fill an accelerator's memory.
 _BATCH = 128
 
 
@@ -17,7 +17,7 @@ def feature_model(teacher: Any) -> Any:
     Where the layers cannot be seen (a subclassed model), the logits stand for the features.
 
     Args:
-        teacher: Built Keras model from pictures to logits.
+        teacher: Built Keras model from images to logits.
 
     Returns:
         Keras model with outputs (features, logits) on the teacher's own layers.
@@ -52,7 +52,7 @@ def _features(model: Any) -> Any:
 
 
 def see(features: Any, images: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What a teacher makes of pictures.
+    """What a teacher makes of images.
 
     Args:
         features: Of `feature_model`.
@@ -78,7 +78,7 @@ def see(features: Any, images: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def generate(generator: Any, latents: Any) -> np.ndarray:
-    """Pictures float32 [n, h, w, c] of latents [n, latent_dim], in inference mode."""
+    """Images float32 [n, h, w, c] of latents [n, latent_dim], in inference mode."""
     latents = np.asarray(latents, "float32")
     batches = [
         generator(keras.ops.convert_to_tensor(latents[start : start + _BATCH]), training=False)

@@ -119,7 +119,7 @@ def _checked(model, text, flag):
         )
     if len(shapes[0]) != 4:
         raise InputError(
-            f"{flag} must take pictures [batch, height, width, channels]. Received: {text} with "
+            f"{flag} must take images [batch, height, width, channels]. Received: {text} with "
             f"input {shapes[0]}"
         )
     return model

@@ -1,4 +1,4 @@
-"""How pictures in [0, 1] are normalised: measured on pictures, read from a teacher, declared."""
+"""How images in [0, 1] are normalised: measured on images, read from a teacher, declared."""
 
 import keras
 import numpy as np
@@ -15,11 +15,11 @@ def declared(text, channels):
 
     Args:
         text: "0-1", "0-255", "-1-1", or MEAN/STD, each one number or one per channel with commas
-            between them, of pictures in [0, 1]: `0.485,0.456,0.406/0.229,0.224,0.225`.
+            between them, of images in [0, 1]: `0.485,0.456,0.406/0.229,0.224,0.225`.
         channels: number of channels.
 
     Returns:
-        `(mean, std)`, two lists of as many numbers: the teacher takes `(picture - mean) / std`.
+        `(mean, std)`, two lists of as many numbers: the teacher takes `(image - mean) / std`.
 
     Raises:
         InputError: for any other text.
@@ -40,13 +40,13 @@ def declared(text, channels):
 
 
 def normalization(teacher):
-    """Mean and standard deviation by which a teacher's first layers normalise pictures in [0, 1].
+    """Mean and standard deviation by which a teacher's first layers normalise images in [0, 1].
 
     Several such layers in a row are taken together, those of a model inside the teacher too.
 
     Returns:
         `(mean, std)`, lists with one number or one per channel; `(None, None)` where there is no
-        such layer. Where the pictures leave these layers far from 0 (a teacher of pixels up to
+        such layer. Where the images leave these layers far from 0 (a teacher of pixels up to
         255, whose own scaling is not a layer), `([0.5], [0.5])`.
     """
     steps = []
@@ -66,7 +66,7 @@ def normalization(teacher):
 
 
 def _leaves(model):
-    """Layers in the order in which pictures meet them, without inputs; models are entered."""
+    """Layers in the order in which images meet them, without inputs; models are entered."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _leaves(layer)
@@ -79,7 +79,7 @@ def _affine(layer):
     if isinstance(layer, keras.layers.Normalization) and not layer.invert:
         if layer.input_mean is not None:
             mean, variance = layer.input_mean, layer.input_variance
-        else:  # adapted to pictures
+        else:  # adapted to images
             mean, variance = (keras.ops.convert_to_numpy(v) for v in (layer.mean, layer.variance))
         return np.ravel(mean), np.sqrt(np.ravel(variance))
     if isinstance(layer, keras.layers.Rescaling):
@@ -89,7 +89,7 @@ def _affine(layer):
 
 
 def statistics(images):
-    """Mean and standard deviation of each channel over all pictures and pixels, in [0, 1].
+    """Mean and standard deviation of each channel over all images and pixels, in [0, 1].
 
     Args:
         images: uint8 array-like `[n, h, w, c]`.

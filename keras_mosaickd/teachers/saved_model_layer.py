@@ -64,11 +64,11 @@ class SavedModelLayer(keras.layers.Layer):
                 "expected a SavedModel that takes batches of any size. "
                 f"Received: {folder} with input {inputs[0].shape}"
             )
-        self.picture_shape = tuple(inputs[0].shape[1:])
+        self.image_shape = tuple(inputs[0].shape[1:])
 
-    def call(self, pictures):
+    def call(self, images):
         """What the SavedModel makes of a batch."""
-        (output,) = self.network(pictures).values()
+        (output,) = self.network(images).values()
         return output
 
     def get_config(self):
@@ -112,8 +112,8 @@ def saved_model(path):
     sha256 = folder_hash(path)
     layer = SavedModelLayer(path, sha256, name="saved_model")
     _allowed.add(sha256)
-    pictures = keras.Input(layer.picture_shape)
-    return keras.Model(pictures, layer(pictures), name="saved_model_teacher")
+    images = keras.Input(layer.image_shape)
+    return keras.Model(images, layer(images), name="saved_model_teacher")
 
 
 def is_saved_model(path):

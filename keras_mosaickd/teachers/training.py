@@ -37,7 +37,7 @@ class Teacher(NamedTuple):
     """A teacher that is ready.
 
     Attributes:
-        model: Keras model from pictures to logits.
+        model: Keras model from images to logits.
         file: its `.keras` file, or what else `--teacher` named.
         sha256: hash of that file or directory; None where a function made it.
         seconds: how long its training took; None where somebody else trained it.
@@ -73,7 +73,7 @@ def trained(config, domain, cache_dir, scope):
 
     Args:
         config: `ExperimentConfig`.
-        domain: `Pictures` to train on, with labels.
+        domain: `ImageSet` to train on, with labels.
         cache_dir: directory of the cache.
         scope: function that gives the context in which to build and compile.
 
@@ -85,7 +85,7 @@ def trained(config, domain, cache_dir, scope):
     folder = Path(cache_dir) / "teachers" / key
 
     def build(directory):
-        print(f"Teacher {config.teacher}: training on {len(domain)} pictures of {domain.name}")
+        print(f"Teacher {config.teacher}: training on {len(domain)} images of {domain.name}")
         keras.utils.set_random_seed(config.seed)
         start = time.perf_counter()
         with scope():

@@ -2,8 +2,8 @@
 
 Every trial is an ordinary run directory, trained by a process of its own: its memory is free
 afterwards, and a trial that fails does not end the study. The objective is always
-`student_agreement`, how often student and teacher agree on the test pictures: the labels of the
-test pictures choose nothing, accuracy only stands beside it.
+`student_agreement`, how often student and teacher agree on the test images: the labels of the
+test images choose nothing, accuracy only stands beside it.
 
 KerasTuner 1.4.8 alone loses trials of a grid, or does some twice, when it is killed at the wrong
 moment; `oracles` says where. A trial is never trained by two processes at once: a lock on it is

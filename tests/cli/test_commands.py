@@ -188,5 +188,5 @@ def test_comparison_table(tmp_path):
         "kd          0.9000     0.9100      77,850       62",
         "mosaickd    0.9876     0.9976      77,850       62",
         "",
-        f"Synthetic pictures: {tmp_path / 'mosaickd' / 'samples.png'}",
+        f"Synthetic images: {tmp_path / 'mosaickd' / 'samples.png'}",
     ]

@@ -199,7 +199,7 @@ def test_a_missing_nested_file_names_the_file_that_wanted_it(tmp_path):
 
 def test_saved_flags_rerun_the_run_and_hold_only_this_projects(tmp_path):
     arguments = [
-        "--dataset=folder:/data/my pictures/#1 [old]=new[cat, dog]",
+        "--dataset=folder:/data/my images/#1 [old]=new[cat, dog]",
         "--ood=fashion_mnist[Sandal,Ankle boot]",
         "--data_dir=~/a=b",
         "--teacher_learning_rate=0.30000000000000004",

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from keras_mosaickd.data.balance import balanced_indices, predicted_classes
 from keras_mosaickd.errors import InputError
-from tests.game import CLASSES, classifier, pictures
+from tests.game import CLASSES, classifier, images
 
 
 def test_by_hand():
-    # Five pictures of class 0, one of class 2: four of each fit into nine.
+    # Five images of class 0, one of class 2: four of each fit into nine.
     predictions = np.array([0, 0, 2, 0, 0, 0])
     indices, missing = balanced_indices(predictions, 4, size=9)
     assert indices.dtype == np.int64
@@ -37,7 +37,7 @@ def test_every_predicted_class_is_equally_frequent(predictions, seed, size):
     counts = np.bincount(np.asarray(predictions)[indices], minlength=6)
     assert counts[present].tolist() == [share] * len(present)
     assert sorted([*present, *missing]) == list(range(6))
-    # Pictures of one class take turns: none is seen twice before each was seen once.
+    # Images of one class take turns: none is seen twice before each was seen once.
     times = np.bincount(indices, minlength=len(predictions))
     for label in present:
         of_class = times[np.asarray(predictions) == label]
@@ -54,7 +54,7 @@ def test_the_seed_makes_the_choice():
 @pytest.mark.parametrize(
     ("predictions", "options", "message"),
     [
-        ([1, 1, 1], {}, r"at least two predicted classes.*Received: 3 pictures, all of class \[1"),
+        ([1, 1, 1], {}, r"at least two predicted classes.*Received: 3 images, all of class \[1"),
         ([0, 3], {}, "classes from 0 to 2. Received: 0 to 3"),
         ([-1, 1], {}, "classes from 0 to 2. Received: -1 to 1"),
         ([0.0, 1.0], {}, "whole numbers.*Received: float64"),
@@ -73,7 +73,7 @@ def test_an_empty_pool_cannot_be_balanced():
         balanced_indices(np.zeros(0, "int64"), 3)
 
 
-def test_predicted_classes_of_both_kinds_of_pictures():
+def test_predicted_classes_of_both_kinds_of_images():
     teacher = classifier(1)
     # Centred weights, so that the classes are not all one.
     teacher.layers[-1].kernel.assign(np.random.default_rng(0).normal(size=(5, CLASSES)))
@@ -90,6 +90,6 @@ def test_predicted_classes_of_what_cannot_be():
     inputs = keras.Input((8, 8, 1))
     segmenter = keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs))
     with pytest.raises(InputError, match=r"one prediction for each.*shape \(8, 8\)"):
-        predicted_classes(segmenter, pictures(2))
+        predicted_classes(segmenter, images(2))
     with pytest.raises(InputError, match="empty pool"):
-        predicted_classes(classifier(), pictures(2)[:0])
+        predicted_classes(classifier(), images(2)[:0])

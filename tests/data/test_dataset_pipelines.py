@@ -14,7 +14,7 @@ from keras_mosaickd.errors import InputError
 
 tf = pytest.importorskip("tensorflow")
 
-# Every picture is recognised by its one value.
+# Every image is recognised by its one value.
 POOL = np.broadcast_to(np.arange(1, 91, dtype=np.uint8)[:, None, None, None], (90, 8, 8, 1)).copy()
 
 
@@ -22,9 +22,9 @@ def epoch(stream):
     return [(patches.numpy(), ood.numpy()) for patches, ood in stream]
 
 
-def values(pictures):
-    """The values of the pictures; the zeros of the padding are less than the picture."""
-    return np.round(pictures.reshape(-1, 64).max(axis=1) * 255).astype(int)
+def values(images):
+    """The values of the images; the zeros of the padding are less than the image."""
+    return np.round(images.reshape(-1, 64).max(axis=1) * 255).astype(int)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def dataset():
     return tf.data.Dataset.from_tensor_slices(POOL)
 
 
-def test_the_discriminator_gets_each_picture_once_and_whole(dataset):
+def test_the_discriminator_gets_each_image_once_and_whole(dataset):
     stream = mosaic_stream(dataset, 4, 3, seed=1)
     assert len(stream) == 22
     first, second = epoch(stream), epoch(stream)
@@ -45,7 +45,7 @@ def test_the_discriminator_gets_each_picture_once_and_whole(dataset):
     assert not np.array_equal(first[0][1], second[0][1])
 
 
-def test_the_student_gets_each_picture_once_per_pass_augmented(dataset):
+def test_the_student_gets_each_image_once_per_pass_augmented(dataset):
     elements = epoch(mosaic_stream(dataset, 4, 3, seed=1))
     ood = np.concatenate([ood.reshape(12, 8, 8, 1) for _, ood in elements])
     assert elements[0][1].shape == (4, 3, 8, 8, 1)

@@ -1,4 +1,4 @@
-"""Pictures in folders: kinds of files, splits, labels, what cannot be used."""
+"""Images in folders: kinds of files, splits, labels, what cannot be used."""
 
 import dataclasses
 import os
@@ -31,40 +31,40 @@ def noise(path, size=(40, 30), mode="RGB", **options):
 @pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG", "bmp", "gif", "webp"])
 def test_every_kind_of_file_is_read(tmp_path, suffix):
     save(tmp_path / f"a.{suffix}")
-    pictures = load(f"folder:{tmp_path}", "train", image_size=4)
-    assert pictures.images.shape == (1, 4, 4, 3)
-    assert pictures.labels is None
-    assert np.all(np.abs(pictures.images[:].astype(int) - 100) <= 3)
+    image_set = load(f"folder:{tmp_path}", "train", image_size=4)
+    assert image_set.images.shape == (1, 4, 4, 3)
+    assert image_set.labels is None
+    assert np.all(np.abs(image_set.images[:].astype(int) - 100) <= 3)
 
 
 def test_sixteen_bits(tmp_path):
     values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     Image.fromarray(values).save(tmp_path / "a.png")
     for channels in (1, 3):
-        picture = decode(tmp_path / "a.png", 8, channels)
-        np.testing.assert_array_equal(picture[..., 0], values // 257)
-        assert picture.shape == (8, 8, channels)
+        image = decode(tmp_path / "a.png", 8, channels)
+        np.testing.assert_array_equal(image[..., 0], values // 257)
+        assert image.shape == (8, 8, channels)
 
 
 def test_transparent_parts_are_white(tmp_path):
     array = np.zeros((8, 8, 4), np.uint8)
     array[:, 4:] = (200, 0, 0, 255)
     Image.fromarray(array).save(tmp_path / "a.png")
-    picture = decode(tmp_path / "a.png", 8, 3)
-    assert np.all(picture[:, :4] == 255)
-    assert np.all(picture[:, 4:] == (200, 0, 0))
+    image = decode(tmp_path / "a.png", 8, 3)
+    assert np.all(image[:, :4] == 255)
+    assert np.all(image[:, 4:] == (200, 0, 0))
     Image.new("LA", (8, 8), (10, 0)).save(tmp_path / "b.png")
     assert np.all(decode(tmp_path / "b.png", 8, 1) == 255)
 
 
 def test_palettes_with_and_without_transparency(tmp_path):
-    picture = Image.new("P", (8, 8), 1)
-    picture.putpalette([0, 0, 0, 10, 20, 30])
-    picture.save(tmp_path / "a.png")
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(tmp_path / "a.png")
     assert np.all(decode(tmp_path / "a.png", 8, 3) == (10, 20, 30))
-    picture.save(tmp_path / "b.png", transparency=b"\xff\x00")
+    image.save(tmp_path / "b.png", transparency=b"\xff\x00")
     assert np.all(decode(tmp_path / "b.png", 8, 3) == 255)
-    picture.save(tmp_path / "c.gif", transparency=1)
+    image.save(tmp_path / "c.gif", transparency=1)
     assert np.all(decode(tmp_path / "c.gif", 8, 3) == 255)
 
 
@@ -96,10 +96,10 @@ def test_the_centre_square_is_kept(tmp_path):
     Image.fromarray(array).save(tmp_path / "wide.png")
     Image.fromarray(array.transpose(1, 0, 2)).save(tmp_path / "tall.png")
     Image.fromarray(array[:1, :1] + 150).save(tmp_path / "dot.png")
-    pictures = load(f"folder:{tmp_path}", "train", image_size=5)
+    image_set = load(f"folder:{tmp_path}", "train", image_size=5)
     # As resized whole and then cropped: the edge of the square sees a little beyond it.
-    assert np.all(pictures.images[:][:, 1:-1, 1:-1] == 150)
-    assert np.all(pictures.images[:] >= 120)
+    assert np.all(image_set.images[:][:, 1:-1, 1:-1] == 150)
+    assert np.all(image_set.images[:] >= 120)
 
 
 def test_large_jpegs_are_as_resized_from_the_whole(tmp_path):
@@ -125,12 +125,12 @@ def test_indexing(tmp_path):
     assert np.asarray(images).shape == (9, 4, 4, 1)
 
 
-def test_sub_folders_are_classes_with_every_fifth_picture_for_the_test(tmp_path):
+def test_sub_folders_are_classes_with_every_fifth_image_for_the_test(tmp_path):
     for name in ("dog", "cat", "eel"):
         for index in range(11):
             save(tmp_path / name / f"{index:02}.png")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "readme.txt").write_text("not a picture")
+    (tmp_path / "readme.txt").write_text("not an image")
     train = load(f"folder:{tmp_path}", "train")
     test = load(f"folder:{tmp_path}", "test")
     assert train.class_names == ("cat", "dog", "eel")
@@ -162,15 +162,15 @@ def test_given_splits_are_used(tmp_path):
         load(f"folder:{tmp_path}", "test")
 
 
-def test_pictures_without_classes_are_all_for_training(tmp_path):
+def test_images_without_classes_are_all_for_training(tmp_path):
     save(tmp_path / "a.png")
     save(tmp_path / "x" / "b.png")
     save(tmp_path / "y" / "z" / "c.png")
     save(tmp_path / ".hidden" / "d.png")
     save(tmp_path / ".e.png")
-    pictures = load(f"folder:{tmp_path}", "train")
-    assert pictures.images.files == ["a.png", "x/b.png", "y/z/c.png"]
-    assert pictures.labels is None and pictures.class_names == ()
+    image_set = load(f"folder:{tmp_path}", "train")
+    assert image_set.images.files == ["a.png", "x/b.png", "y/z/c.png"]
+    assert image_set.labels is None and image_set.class_names == ()
     assert len(load(f"folder:{tmp_path}", "all")) == 3
     with pytest.raises(InputError, match="expected a test split"):
         load(f"folder:{tmp_path}", "test")
@@ -185,28 +185,28 @@ def test_links_are_followed_once(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     save(tmp_path / "elsewhere" / "b.png")
     (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    pictures = load(f"folder:{tmp_path / 'in'}", "all")
-    assert len({os.path.basename(file) for file in pictures.images.files}) == 2
-    assert pictures.images[:].shape[0] == len(pictures)
+    image_set = load(f"folder:{tmp_path / 'in'}", "all")
+    assert len({os.path.basename(file) for file in image_set.images.files}) == 2
+    assert image_set.images[:].shape[0] == len(image_set)
 
 
 @pytest.mark.parametrize(
     "damage",
     [
         lambda content: b"",
-        lambda content: b"no picture at all",
+        lambda content: b"no image at all",
         lambda content: content[: len(content) // 2],
         lambda content: content[:20],
     ],
 )
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_a_broken_picture_is_named(tmp_path, damage, suffix):
+def test_a_broken_image_is_named(tmp_path, damage, suffix):
     save(tmp_path / "good.png")
     broken = noise(tmp_path / f"broken.{suffix}")
     broken.write_bytes(damage(broken.read_bytes()))
-    pictures = load(f"folder:{tmp_path}", "train")
+    images = load(f"folder:{tmp_path}", "train")
     with pytest.raises(InputError) as caught:
-        stored(pictures, tmp_path / "cache")
+        stored(images, tmp_path / "cache")
     assert str(caught.value).count(str(broken)) == 1
     assert str(caught.value).endswith("; remove it or put a readable one in its place")
     assert "\n" not in str(caught.value)
@@ -214,18 +214,18 @@ def test_a_broken_picture_is_named(tmp_path, damage, suffix):
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_all_broken_pictures_of_the_folder_are_counted_and_the_first_named(tmp_path, count):
+def test_all_broken_images_of_the_folder_are_counted_and_the_first_named(tmp_path, count):
     for index in range(40):
         save(tmp_path / "in" / f"{index:02}.png")
     broken = [tmp_path / "in" / f"{index:02}.png" for index in range(3, 40, 8)][:count]
     for path in broken[1:]:
-        path.write_bytes(b"no picture at all")
+        path.write_bytes(b"no image at all")
     broken[0].unlink()
     broken[0].symlink_to(tmp_path / "gone.png")
-    pictures = load(f"folder:{tmp_path / 'in'}", "all")
-    # Held-out pictures are read by themselves; those of the rest are told with theirs.
-    part = dataclasses.replace(pictures, images=pictures.images.subset([3, 4, 5]))
-    for read in (lambda: pictures.images[:], lambda: stored(part, tmp_path / "cache")):
+    image_set = load(f"folder:{tmp_path / 'in'}", "all")
+    # Held-out images are read by themselves; those of the rest are told with theirs.
+    part = dataclasses.replace(image_set, images=image_set.images.subset([3, 4, 5]))
+    for read in (lambda: image_set.images[:], lambda: stored(part, tmp_path / "cache")):
         with pytest.raises(InputError) as caught:
             read()
         message = str(caught.value)
@@ -235,24 +235,24 @@ def test_all_broken_pictures_of_the_folder_are_counted_and_the_first_named(tmp_p
         )
         assert (" and 2 more; remove them" in message) == (count == 5)
         assert "\n" not in message
-    # One picture by itself is not worth a look at all.
-    with pytest.raises(InputError, match="expected a readable picture. Received: .*03.png"):
-        pictures.images[3]
+    # One image by itself is not worth a look at all.
+    with pytest.raises(InputError, match="expected a readable image. Received: .*03.png"):
+        image_set.images[3]
 
 
-def test_a_link_to_nowhere_is_a_broken_picture(tmp_path):
+def test_a_link_to_nowhere_is_a_broken_image(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
     images = load(f"folder:{tmp_path}", "train").images
     with pytest.raises(InputError, match="a.png"):
         images[:]
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path):
+def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(InputError, match="--dataset: expected an existing folder"):
         load(f"folder:{tmp_path / 'missing'}", "train")
     (tmp_path / "sub").mkdir()
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(InputError, match=r"expected a folder with pictures \(.png"):
+    with pytest.raises(InputError, match=r"expected a folder with images \(.png"):
         load(f"folder:{tmp_path}", "train")
     with pytest.raises(InputError, match="expected an existing folder"):
         load(f"folder:{tmp_path / 'notes.txt'}", "train")
@@ -261,12 +261,12 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
 def test_names_that_are_no_text(tmp_path):
     name = os.fsdecode(b"\xff\n.png")
     save(tmp_path / "a.png").rename(tmp_path / name)
-    pictures = load(f"folder:{tmp_path}", "train", image_size=8)
-    assert pictures.images[:].shape == (1, 8, 8, 3)
-    assert pictures.fingerprint()
+    image_set = load(f"folder:{tmp_path}", "train", image_size=8)
+    assert image_set.images[:].shape == (1, 8, 8, 3)
+    assert image_set.fingerprint()
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(InputError) as caught:
-        pictures.images[:]
+        image_set.images[:]
     assert str(caught.value).isascii() and "\n" not in str(caught.value)
 
 

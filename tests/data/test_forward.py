@@ -1,4 +1,4 @@
-"""Pictures that are read forward, beside the same ones in memory."""
+"""Images that are read forward, beside the same ones in memory."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 from keras_mosaickd.data import mosaic_stream, select, supervised_stream
 from keras_mosaickd.data.forward import ForwardImages
 from keras_mosaickd.data.scores import entropies
-from keras_mosaickd.data.sources import Pictures
+from keras_mosaickd.data.sources import ImageSet
 from keras_mosaickd.data.store import write_images
 from keras_mosaickd.errors import InputError
 
@@ -99,10 +99,10 @@ def test_the_fingerprint_follows_source_number_shape_and_subset():
     assert forward(Reader(3)).fingerprint() == prints[0]
 
 
-def test_fewer_pictures_than_announced_are_an_error_and_then_again():
+def test_fewer_images_than_announced_are_an_error_and_then_again():
     images = forward(Reader(), count=51)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="expected 51 pictures of pool .* Received: 50"):
+        with pytest.raises(RuntimeError, match="expected 51 images of pool .* Received: 50"):
             images[:]
     np.testing.assert_array_equal(images[:50], POOL)
 
@@ -126,7 +126,7 @@ def linear_teacher():
 def test_selection_reads_the_files_once_or_twice(tmp_path, count, passes):
     reader = Reader()
     teacher = linear_teacher()
-    held = Pictures(POOL, None, (), "noise", "train", True)
+    held = ImageSet(POOL, None, (), "noise", "train", True)
     streamed = dataclasses.replace(held, images=forward(reader))
     chosen = select(teacher, streamed, count, batch_size=8, cache_dir=tmp_path)
     assert reader.openings == passes
@@ -136,7 +136,7 @@ def test_selection_reads_the_files_once_or_twice(tmp_path, count, passes):
 
 
 class Unstored:
-    """A million pictures that exist only while they are asked for, and how many were at a time."""
+    """A million images that exist only while they are asked for, and how many were at a time."""
 
     dtype = np.dtype(np.uint8)
     shape = (1_000_000, 4, 4, 1)
@@ -152,7 +152,7 @@ class Unstored:
         return np.broadcast_to(values[:, None, None, None], (len(positions), 4, 4, 1))
 
 
-def test_a_million_pictures_are_never_held_together(tmp_path):
+def test_a_million_images_are_never_held_together(tmp_path):
     images = Unstored()
     scores = entropies(linear_teacher(), images, batch_size=20_000)
     assert scores.shape == (1_000_000,) and images.largest == 20_000
@@ -163,7 +163,7 @@ def test_a_million_pictures_are_never_held_together(tmp_path):
     np.testing.assert_array_equal(written[::99_999, 0, 0, 0], np.arange(0, 10**6, 99_999) % 256)
 
 
-def test_training_needs_pictures_in_any_order():
+def test_training_needs_images_in_any_order():
     for stream in (mosaic_stream, lambda images, size: supervised_stream(images, None, size)):
-        with pytest.raises(InputError, match="in any order, as `stored` .* stream of 50 pictures"):
+        with pytest.raises(InputError, match="in any order, as `stored` .* stream of 50 images"):
             stream(forward(Reader()), 4)

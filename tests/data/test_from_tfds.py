@@ -13,7 +13,7 @@ from keras_mosaickd.errors import InputError
 tfds = pytest.importorskip("tensorflow_datasets")
 pytestmark = pytest.mark.filterwarnings("default")
 
-# Supplement, table 1: training and test pictures, classes (CIFAR-10's are misprinted there).
+# Supplement, table 1: training and test images, classes (CIFAR-10's are misprinted there).
 TABLE_1 = {
     "cifar100": (50_000, 10_000, 100),
     "cub200": (5_994, 5_794, 200),
@@ -31,16 +31,16 @@ TABLE_1 = {
 @pytest.mark.parametrize(
     ("name", "classes"), [("cifar10", 5), ("cifar100", 50), ("svhn_cropped", 5)]
 )
-def test_pictures_and_labels(name, classes):
+def test_images_and_labels(name, classes):
     with tfds.testing.mock_data(num_examples=30):
-        pictures = load(name, "test")
+        image_set = load(name, "test")
         small = load(f"{name}[0-{classes - 1}]", "train", image_size=16, channels=1)
         both = load(name, "all")
-    assert pictures.images.shape == (30, 32, 32, 3)
-    assert pictures.images.dtype == np.uint8
-    assert pictures.labels.shape == (30,)
-    assert pictures.labels.max() < len(pictures.class_names)
-    assert pictures.flip == (name != "svhn_cropped")
+    assert image_set.images.shape == (30, 32, 32, 3)
+    assert image_set.images.dtype == np.uint8
+    assert image_set.labels.shape == (30,)
+    assert image_set.labels.max() < len(image_set.class_names)
+    assert image_set.flip == (name != "svhn_cropped")
     assert small.images.shape[1:] == (16, 16, 1)
     assert small.labels.max() < classes
     assert len(both) == 60
@@ -76,7 +76,7 @@ def test_the_table_agrees_with_the_source(name):
     spec = SPECS[name]
     info = tfds.builder(spec.tfds_name).info
     height, width, channels = info.features["image"].shape
-    # Places' pictures are resized from 256, the others come in this size or in any.
+    # Places' images are resized from 256, the others come in this size or in any.
     assert height == width and height in (None, spec.image_size, 256)
     assert channels == spec.channels
     assert info.features["label"].num_classes == len(spec.class_names)
@@ -103,36 +103,36 @@ def test_counts_are_checked(monkeypatch, name, split):
         patch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepare)
         assert len(load(name, "test", with_labels=False)) == expected
         received[0] -= 1
-        message = f"{name}: expected {expected} pictures in the split {split}. Received: "
+        message = f"{name}: expected {expected} images in the split {split}. Received: "
         with pytest.raises(InputError, match=f"{message}{expected - 1}"):
             load(name, "test", with_labels=False)
 
 
 def known(shapes):
-    """Stand-in data of known pictures and labels 0, 1, 2, ..., and the pictures."""
+    """Stand-in data of known images and labels 0, 1, 2, ..., and the images."""
     generator = np.random.default_rng(0)
-    pictures = [generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    images = [generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
 
     def as_dataset(self, *_, **__):
         import tensorflow as tf
 
         return tf.data.Dataset.from_generator(
-            lambda: ({"image": picture, "label": i} for i, picture in enumerate(pictures)),
+            lambda: ({"image": image, "label": i} for i, image in enumerate(images)),
             output_signature={
                 "image": tf.TensorSpec(self.info.features["image"].shape, tf.uint8),
                 "label": tf.TensorSpec((), tf.int64),
             },
-        ).apply(tf.data.experimental.assert_cardinality(len(pictures)))
+        ).apply(tf.data.experimental.assert_cardinality(len(images)))
 
-    return tfds.testing.mock_data(as_dataset_fn=as_dataset), pictures
+    return tfds.testing.mock_data(as_dataset_fn=as_dataset), images
 
 
-def test_pictures_of_any_size_are_cropped_and_resized_in_their_order():
+def test_images_of_any_size_are_cropped_and_resized_in_their_order():
     shapes = [(20 + i % 7, 30 - i % 11, 3) for i in range(150)]
-    data, pictures = known(shapes)
+    data, images = known(shapes)
     with data:
         read = load("cub200", "train", image_size=9, channels=1)
-    expected = resized([with_channels(picture, 1) for picture in pictures], 9)
+    expected = resized([with_channels(image, 1) for image in images], 9)
     np.testing.assert_array_equal(read.images, expected)
     np.testing.assert_array_equal(read.labels, np.arange(150))
     # The centre square: what is left and right of it changes nothing.

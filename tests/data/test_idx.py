@@ -17,15 +17,15 @@ def idx_bytes(array):
 
 
 @pytest.fixture
-def pictures():
+def images():
     return np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
 
 
-def test_plain_and_compressed_files_give_the_same(tmp_path, pictures):
-    (tmp_path / "a").write_bytes(idx_bytes(pictures))
-    (tmp_path / "a.gz").write_bytes(gzip.compress(idx_bytes(pictures)))
-    np.testing.assert_array_equal(read_idx(tmp_path / "a", 3), pictures)
-    np.testing.assert_array_equal(read_idx(tmp_path / "a.gz", 3), pictures)
+def test_plain_and_compressed_files_give_the_same(tmp_path, images):
+    (tmp_path / "a").write_bytes(idx_bytes(images))
+    (tmp_path / "a.gz").write_bytes(gzip.compress(idx_bytes(images)))
+    np.testing.assert_array_equal(read_idx(tmp_path / "a", 3), images)
+    np.testing.assert_array_equal(read_idx(tmp_path / "a.gz", 3), images)
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_plain_and_compressed_files_give_the_same(tmp_path, pictures):
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_damaged_file_is_named(tmp_path, pictures, damage, message, suffix):
-    content = damage(idx_bytes(pictures))
+def test_a_damaged_file_is_named(tmp_path, images, damage, message, suffix):
+    content = damage(idx_bytes(images))
     path = tmp_path / f"x{suffix}"
     path.write_bytes(gzip.compress(content) if suffix else content)
     with pytest.raises(InputError) as caught:
@@ -53,27 +53,27 @@ def test_a_damaged_file_is_named(tmp_path, pictures, damage, message, suffix):
 
 
 @pytest.mark.parametrize("cut", [0, 5, 200])
-def test_a_damaged_compression_is_named(tmp_path, pictures, cut):
+def test_a_damaged_compression_is_named(tmp_path, images, cut):
     path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(idx_bytes(pictures))[:cut] if cut else b"not gzip")
+    path.write_bytes(gzip.compress(idx_bytes(images))[:cut] if cut else b"not gzip")
     with pytest.raises(InputError, match="expected a readable idx file"):
         read_idx(path, 3)
 
 
-def test_pictures_and_labels_must_fit(tmp_path, pictures):
+def test_images_and_labels_must_fit(tmp_path, image_set):
     images, labels = tmp_path / "i", tmp_path / "l"
-    images.write_bytes(idx_bytes(pictures))
+    images.write_bytes(idx_bytes(image_set))
     labels.write_bytes(idx_bytes(np.arange(5)))
-    with pytest.raises(InputError, match="Received: 5 labels, 6 pictures"):
+    with pytest.raises(InputError, match="Received: 5 labels, 6 images"):
         read_split(images, labels, 10)
     labels.write_bytes(idx_bytes(np.full(6, 10)))
     with pytest.raises(InputError, match="expected labels below 10. Received: 10"):
         read_split(images, labels, 10)
 
 
-def test_files_in_data_dir_are_used(tmp_path, pictures):
+def test_files_in_data_dir_are_used(tmp_path, images):
     labels = np.array([0, 5, 5, 8, 9, 5])
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(pictures))
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(images))
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(labels)))
     assert find_idx(tmp_path, "test") is None
     loaded = load("fashion_mnist[Bag,Sandal]", "train", data_dir=tmp_path)
@@ -81,10 +81,10 @@ def test_files_in_data_dir_are_used(tmp_path, pictures):
     assert loaded.class_names == ("Bag", "Sandal")
     assert loaded.flip
     np.testing.assert_array_equal(loaded.labels, [1, 1, 0, 1])
-    np.testing.assert_array_equal(loaded.images, pictures[[1, 2, 3, 5]][..., None])
+    np.testing.assert_array_equal(loaded.images, images[[1, 2, 3, 5]][..., None])
 
 
-def test_half_a_split_is_refused(tmp_path, pictures):
-    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(pictures))
+def test_half_a_split_is_refused(tmp_path, images):
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(images))
     with pytest.raises(InputError, match="t10k-labels-idx1-ubyte or .*gz too"):
         load("fashion_mnist", "test", data_dir=tmp_path)

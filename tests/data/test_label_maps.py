@@ -1,4 +1,4 @@
-"""Pictures with label maps: layout, checks, resizing; `nyuv2` and `segmentation:PATH`."""
+"""Images with label maps: layout, checks, resizing; `nyuv2` and `segmentation:PATH`."""
 
 import dataclasses
 import shutil
@@ -12,14 +12,14 @@ from keras_mosaickd.data.specs import SPECS
 from keras_mosaickd.errors import InputError
 
 
-def save(folder, stem, labels, suffix="png", picture=None):
-    """Writes a pair; by default the picture is ten times its labels, in grey."""
+def save(folder, stem, labels, suffix="png", image=None):
+    """Writes a pair; by default the image is ten times its labels, in grey."""
     labels = np.asarray(labels, np.uint8)
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    if picture is None:
-        picture = np.repeat(labels[..., None] * 10, 3, axis=-1)
-    Image.fromarray(picture).save(folder / "images" / f"{stem}.{suffix}")
+    if image is None:
+        image = np.repeat(labels[..., None] * 10, 3, axis=-1)
+    Image.fromarray(image).save(folder / "images" / f"{stem}.{suffix}")
     Image.fromarray(labels).save(folder / "labels" / f"{stem}.png")
 
 
@@ -56,7 +56,7 @@ def test_arrays_for_evaluation(root):
     assert y[0].tolist() == [[VOID, 2], [1, 0]]
 
 
-def test_picture_and_labels_get_the_same_crop_and_labels_are_not_mixed(root):
+def test_image_and_labels_get_the_same_crop_and_labels_are_not_mixed(root):
     labels = np.zeros((20, 60), np.uint8)
     labels[:, 20:30], labels[:, 30:40] = 1, 2  # the centre square is half 1, half 2
     save(root / "test", "wide", labels)
@@ -66,17 +66,17 @@ def test_picture_and_labels_get_the_same_crop_and_labels_are_not_mixed(root):
     expected = np.repeat([[1] * 5 + [2] * 5], 10, axis=0)
     np.testing.assert_array_equal(wide, expected)
     np.testing.assert_array_equal(tall, expected.T)
-    # Away from the border between two classes the picture shows its label.
+    # Away from the border between two classes the image shows its label.
     inside = [1, 2, 3, 6, 7, 8]
     np.testing.assert_array_equal(test.images[2][:, inside, 0], wide[:, inside] * 10)
     np.testing.assert_array_equal(test.images[1][inside, :, 0], tall[inside] * 10)
 
 
-def test_turned_pictures_and_palettes(root):
+def test_turned_images_and_palettes(root):
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn: the upright picture is 3 wide and 4 high
-    picture = Image.new("RGB", (4, 3), (50, 50, 50))
-    picture.save(root / "test" / "images" / "turned.jpg", exif=exif)
+    exif[0x0112] = 6  # a quarter turn: the upright image is 3 wide and 4 high
+    image = Image.new("RGB", (4, 3), (50, 50, 50))
+    image.save(root / "test" / "images" / "turned.jpg", exif=exif)
     labels = Image.fromarray(np.full((4, 3), 1, np.uint8), "P")
     labels.putpalette([0, 0, 0, 200, 0, 0])
     labels.save(root / "test" / "labels" / "turned.png")
@@ -85,11 +85,11 @@ def test_turned_pictures_and_palettes(root):
 
 
 def test_the_fingerprint_follows_the_labels(root):
-    pictures = load(f"segmentation:{root}", "train", image_size=6)
-    changed = pictures.labels.copy()
+    image_set = load(f"segmentation:{root}", "train", image_size=6)
+    changed = image_set.labels.copy()
     changed[0, 0, 0] = VOID
-    assert pictures.fingerprint() != dataclasses.replace(pictures, labels=changed).fingerprint()
-    assert pictures.fingerprint() == dataclasses.replace(pictures).fingerprint()
+    assert image_set.fingerprint() != dataclasses.replace(image_set, labels=changed).fingerprint()
+    assert image_set.fingerprint() == dataclasses.replace(image_set).fingerprint()
 
 
 def nyuv2(root, train=2, test=1, value=12):
@@ -101,7 +101,7 @@ def nyuv2(root, train=2, test=1, value=12):
 
 @pytest.fixture
 def small_nyuv2(monkeypatch):
-    """NYUv2 with two training pictures and one test picture."""
+    """NYUv2 with two training images and one test image."""
     spec = dataclasses.replace(SPECS["nyuv2"], train_size=2, test_size=1)
     monkeypatch.setitem(SPECS, "nyuv2", spec)
 
@@ -117,10 +117,10 @@ def test_nyuv2_is_found_in_the_folder_or_below_it(tmp_path, below, small_nyuv2):
 
 
 @pytest.mark.parametrize(("split", "expected"), [("train", 795), ("test", 654)])
-def test_nyuv2_has_its_number_of_pictures(tmp_path, split, expected):
+def test_nyuv2_has_its_number_of_images(tmp_path, split, expected):
     nyuv2(tmp_path)
     received = len(list((tmp_path / split / "images").iterdir()))
-    message = f"expected {expected} pictures in .*{split} .nyuv2.. Received: {received}"
+    message = f"expected {expected} images in .*{split} .nyuv2.. Received: {received}"
     with pytest.raises(InputError, match=message):
         load("nyuv2", split, data_dir=tmp_path)
 
@@ -170,12 +170,12 @@ def remove(path):
                 for i in range(3)
                 for kind in ("images", "labels")
             ],
-            "no pictures in train/images",
+            "no images in train/images",
         ),
         (lambda r: save(r / "train", "c", [[3]]), "labels 0 to 2, or 255 .*c.png.* Received: 3"),
         (
-            lambda r: save(r / "train", "c", [[0, 1]], picture=np.zeros((1, 3, 3), np.uint8)),
-            r"c.png' of its picture's width and height \(3, 1\). Received: \(2, 1\)",
+            lambda r: save(r / "train", "c", [[0, 1]], image=np.zeros((1, 3, 3), np.uint8)),
+            r"c.png' of its image's width and height \(3, 1\). Received: \(2, 1\)",
         ),
         (
             lambda r: Image.new("RGB", (6, 6)).save(r / "train" / "labels" / "b0.png"),
@@ -187,11 +187,11 @@ def remove(path):
         ),
         (
             lambda r: (r / "train" / "images" / "b0.png").write_bytes(b"no"),
-            "a readable picture. Received: .*b0.png",
+            "a readable image. Received: .*b0.png",
         ),
         (
             lambda r: [(r / "train" / "images" / f"b{i}.png").write_bytes(b"no") for i in (0, 2)],
-            "readable pictures. Received: 2 of 3 in .*b0.png.*b2.png",
+            "readable images. Received: 2 of 3 in .*b0.png.*b2.png",
         ),
         (
             lambda r: Image.new("RGB", (6, 6)).save(r / "train" / "images" / "b0.jpg"),

@@ -1,4 +1,4 @@
-"""Label maps get the crop and the flip of their pictures, on every backend."""
+"""Label maps get the crop and the flip of their images, on every backend."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from keras_mosaickd.data import VOID, supervised_stream
 from keras_mosaickd.data.arrays import SupervisedBatches, augment
 from keras_mosaickd.errors import InputError
 
-# Every pixel of a picture differs from the others and from the padding, and is its own label.
+# Every pixel of an image differs from the others and from the padding, and is its own label.
 LABELS = 1 + np.arange(6 * 5 * 5, dtype=np.uint8).reshape(6, 5, 5)
 POOL = LABELS[..., None].repeat(3, axis=-1)
 
@@ -33,7 +33,7 @@ def elements(stream):
 
 
 @pytest.mark.parametrize("augmented", [True, False])
-def test_every_backend_gets_labels_that_fit_their_pictures(augmented):
+def test_every_backend_gets_labels_that_fit_their_images(augmented):
     read = elements(supervised_stream(POOL, LABELS, 3, seed=1, padding=2, augment=augmented))
     expected = SupervisedBatches(POOL, LABELS, 3, seed=1, padding=2, augment=augmented)
     assert len(read) == 2
@@ -48,7 +48,7 @@ def test_every_backend_gets_labels_that_fit_their_pictures(augmented):
     assert (voids > 0) == augmented
 
 
-def test_labels_of_whole_pictures_change_nothing():
+def test_labels_of_whole_images_change_nothing():
     maps = SupervisedBatches(POOL, LABELS, 3, seed=1)
     plain = SupervisedBatches(POOL, np.arange(6), 3, seed=1)
     for step in range(4):
@@ -57,8 +57,8 @@ def test_labels_of_whole_pictures_change_nothing():
         assert y.dtype == np.int64 and y.shape == (3,)
 
 
-def test_label_maps_have_the_size_of_the_pictures():
+def test_label_maps_have_the_size_of_the_images():
     with pytest.raises(InputError, match=r"label maps .* \(6, 5, 5\). Received: \(6, 5, 4\)"):
         supervised_stream(POOL, LABELS[:, :, :4], 3)
-    with pytest.raises(InputError, match="one label for each of 6 pictures. Received: 5"):
+    with pytest.raises(InputError, match="one label for each of 6 images. Received: 5"):
         supervised_stream(POOL, LABELS[:5], 3)

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_mosaickd.data import Selection, entropies, select, teacher_hash, top_entropy
 from keras_mosaickd.data.ood import _histogram
-from keras_mosaickd.data.sources import Pictures
+from keras_mosaickd.data.sources import ImageSet
 from keras_mosaickd.errors import InputError
 
 NAN = float("nan")
@@ -34,7 +34,7 @@ def teacher(seed=0, classes=4, dropout=0.0):
 @pytest.fixture
 def pool():
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)
-    return Pictures(images, None, (), "noise", "train", True)
+    return ImageSet(images, None, (), "noise", "train", True)
 
 
 def expected_entropies(model, images):
@@ -73,7 +73,7 @@ def test_counts_that_the_pool_cannot_give(count):
 
 
 def test_not_enough_numbers():
-    with pytest.raises(InputError, match="--ood_size: expected at most the 2 pictures"):
+    with pytest.raises(InputError, match="--ood_size: expected at most the 2 images"):
         top_entropy(np.array([NAN, 1, 2]), 3)
 
 
@@ -105,7 +105,7 @@ def test_entropies_are_those_of_the_teacher_in_inference_mode(pool, batch_size):
         np.testing.assert_array_equal(before, ops.convert_to_numpy(after))
 
 
-def test_predictions_per_pixel_give_one_score_per_picture(pool):
+def test_predictions_per_pixel_give_one_score_per_image(pool):
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(3, 1)])
     expected = expected_entropies(model, pool.images).mean(axis=(1, 2))
     np.testing.assert_allclose(entropies(model, pool.images), expected, atol=1e-5)
@@ -183,11 +183,11 @@ def test_bins_can_be_told_apart_whatever_the_entropies(highest, tmp_path):
         )
 
 
-def test_pictures_without_a_valid_entropy_are_reported(pool, tmp_path):
+def test_images_without_a_valid_entropy_are_reported(pool, tmp_path):
     model = teacher()
     model.layers[-1].bias.assign([np.inf, 0, 0, 0])
     assert "not a number: 50" in select(model, pool, cache_dir=tmp_path).describe()
-    with pytest.raises(InputError, match="--ood_size: expected at most the 0 pictures"):
+    with pytest.raises(InputError, match="--ood_size: expected at most the 0 images"):
         select(model, pool, 3, cache_dir=tmp_path)
 
 
@@ -208,7 +208,7 @@ def test_the_same_is_read_and_anything_else_selected_anew(pool, tmp_path):
     assert select(renamed, pool, 20, cache_dir=tmp_path).reused
 
     assert not select(model, pool, 21, cache_dir=tmp_path).reused
-    # The same weights behind another scaling of the pictures are another teacher.
+    # The same weights behind another scaling of the images are another teacher.
     darkened = keras.Sequential([keras.Input(model.input_shape[1:]), keras.layers.Rescaling(0.5)])
     darkened.add(model)
     assert not select(darkened, pool, 20, cache_dir=tmp_path).reused
@@ -250,7 +250,7 @@ def test_one_flipped_byte_is_noticed(pool, tmp_path, name):
 
 
 def test_what_the_pool_cannot_give_is_refused_before_any_work(pool, tmp_path):
-    with pytest.raises(InputError, match="--ood_size: .* 50 pictures. Received: 51"):
+    with pytest.raises(InputError, match="--ood_size: .* 50 images. Received: 51"):
         select(None, pool, 51, cache_dir=tmp_path)
     floats = dataclasses.replace(pool, images=pool.images / 255)
     with pytest.raises(InputError, match="as uint8"):
@@ -258,22 +258,22 @@ def test_what_the_pool_cannot_give_is_refused_before_any_work(pool, tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_a_broken_picture_is_found_and_named(tmp_path, count):
+def test_a_broken_image_is_found_and_named(tmp_path, count):
     from PIL import Image
 
     from keras_mosaickd.data import load
 
     for index in range(5):
         Image.new("L", (4, 4), index * 50).save(tmp_path / f"{index}.png")
-    pictures = load(f"folder:{tmp_path}", "train", image_size=4, channels=1)
-    selection = select(teacher(), pictures, count, cache_dir=tmp_path / "cache")
+    images = load(f"folder:{tmp_path}", "train", image_size=4, channels=1)
+    selection = select(teacher(), images, count, cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(
         selection.images[:, 0, 0, 0], np.arange(5)[selection.indices] * 50
     )
     (tmp_path / "3.png").write_bytes(b"")
-    pictures = load(f"folder:{tmp_path}", "train", image_size=4, channels=1)
-    with pytest.raises(InputError, match="readable picture. Received: .*3.png"):
-        select(teacher(), pictures, count, cache_dir=tmp_path / "cache")
+    images = load(f"folder:{tmp_path}", "train", image_size=4, channels=1)
+    with pytest.raises(InputError, match="readable image. Received: .*3.png"):
+        select(teacher(), images, count, cache_dir=tmp_path / "cache")
 
 
 ONES = {"kernel_initializer": "ones"}

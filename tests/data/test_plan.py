@@ -17,7 +17,7 @@ sizes = st.integers(1, 40).flatmap(
 
 
 @given(sizes, st.integers(0, 2**40), st.integers(0, 5))
-def test_an_epoch_shows_each_picture_at_most_once(size, seed, epoch):
+def test_an_epoch_shows_each_image_at_most_once(size, seed, epoch):
     pool, batch, steps = size
     plan = StreamPlan(pool, batch, steps, seed)
     first = epoch * plan.steps_per_epoch
@@ -67,7 +67,7 @@ def test_streams_epochs_and_seeds_differ():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((10, 11), "--batch_size: expected at most the number of pictures, 10. Received: 11"),
+        ((10, 11), "--batch_size: expected at most the number of images, 10. Received: 11"),
         ((10, 0), "--batch_size: expected a whole number of at least 1. Received: 0"),
         ((10, 2.5), "--batch_size"),
         ((10, 2, 0), "--student_steps"),
@@ -84,10 +84,10 @@ def test_padding_is_an_eighth():
 
 
 def test_crops_and_flips_by_hand():
-    picture = np.arange(1, 10, dtype=np.uint8).reshape(1, 3, 3, 1)
+    image = np.arange(1, 10, dtype=np.uint8).reshape(1, 3, 3, 1)
 
     def one(top, left, flip):
-        return augment(picture, np.array([[top, left]]), np.array([flip]), 1)[0, ..., 0].tolist()
+        return augment(image, np.array([[top, left]]), np.array([flip]), 1)[0, ..., 0].tolist()
 
     assert one(1, 1, False) == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     assert one(1, 1, True) == [[3, 2, 1], [6, 5, 4], [9, 8, 7]]
@@ -98,7 +98,7 @@ def test_crops_and_flips_by_hand():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_each_picture_has_its_own_crop_and_flip(dtype, channels):
+def test_each_image_has_its_own_crop_and_flip(dtype, channels):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (20, 5, 7, channels)).astype(dtype)
     offsets, flips = generator.integers(0, 5, (20, 2)), generator.random(20) < 0.5
@@ -119,7 +119,7 @@ def test_the_whole_range_becomes_zero_to_one():
     np.testing.assert_allclose(result, values / 255, rtol=1e-6)
 
 
-def test_an_element_holds_the_planned_pictures():
+def test_an_element_holds_the_planned_images():
     batches = MosaicBatches(POOL, 4, 3, seed=5, padding=1)
     patches, ood = batches[2]
     plan = StreamPlan(23, 4, 3, seed=5, padding=1)
@@ -131,13 +131,13 @@ def test_an_element_holds_the_planned_pictures():
         np.testing.assert_array_equal(ood[:, k], unit_range(expected))
 
 
-def test_without_augmentation_the_pictures_stay():
+def test_without_augmentation_the_images_stay():
     batches = MosaicBatches(POOL, 4, 2, augment=False)
     indices = StreamPlan(23, 4, 2).student(0)[0]
     np.testing.assert_array_equal(batches[0][1], unit_range(POOL[indices]))
 
 
-def test_labels_stay_with_their_pictures():
+def test_labels_stay_with_their_images():
     labels = np.arange(23) * 10
     batches = SupervisedBatches(POOL, labels, 4, augment=False)
     assert len(batches) == 5
@@ -145,7 +145,7 @@ def test_labels_stay_with_their_pictures():
         np.testing.assert_array_equal(x, unit_range(POOL[y // 10]))
     (only,) = SupervisedBatches(POOL, None, 4)[0]
     assert only.shape == (4, 6, 5, 3)
-    with pytest.raises(InputError, match="one label for each of 23 pictures. Received: 22"):
+    with pytest.raises(InputError, match="one label for each of 23 images. Received: 22"):
         SupervisedBatches(POOL, labels[1:], 4)
 
 

@@ -22,10 +22,10 @@ def test_the_split_of_the_digits_is_fixed_and_stratified():
         (train if seen[label] % 10 < 7 else test).append(index)
         seen[label] += 1
     for split, indices in (("train", train), ("test", test)):
-        pictures = load("digits", split, image_size=8)
-        np.testing.assert_array_equal(pictures.labels, digits.target[indices])
+        image_set = load("digits", split, image_size=8)
+        np.testing.assert_array_equal(image_set.labels, digits.target[indices])
         expected = np.round(digits.images[indices] * 255 / 16).astype(np.uint8)
-        np.testing.assert_array_equal(pictures.images[..., 0], expected)
+        np.testing.assert_array_equal(image_set.images[..., 0], expected)
     counts = np.bincount(digits.target[train]) / np.bincount(digits.target)
     assert np.all(np.abs(counts - 0.7) < 0.02)
     assert len(load("digits", "all")) == 1797
@@ -57,9 +57,9 @@ def test_size_and_channels_are_as_asked_for():
 def test_grey_and_resized_as_pillow_does_it():
     colour = np.random.default_rng(0).integers(0, 256, (5, 9, 7, 3), dtype=np.uint8)
     grey = with_channels(colour, 1)
-    for picture, expected in zip(grey, colour, strict=True):
+    for image, expected in zip(grey, colour, strict=True):
         np.testing.assert_array_equal(
-            picture[..., 0], np.asarray(Image.fromarray(expected).convert("L"))
+            image[..., 0], np.asarray(Image.fromarray(expected).convert("L"))
         )
     constant = np.full((2, 6, 6, 3), 77, np.uint8)
     assert np.all(resized(constant, 15) == 77)
@@ -69,23 +69,23 @@ def test_grey_and_resized_as_pillow_does_it():
 
 
 def test_arrays_for_evaluation():
-    pictures = load("digits", "test", image_size=8)
-    x, y = evaluation_arrays(pictures)
+    image_set = load("digits", "test", image_size=8)
+    x, y = evaluation_arrays(image_set)
     assert x.dtype == np.float32
     assert x.min() == 0 and x.max() == 1
-    np.testing.assert_allclose(x, pictures.images / 255, rtol=1e-6)
-    np.testing.assert_array_equal(y, pictures.labels)
+    np.testing.assert_allclose(x, image_set.images / 255, rtol=1e-6)
+    np.testing.assert_array_equal(y, image_set.labels)
 
 
 def test_the_fingerprint_follows_the_content():
-    pictures = load("digits", "test", image_size=8)
-    changed = pictures.images.copy()
+    image_set = load("digits", "test", image_size=8)
+    changed = image_set.images.copy()
     changed[0, 0, 0, 0] ^= 1
-    other = dataclasses.replace(pictures, images=changed)
-    assert pictures.fingerprint() == load("digits", "test", image_size=8).fingerprint()
-    assert pictures.fingerprint() != other.fingerprint()
-    reshaped = dataclasses.replace(pictures, images=pictures.images.reshape(-1, 16, 4, 1))
-    assert pictures.fingerprint() != reshaped.fingerprint()
+    other = dataclasses.replace(image_set, images=changed)
+    assert image_set.fingerprint() == load("digits", "test", image_size=8).fingerprint()
+    assert image_set.fingerprint() != other.fingerprint()
+    reshaped = dataclasses.replace(image_set, images=image_set.images.reshape(-1, 16, 4, 1))
+    assert image_set.fingerprint() != reshaped.fingerprint()
 
 
 @pytest.mark.parametrize(

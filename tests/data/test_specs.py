@@ -86,7 +86,7 @@ def test_numbers_are_names_where_all_names_are_numbers():
         class_indices("3-10", names, "x")
 
 
-def test_pictures_without_labels_have_no_classes():
+def test_images_without_labels_have_no_classes():
     with pytest.raises(InputError, match="have no labels"):
         class_indices("0", (), "x")
 

@@ -117,26 +117,26 @@ def test_of_several_processes_one_builds(tmp_path):
     assert sorted(built) == [False, False, True]
 
 
-def test_a_folder_of_pictures_is_decoded_once(tmp_path):
+def test_a_folder_of_images_is_decoded_once(tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (7, 8, 8), dtype=np.uint8)
     (tmp_path / "in").mkdir()
     for index, value in enumerate(values):
         Image.fromarray(value).save(tmp_path / "in" / f"{index}.png")
-    pictures = load(f"folder:{tmp_path / 'in'}", "train", image_size=8, channels=1)
-    kept = stored(pictures, tmp_path / "cache")
+    image_set = load(f"folder:{tmp_path / 'in'}", "train", image_size=8, channels=1)
+    kept = stored(image_set, tmp_path / "cache")
     np.testing.assert_array_equal(kept.images[..., 0], values)
     assert isinstance(kept.images, np.memmap)
-    assert (kept.name, kept.labels, kept.split) == (pictures.name, None, "train")
-    stored(pictures, tmp_path / "cache")
+    assert (kept.name, kept.labels, kept.split) == (image_set.name, None, "train")
+    stored(image_set, tmp_path / "cache")
     entries = list((tmp_path / "cache" / "pictures").glob("[!.]*"))
     assert len(entries) == 1
     assert json.loads((entries[0] / "pictures.json").read_text())["split"] == "train"
     Image.fromarray(values[0]).save(tmp_path / "in" / "8.png")
-    pictures = load(f"folder:{tmp_path / 'in'}", "train", image_size=8, channels=1)
-    assert len(stored(pictures, tmp_path / "cache")) == 8
+    image_set = load(f"folder:{tmp_path / 'in'}", "train", image_size=8, channels=1)
+    assert len(stored(image_set, tmp_path / "cache")) == 8
 
 
-def test_pictures_in_memory_are_returned_as_they_are(tmp_path):
-    pictures = load("digits", "test")
-    assert stored(pictures, tmp_path) is pictures
+def test_images_in_memory_are_returned_as_they_are(tmp_path):
+    images = load("digits", "test")
+    assert stored(images, tmp_path) is images
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mosaickd.data import Pictures, load, mosaic_stream, supervised_stream
+from keras_mosaickd.data import ImageSet, load, mosaic_stream, supervised_stream
 from keras_mosaickd.data.arrays import MosaicBatches, SupervisedBatches
 from keras_mosaickd.data.streams import validation_stream
 from keras_mosaickd.errors import InputError
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused_in_one_line(images, message):
 
 
 @pytest.mark.parametrize("padding", [-1, 9, 1.5])
-def test_a_padding_beyond_the_picture_is_refused(padding):
+def test_a_padding_beyond_the_image_is_refused(padding):
     with pytest.raises(InputError, match="padding: expected a whole number from 0 to 8"):
         mosaic_stream(POOL, 4, padding=padding)
     assert len(mosaic_stream(POOL, 4, padding=8)) == 22
@@ -172,16 +172,16 @@ def test_arrays_need_no_tensorflow(tmp_path):
         from keras_mosaickd.data import (
             entropies, evaluation_arrays, load, mosaic_stream, select, supervised_stream
         )
-        pictures = load("digits[5-9]", "train")
-        patches, ood = mosaic_stream(pictures.images, 32)[0]
+        images = load("digits[5-9]", "train")
+        patches, ood = mosaic_stream(images.images, 32)[0]
         assert ood.shape == (32, 5, 16, 16, 1)
         model = keras.Sequential([keras.Input((16, 16, 1)), keras.layers.Flatten(),
                                   keras.layers.Dense(5)])
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        stream = supervised_stream(pictures.images, pictures.labels, 64, flip=pictures.flip)
+        stream = supervised_stream(images.images, images.labels, 64, flip=images.flip)
         model.fit(stream, epochs=1, verbose=0, shuffle=False)
-        model.evaluate(*evaluation_arrays(pictures), verbose=0)
-        assert len(select(model, pictures, 100, cache_dir=sys.argv[1])) == 100
+        model.evaluate(*evaluation_arrays(images), verbose=0)
+        assert len(select(model, images, 100, cache_dir=sys.argv[1])) == 100
     """
     subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", textwrap.dedent(code), str(tmp_path)],
@@ -197,21 +197,21 @@ def test_no_stream_is_autotuned(steps):
     import tensorflow as tf
 
     images = np.zeros((8, 8, 8, 3), "uint8")
-    pictures = Pictures(images, np.zeros(8, "int64"), ("a", "b"), "zeros", "test", flip=False)
+    image_set = ImageSet(images, np.zeros(8, "int64"), ("a", "b"), "zeros", "test", flip=False)
     dataset = tf.data.Dataset.from_tensor_slices(images)
     for stream in (
         mosaic_stream(images, 2, steps_per_epoch=steps),
         mosaic_stream(dataset, 2, steps_per_epoch=steps),
         supervised_stream(images, None, 2, steps_per_epoch=steps),
-        validation_stream(pictures, 2)["validation_data"],
+        validation_stream(image_set, 2)["validation_data"],
     ):
         assert stream.options().autotune.enabled is False
 
 
-def test_validation_is_every_picture_once_in_order():
+def test_validation_is_every_image_once_in_order():
     images = np.arange(7 * 4, dtype="uint8").reshape(7, 2, 2, 1)
-    pictures = Pictures(images, np.arange(7), tuple("abcdefg"), "seven", "test", flip=False)
-    given = validation_stream(pictures, 3)
+    image_set = ImageSet(images, np.arange(7), tuple("abcdefg"), "seven", "test", flip=False)
+    given = validation_stream(image_set, 3)
     data = given["validation_data"]
     if keras.backend.backend() == "tensorflow":
         batches = list(data.as_numpy_iterator())

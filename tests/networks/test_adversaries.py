@@ -20,7 +20,7 @@ def convolutions(model: keras.Model) -> list[layers.Conv2D]:
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_generator_makes_pictures_of_any_shape(preset, shape):
+def test_generator_makes_images_of_any_shape(preset, shape):
     model = networks.generator(shape, latent_dim=10, preset=preset)
     assert model.input.shape == (None, 10)
     assert model.output.shape == (None, *shape)
@@ -41,13 +41,13 @@ def test_generator_channels_are_those_of_the_table():
 def test_generator_parameters_by_hand():
     stem = 100 * 8192 + 8192 + 2 * 128
     body = 9 * 128 * 128 + 2 * 128 + 9 * 128 * 64 + 2 * 64
-    picture = 9 * 64 * 3 + 3
+    image = 9 * 64 * 3 + 3
     model = networks.generator((32, 32, 3))
-    assert sum(np.prod(w.shape) for w in model.trainable_weights) == stem + body + picture
+    assert sum(np.prod(w.shape) for w in model.trainable_weights) == stem + body + image
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_generated_pictures_lie_between_0_and_1_and_follow_z(preset, outputs_of):
+def test_generated_images_lie_between_0_and_1_and_follow_z(preset, outputs_of):
     model = networks.generator((16, 16, 1), preset=preset)
     x = outputs_of(model, 100 * np.random.default_rng(0).normal(size=(4, 100)))
     assert x.dtype == np.float32
@@ -84,7 +84,7 @@ def test_initialisers_are_named_by_the_preset(real_initializers):
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_discriminator_judges_a_map_of_patches_or_the_whole_picture(preset, shape):
+def test_discriminator_judges_a_map_of_patches_or_the_whole_image(preset, shape):
     model = networks.discriminator(shape, preset=preset)
     shorter = min(model.output.shape[1:3])
     assert shorter in (4, 7, 8)
@@ -113,23 +113,23 @@ def test_overlap_stride_thins_out_the_same_map(preset, outputs_of):
 def test_receptive_field(preset, field, outputs_of):
     """Lights one row or column at a time and looks which of them move a logit in the middle."""
     model = networks.discriminator((32, 32, 3), preset=preset)
-    # In one batch with the dark picture: rounding may differ between batch sizes.
+    # In one batch with the dark image: rounding may differ between batch sizes.
     rows = np.zeros((33, 32, 32, 3))
     for index in range(32):
         rows[index, index] = 100
-    for pictures in (rows, rows.swapaxes(1, 2)):
-        logits = outputs_of(model, pictures)[:, 4, 4, 0]
+    for images in (rows, rows.swapaxes(1, 2)):
+        logits = outputs_of(model, images)[:, 4, 4, 0]
         moves = abs(logits[:32] - logits[32])
         moved = np.flatnonzero(moves > 1e-5 * moves.max())
         assert len(moved) == moved[-1] - moved[0] + 1 == field
 
 
-def test_a_whole_picture_judge_sees_every_corner(outputs_of):
+def test_a_whole_image_judge_sees_every_corner(outputs_of):
     model = networks.discriminator((32, 32, 1), regularizer="image")
-    pictures = np.zeros((5, 32, 32, 1))
+    images = np.zeros((5, 32, 32, 1))
     for index, (row, column) in enumerate([(0, 0), (0, 31), (31, 0), (31, 31)]):
-        pictures[index, row, column] = 100
-    logits = outputs_of(model, pictures)[:, 0, 0, 0]
+        images[index, row, column] = 100
+    logits = outputs_of(model, images)[:, 0, 0, 0]
     moves = abs(logits[:4] - logits[4])
     assert (moves > 1e-5 * moves.max()).all()
 

@@ -100,12 +100,12 @@ def check_batch_norms(model: keras.Model) -> None:
 @pytest.mark.parametrize(
     "shape", [(16, 16, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (128, 128, 3), (32, 64, 3)]
 )
-def test_wide_resnet_takes_pictures_of_any_shape(shape):
+def test_wide_resnet_takes_images_of_any_shape(shape):
     assert networks.build("wrn10_1", shape, 7).output.shape == (None, 7)
 
 
 @pytest.mark.parametrize("name", ["wrn10_1", "resnet20", "vgg11", "mobilenetv2"])
-def test_small_and_grey_pictures_give_finite_float32_logits(name, outputs_of):
+def test_small_and_grey_images_give_finite_float32_logits(name, outputs_of):
     model = networks.build(name, (16, 20, 1), 5, mean=0.3, std=0.2)
     logits = outputs_of(model, np.random.default_rng(0).random((2, 16, 20, 1)))
     assert logits.shape == (2, 5)

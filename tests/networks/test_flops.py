@@ -44,8 +44,8 @@ def test_nested_models_are_followed_and_sequential_ones_counted():
 def test_generator_by_hand():
     stem = 100 * 8 * 8 * 128
     body = 16 * 16 * 9 * 128 * 128 + 32 * 32 * 9 * 128 * 64
-    picture = 32 * 32 * 9 * 64 * 3
-    assert networks.flops(networks.generator((32, 32, 3))) == 2 * (stem + body + picture)
+    image = 32 * 32 * 9 * 64 * 3
+    assert networks.flops(networks.generator((32, 32, 3))) == 2 * (stem + body + image)
 
 
 def test_models_without_shapes_are_refused():
@@ -62,9 +62,9 @@ def test_models_without_shapes_are_refused():
     with pytest.raises(ValueError, match="no symbolic output"):
         networks.traffic(Subclassed())
     inputs = keras.Input((None, None, 3))
-    with pytest.raises(ValueError, match="fixed picture size"):
+    with pytest.raises(ValueError, match="fixed image size"):
         networks.flops(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))
-    with pytest.raises(ValueError, match="fixed picture size"):
+    with pytest.raises(ValueError, match="fixed image size"):
         networks.traffic(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))
 
 

@@ -21,7 +21,7 @@ def mixed_bfloat16():
     keras.config.set_dtype_policy(before)
 
 
-def pictures(*shape: int) -> np.ndarray:
+def images(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).random(shape).astype("float32")
 
 
@@ -36,7 +36,7 @@ def pictures(*shape: int) -> np.ndarray:
 def test_normalising_inside_equals_normalising_outside(build, outputs_of):
     inside, outside = build(mean=MEAN, std=STD), build()
     outside.set_weights(inside.get_weights())
-    x = pictures(3, 16, 16, 3)
+    x = images(3, 16, 16, 3)
     np.testing.assert_allclose(
         outputs_of(inside, x),
         outputs_of(outside, (x - np.float32(MEAN)) / np.float32(STD)),
@@ -48,7 +48,7 @@ def test_one_number_serves_all_channels(outputs_of):
     one = networks.build("wrn10_1", (16, 16, 3), 10, mean=0.5, std=[0.25])
     many = networks.build("wrn10_1", (16, 16, 3), 10, mean=[0.5] * 3, std=[0.25] * 3)
     many.set_weights(one.get_weights())
-    x = pictures(2, 16, 16, 3)
+    x = images(2, 16, 16, 3)
     np.testing.assert_array_equal(outputs_of(one, x), outputs_of(many, x))
 
 
@@ -66,9 +66,9 @@ def test_statistics_that_do_not_fit_are_refused(options, words):
         networks.build("wrn10_1", (16, 16, 3), 10, **options)
 
 
-def test_mixed_bfloat16_keeps_pictures_statistics_and_logits_in_float32(mixed_bfloat16, outputs_of):
+def test_mixed_bfloat16_keeps_images_statistics_and_logits_in_float32(mixed_bfloat16, outputs_of):
     model = networks.build("wrn10_1", (16, 16, 3), 10, mean=MEAN, std=STD)
-    x = pictures(2, 16, 16, 3)
+    x = images(2, 16, 16, 3)
     normalized = keras.Model(model.input, model.get_layer("normalization").output)
     np.testing.assert_allclose(
         outputs_of(normalized, x), (x - np.float32(MEAN)) / np.float32(STD), atol=1e-5

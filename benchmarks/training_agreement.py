@@ -38,12 +38,7 @@ class HintedMosaicKD(MosaicKD):
         self.student_with_hint = fitnet.student_with_hint
         self.loss_terms = {**fitnet.loss_terms, **self.loss_terms}
 
-    def compile_phases(self, phases, **kwargs):
-        """The student's optimizer moves the regressor too."""
-        optimizer, _ = phases["student_optimizer"]
-        super().compile_phases(
-            {**phases, "student_optimizer": (optimizer, self.student_with_hint)}, **kwargs
-        )
+    trained_network = FitNet.trained_network
 
 
 def hinted(game, weight, seed):

@@ -1,5 +1,8 @@
 """The baselines through the public API: what each learns from, what it moves, what it saves."""
 
+import json
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -7,12 +10,14 @@ from keras import layers
 
 from keras_mosaickd import InputError, networks, recipe, supervised_stream
 from keras_mosaickd.methods import (
-    DataFree,
     FitNet,
     KnowledgeDistillation,
+    MosaicKD,
     Supervised,
+    data_free,
     data_free_stream,
 )
+from keras_mosaickd.methods.data_free import DataFree
 from keras_mosaickd.methods.feature_maps import feature_maps, layer_like
 from keras_mosaickd.methods.fitnet import mean_squared_error
 from keras_mosaickd.optimizers import student_recipe
@@ -50,7 +55,7 @@ def make(kind, **options):
     """A compiled baseline and what its `fit` takes."""
     teacher, student = classifier(1), classifier(2)
     if kind == "data_free":
-        made = DataFree(
+        made = data_free(
             teacher, student, generator(), latent_dim=LATENT, student_steps=STEPS, seed=3, **options
         )
         made.compile(**recipe(10, STEPS))
@@ -370,11 +375,41 @@ def test_data_free_over_several_epochs_of_given_length():
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 6
 
 
-def test_data_free_takes_nothing_else():
+def test_data_free_takes_no_labels():
     model, data = make("data_free")
-    with pytest.raises(InputError, match="takes no images.*Received: shape"):
-        model.fit(images(), batch_size=BATCH, verbose=0)
     with pytest.raises(InputError, match="takes no labels"):
         model.fit(data, np.zeros(4), verbose=0)
     with pytest.raises(InputError, match="batch_size: expected a whole number of at least 1"):
         data_free_stream(0, 3)
+
+
+def test_data_free_as_version_0_1_saved_it_is_loaded(tmp_path):
+    model, data = make("data_free", align_weight=0.5)
+    model.fit(data, verbose=0)
+    model.save(tmp_path / "new.keras")
+    with zipfile.ZipFile(tmp_path / "new.keras") as new:
+        contents = {name: new.read(name) for name in new.namelist()}
+    config = json.loads(contents["config.json"])
+    config |= {
+        "module": "keras_mosaickd.data_free",
+        "class_name": "DataFree",
+        "registered_name": "keras_mosaickd>DataFree",
+    }
+    for name in ("discriminator", "local_weight", "local_reduction", "synthetic_only"):
+        del config["config"][name]
+    contents["config.json"] = json.dumps(config)
+    with zipfile.ZipFile(tmp_path / "old.keras", "w") as old:
+        for name, content in contents.items():
+            old.writestr(name, content)
+    restored = keras.models.load_model(tmp_path / "old.keras")
+    assert type(restored) is MosaicKD
+    assert restored.get_config() == model.get_config()
+    for trainer in (model, restored):
+        trainer.fit(make("data_free")[1], verbose=0)
+    assert not moved(values(model.weights), values(restored.weights))
+
+
+def test_data_free_by_its_name_of_version_0_1():
+    with pytest.warns(DeprecationWarning, match="data_free"):
+        made = DataFree(classifier(1), classifier(2), generator(), latent_dim=LATENT)
+    assert type(made) is MosaicKD and made.discriminator is None and made.synthetic_only

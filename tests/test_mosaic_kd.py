@@ -128,7 +128,7 @@ def changes(model, update):
 
     The update runs as the training step of `fit`, which is how it runs on every backend.
     """
-    model.alternate = lambda data: update(data) or model.training_logs()
+    model.alternate = update
     before = {
         n: (getattr(model, n).trainable_variables, statistics(getattr(model, n))) for n in NETWORKS
     }
@@ -141,34 +141,22 @@ def changes(model, update):
 
 def generator_phase(model):
     def update(data):
-        model.minimize(
-            lambda: model.generator_objective(data[0]),
-            model.phase_optimizers["generator_optimizer"],
-            model.generator.trainable_variables,
+        generated = model.record(
+            lambda: model.generate(data[0], training=True), model.generator.trainable_variables
         )
+        model.update("generator", model.generator_objective, through=generated)
 
     return update
 
 
 def student_phase(model):
-    def update(data):
-        synthetic = model.generator(
-            model.latents(BATCH), training=model.batch_norm_policy == "training"
-        )
-        model.update_student(keras.ops.concatenate([synthetic, data[1][:, 0]], axis=0))
-
-    return update
+    return lambda data: model.student_step(0, *data)
 
 
 def discriminator_phase(model):
-    def update(data):
-        model.minimize(
-            lambda: model.discriminator_objective(data[0], data[1][:, 0]),
-            model.phase_optimizers["discriminator_optimizer"],
-            model.discriminator.trainable_variables,
-        )
-
-    return update
+    return lambda data: model.update(
+        "discriminator", lambda: model.discriminator_objective(data[0], data[1][:, 0])
+    )
 
 
 # The table of docs/algorithm.md: phase, policy, whose weights move, whose statistics move.
@@ -176,18 +164,8 @@ def discriminator_phase(model):
     ("phase", "policy", "weights", "moved_statistics"),
     [
         (discriminator_phase, "inference", {"discriminator"}, {"discriminator"}),
-        (
-            generator_phase,
-            "inference",
-            {"generator", "discriminator"},
-            {"generator", "discriminator"},
-        ),
-        (
-            generator_phase,
-            "training",
-            {"generator", "discriminator"},
-            {"generator", "discriminator", "student"},
-        ),
+        (generator_phase, "inference", {"generator"}, {"generator", "discriminator"}),
+        (generator_phase, "training", {"generator"}, {"generator", "discriminator", "student"}),
         (student_phase, "inference", {"student"}, {"student"}),
         (student_phase, "training", {"student"}, {"student", "generator"}),
     ],
@@ -199,7 +177,7 @@ def test_who_moves_what(phase, policy, weights, moved_statistics):
 
 def test_generators_statistics_move_once_for_both_players():
     # One move of momentum 0.9 towards the batch's mean; a second would leave 0.81 of the old.
-    model = game()
+    model = game(batch_norm_policy="inference")
     before = values(statistics(model.generator))
     layer = next(
         layer
@@ -210,7 +188,7 @@ def test_generators_statistics_move_once_for_both_players():
     latents = np.random.default_rng(0).standard_normal((BATCH, model.latent_dim), dtype="float32")
     model.latents = lambda batch: keras.ops.convert_to_tensor(latents)
     seen = keras.ops.convert_to_numpy(features(latents))
-    changes(model, generator_phase(model))
+    changes(model, model.alternate)
     expected = 0.9 * before[0] + 0.1 * seen.mean(axis=(0, 1, 2))
     np.testing.assert_allclose(values(statistics(model.generator))[0], expected, atol=1e-5)
 

@@ -12,6 +12,7 @@ from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.streams import checked_images
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.methods.checks import check_fit
 from keras_mosaickd.networks.logits import as_logits
 from keras_mosaickd.optimizers import PhaseOptimizers
 
@@ -89,8 +90,8 @@ class StudentTrainer(PhaseTrainer):
         """Compiles with one optimizer for each phase.
 
         Args:
-            phases: dict from the optimizer's keyword in `compile` to the pair of the optimizer and
-                the network that it trains; the first makes one update per training step.
+            phases: dict from the optimizer's keyword in `compile`, "student_optimizer" and the
+                like, to the optimizer; the first makes one update per training step.
             **kwargs: of `keras.Model.compile` (`jit_compile`, `run_eagerly`,
                 `steps_per_execution`).
         """
@@ -100,9 +101,7 @@ class StudentTrainer(PhaseTrainer):
                 f"compile() takes {', '.join(phases)}; losses and metrics are the method's own. "
                 f"Received: {', '.join(sorted(unexpected))}"
             )
-        optimizers = {
-            key: keras.optimizers.get(optimizer) for key, (optimizer, _) in phases.items()
-        }
+        optimizers = {key: keras.optimizers.get(value) for key, value in phases.items()}
         if len({id(optimizer) for optimizer in optimizers.values()}) < len(optimizers):
             raise InputError("compile() needs a separate optimizer for each phase")
         self._phase_compile_config = {**optimizers, **kwargs}
@@ -111,17 +110,30 @@ class StudentTrainer(PhaseTrainer):
                 key: keras.optimizers.LossScaleOptimizer(optimizer, name=optimizer.name)
                 for key, optimizer in optimizers.items()
             }
-        for key, (_, network) in phases.items():
+        for key, optimizer in optimizers.items():
+            network = self.trained_network(key.removesuffix("_optimizer"))
             self.check_scope(network.variables)
-            optimizers[key].build(network.trainable_variables)
+            optimizer.build(network.trainable_variables)
         self.phase_optimizers = optimizers
         super().compile(
             optimizer=PhaseOptimizers(optimizers), loss=None, auto_scale_loss=False, **kwargs
         )
 
-    def track(self, terms):
-        """Adds terms of the losses to this epoch's means."""
-        for name, value in terms.items():
+    def trained_network(self, role):
+        """The network that "student", "generator" or "discriminator" learns with."""
+        return getattr(self, role)
+
+    def update(self, role, objective, through=None):
+        """Makes one update of a role's network by its optimizer; the loss's terms are logged.
+
+        Args:
+            role: such as "student": the name of its optimizer less "_optimizer".
+            objective: as of `minimize`.
+            through: as of `minimize`.
+        """
+        optimizer = self.phase_optimizers[f"{role}_optimizer"]
+        variables = self.trained_network(role).trainable_variables
+        for name, value in self.minimize(objective, optimizer, variables, through).items():
             self.loss_terms[name].update_state(value)
 
     def training_logs(self):
@@ -143,8 +155,7 @@ class StudentTrainer(PhaseTrainer):
             loss = ops.mean(losses.kl_divergence(teacher_logits, student_logits, self.temperature))
             return loss, {"student_loss": loss}
 
-        optimizer = self.phase_optimizers["student_optimizer"]
-        self.track(self.minimize(objective, optimizer, self.student.trainable_variables))
+        self.update("student", objective)
 
     # ---- evaluation ----------------------------------------------------------------------
 
@@ -246,39 +257,3 @@ def _check_images(x):
     """
     if isinstance(x, np.ndarray):
         checked_images(x)
-
-
-def check_fit(teacher, student):
-    """Raises unless two classifiers can be teacher and student.
-
-    Raises:
-        InputError: if one is not a built Keras model with one input and one output, or their
-            shapes differ.
-    """
-    for role, model in (("teacher", teacher), ("student", student)):
-        if not isinstance(model, keras.Model):
-            raise InputError(f"the {role} must be a keras.Model. Received: {type(model).__name__}")
-        if not model.built or not isinstance(_shape(model, "input_shape"), tuple):
-            raise InputError(
-                f"the {role} {model.name!r} must be built, with one input: call it on a batch of "
-                "images first"
-            )
-    for what, attribute in (("input shape", "input_shape"), ("output shape", "output_shape")):
-        shapes = _shape(teacher, attribute), _shape(student, attribute)
-        if None in shapes:
-            continue
-        if len(shapes[0]) != len(shapes[1]) or any(
-            a != b for a, b in zip(*shapes, strict=True) if a is not None and b is not None
-        ):
-            raise InputError(
-                f"teacher and student must have the same {what}. Received: {what} {shapes[0]} of "
-                f"the teacher {teacher.name!r} and {shapes[1]} of the student {student.name!r}"
-            )
-
-
-def _shape(model, attribute):
-    """A model's input or output shape, where it knows it."""
-    try:
-        return getattr(model, attribute)
-    except (AttributeError, ValueError):
-        return None

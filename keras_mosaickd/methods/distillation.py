@@ -7,6 +7,7 @@ from keras_mosaickd.data.arrays import unit_range_tensor
 from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.base import StudentTrainer
+from keras_mosaickd.methods.checks import positive
 
 
 class StudentOnly(StudentTrainer):
@@ -23,13 +24,7 @@ class StudentOnly(StudentTrainer):
             student_optimizer: optimizer of the student.
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model.compile`.
         """
-        self.compile_phases(
-            {"student_optimizer": (student_optimizer, self.trained_network())}, **kwargs
-        )
-
-    def trained_network(self):
-        """The network whose weights the optimizer updates."""
-        return self.student
+        self.compile_phases({"student_optimizer": student_optimizer}, **kwargs)
 
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
@@ -69,14 +64,7 @@ class Supervised(StudentOnly):
             loss = self.cross_entropy(labels, self.student(images, training=True))
             return loss, {"student_loss": loss}
 
-        self.track(
-            self.minimize(
-                objective,
-                self.phase_optimizers["student_optimizer"],
-                self.student.trainable_variables,
-            )
-        )
-        return self.training_logs()
+        self.update("student", objective)
 
     def cross_entropy(self, labels, logits):
         """Mean cross entropy in nats, in float32, over all labels that are not void.
@@ -127,8 +115,7 @@ class KnowledgeDistillation(StudentOnly):
     def __init__(
         self, teacher, student, temperature=1.0, teacher_outputs="auto", seed=None, **kwargs
     ):
-        if not temperature > 0:
-            raise InputError(f"temperature must be positive. Received: {temperature}")
+        positive("temperature", temperature)
         super().__init__(teacher, student, teacher_outputs=teacher_outputs, seed=seed, **kwargs)
         self.temperature = temperature
 
@@ -136,7 +123,6 @@ class KnowledgeDistillation(StudentOnly):
         """One student update on one batch."""
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         self.update_student(unit_range_tensor(images))
-        return self.training_logs()
 
     def get_config(self):
         """Everything that makes the same trainer again."""

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_mosaickd import losses
-from keras_mosaickd.errors import InputError
+from keras_mosaickd.methods.checks import at_least_0
 from keras_mosaickd.methods.distillation import KnowledgeDistillation
 from keras_mosaickd.methods.feature_maps import feature_map, layer_like, to_one_size
 
@@ -54,8 +54,7 @@ class FitNet(KnowledgeDistillation):
         seed=None,
         **kwargs,
     ):
-        if not hint_weight >= 0:
-            raise InputError(f"hint_weight must be at least 0. Received: {hint_weight}")
+        at_least_0("hint_weight", hint_weight)
         super().__init__(
             teacher,
             student,
@@ -92,7 +91,7 @@ class FitNet(KnowledgeDistillation):
         for name in ("distillation_loss", "hint_loss"):
             self.loss_terms[name] = keras.metrics.Mean(name=name)
 
-    def trained_network(self):
+    def trained_network(self, role):
         """The student and the regressor."""
         return self.student_with_hint
 
@@ -113,13 +112,7 @@ class FitNet(KnowledgeDistillation):
             loss = terms["distillation_loss"] + self.hint_weight * terms["hint_loss"]
             return loss, {**terms, "student_loss": loss}
 
-        self.track(
-            self.minimize(
-                objective,
-                self.phase_optimizers["student_optimizer"],
-                self.student_with_hint.trainable_variables,
-            )
-        )
+        self.update("student", objective)
 
     def get_config(self):
         """Everything that makes the same trainer again; the layers that were chosen, by name."""

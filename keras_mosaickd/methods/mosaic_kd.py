@@ -1,6 +1,6 @@
 """MosaicKD: the game between teacher, student, generator and patch discriminator."""
 
-from typing import Any
+import dataclasses
 
 import keras
 from keras import ops
@@ -11,6 +11,8 @@ from keras_mosaickd.data.arrays import unit_range_tensor
 from keras_mosaickd.data.streams import mosaic_stream
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.base import StudentTrainer
+from keras_mosaickd.methods.checks import check_game, one_of, positive
+from keras_mosaickd.methods.objectives import Objectives
 
 BATCH_NORM_POLICIES = ("training", "inference")
 
@@ -93,27 +95,19 @@ class MosaicKD(StudentTrainer):
         seed=None,
         **kwargs,
     ):
-        weights = {
-            "regularization_weight": regularization_weight,
-            "local_weight": local_weight,
-            "align_weight": align_weight,
-            "adversarial_weight": adversarial_weight,
-            "balance_weight": balance_weight,
-        }
-        for name, value in weights.items():
-            if not value >= 0:
-                raise InputError(f"{name} must be at least 0. Received: {value}")
-        if not temperature > 0:
-            raise InputError(f"temperature must be positive. Received: {temperature}")
+        objectives = Objectives(
+            regularization_weight,
+            local_weight,
+            align_weight,
+            adversarial_weight,
+            balance_weight,
+            local_reduction,
+        )
+        positive("temperature", temperature)
         if not isinstance(student_steps, int) or student_steps < 1:
             raise InputError(f"student_steps must be a positive integer. Received: {student_steps}")
-        for name, value, known in (
-            ("local_reduction", local_reduction, losses.LOCAL_REDUCTIONS),
-            ("batch_norm_policy", batch_norm_policy, BATCH_NORM_POLICIES),
-        ):
-            if value not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}. Received: {value!r}")
-        _check_game(student, generator, discriminator, latent_dim)
+        one_of("batch_norm_policy", batch_norm_policy, BATCH_NORM_POLICIES)
+        check_game(student, generator, discriminator, latent_dim)
         super().__init__(teacher, student, teacher_outputs=teacher_outputs, seed=seed, **kwargs)
         self.generator = generator
         self.discriminator = discriminator
@@ -122,13 +116,8 @@ class MosaicKD(StudentTrainer):
             self.run_discriminator = Fused(discriminator)
         self.latent_dim = latent_dim
         self.student_steps = student_steps
-        self.regularization_weight = regularization_weight
-        self.local_weight = local_weight
-        self.align_weight = align_weight
-        self.adversarial_weight = adversarial_weight
-        self.balance_weight = balance_weight
+        self.objectives = objectives
         self.temperature = temperature
-        self.local_reduction = local_reduction
         self.synthetic_only = synthetic_only
         self.batch_norm_policy = batch_norm_policy
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -153,13 +142,13 @@ class MosaicKD(StudentTrainer):
             RuntimeError: outside the distribution scope in which the networks were made.
         """
         phases = {
-            "generator_optimizer": (generator_optimizer, self.generator),
-            "student_optimizer": (student_optimizer, self.student),
+            "generator_optimizer": generator_optimizer,
+            "student_optimizer": student_optimizer,
         }
         if self.discriminator is not None:
             if discriminator_optimizer is None:
                 raise InputError("compile() needs a discriminator_optimizer. Received: None")
-            phases["discriminator_optimizer"] = (discriminator_optimizer, self.discriminator)
+            phases["discriminator_optimizer"] = discriminator_optimizer
         self.compile_phases(phases, **kwargs)
 
     def fit(self, x=None, y=None, batch_size=None, **kwargs):
@@ -192,74 +181,51 @@ class MosaicKD(StudentTrainer):
     # ---- the algorithm -------------------------------------------------------------------
 
     def alternate(self, data):
-        """One iteration: D and G on the same generated images, then `student_steps` times S."""
+        """One iteration: D, then G on the same images, then `student_steps` times S."""
         patches, ood = self._unpack(data)
-        self.track(
-            self.minimize(
-                lambda: self.generator_objective(patches),
-                self.phase_optimizers["generator_optimizer"],
-                self.generator.trainable_variables,
-            )
+
+        # G runs once for both players, and so its BatchNorm statistics move once.
+        generated = self.record(
+            lambda: self.generate(patches, training=True), self.generator.trainable_variables
         )
-        for step in range(self.student_steps):
-            with self.without_gradient():
-                synthetic = ops.stop_gradient(
-                    self.run_generator(
-                        self.latents(ops.shape(patches)[0]),
-                        training=self.batch_norm_policy == "training",
-                    )
-                )
-            if self.synthetic_only:
-                self.update_student(synthetic)
-            else:
-                self.update_student(ops.concatenate([synthetic, ood[:, step]], axis=0))
-        return self.training_logs()
-
-    def generator_objective(self, patches):
-        """The generator's objective, on images from which D learns first.
-
-        D's update happens in here, so that G runs once for both, and its BatchNorm statistics
-        move once.
-        """
-        images = self.run_generator(self.latents(ops.shape(patches)[0]), training=True)
-        terms: dict[str, Any] = {}
-        regularization: Any = 0.0
         if self.discriminator is not None:
-            terms |= self.minimize(
-                lambda: self.discriminator_objective(patches, ops.stop_gradient(images)),
-                self.phase_optimizers["discriminator_optimizer"],
-                self.discriminator.trainable_variables,
+            self.update(
+                "discriminator", lambda: self.discriminator_objective(patches, generated.outputs)
             )
-            patch_logits = self.run_discriminator(images, training=True)
-            local = losses.patch_adversarial(
-                patch_logits, real=True, reduction=self.local_reduction
-            )
-            terms["local_loss"] = ops.mean(local)
-            regularization += self.local_weight * terms["local_loss"]
-        teacher_logits = self.run_teacher(images, training=False)
-        student_logits = self.run_student(images, training=self.batch_norm_policy == "training")
-        terms["align_loss"] = ops.mean(losses.entropy(teacher_logits))
-        regularization += self.align_weight * terms["align_loss"]
-        terms["balance_loss"] = losses.negative_entropy(
-            self.mean_over_replicas(losses.mean_probabilities(teacher_logits))
-        )
-        divergence = losses.kl_divergence(teacher_logits, student_logits)
-        terms["adversarial_loss"] = -ops.mean(divergence)
-        terms["generator_loss"] = (
-            self.adversarial_weight * terms["adversarial_loss"]
-            + self.regularization_weight * regularization
-            + self.balance_weight * terms["balance_loss"]
-        )
-        return terms["generator_loss"], terms
+        self.update("generator", self.generator_objective, through=generated)
+        self.repeat(self.student_steps, self.student_step, patches, ood)
 
     def discriminator_objective(self, patches, synthetic):
-        """The discriminator's loss on real and synthetic images (equation 5)."""
+        """D's loss on real and on synthetic images."""
         synthetic_logits = self.run_discriminator(synthetic, training=True)
         real_logits = self.run_discriminator(patches, training=True)
-        loss = ops.mean(
-            losses.discriminator_loss(real_logits, synthetic_logits, self.local_reduction)
+        return self.objectives.discriminator(real_logits, synthetic_logits)
+
+    def generator_objective(self, images):
+        """G's loss on images that it made, from which D has learned before."""
+        patch_logits = None
+        if self.discriminator is not None:
+            patch_logits = self.run_discriminator(images, training=True)
+        teacher_logits = self.run_teacher(images, training=False)
+        student_logits = self.run_student(images, training=self.batch_norm_policy == "training")
+        probabilities = self.mean_over_replicas(losses.mean_probabilities(teacher_logits))
+        return self.objectives.generator(
+            teacher_logits, student_logits, probabilities, patch_logits
         )
-        return loss, {"discriminator_loss": loss}
+
+    def student_step(self, step, patches, ood):
+        """S imitates T on fresh synthetic images and on the `step`-th batch of `ood`."""
+        with self.without_gradient():
+            images = ops.stop_gradient(
+                self.generate(patches, training=self.batch_norm_policy == "training")
+            )
+        if not self.synthetic_only:
+            images = ops.concatenate([images, ood[:, step]], axis=0)
+        self.update_student(images)
+
+    def generate(self, patches, training):
+        """As many images as there are patches, from fresh z ~ N(0, I)."""
+        return self.run_generator(self.latents(ops.shape(patches)[0]), training=training)
 
     def latents(self, batch):
         """Draws z ~ N(0, I) of shape `[batch, latent_dim]`: this replica's rows of one draw."""
@@ -267,6 +233,8 @@ class MosaicKD(StudentTrainer):
 
     def _unpack(self, data):
         patches, ood, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if ood is None and self.discriminator is None and self.synthetic_only:
+            return patches, None  # of `data_free_stream`: nothing but the size of the batch
         shape = getattr(ood, "shape", None)
         if shape is None or len(shape) != 5 or shape[1] != self.student_steps:
             raise InputError(
@@ -282,46 +250,18 @@ class MosaicKD(StudentTrainer):
             **super().get_config(),
             "latent_dim": self.latent_dim,
             "student_steps": self.student_steps,
-            "regularization_weight": self.regularization_weight,
-            "local_weight": self.local_weight,
-            "align_weight": self.align_weight,
-            "adversarial_weight": self.adversarial_weight,
-            "balance_weight": self.balance_weight,
+            **dataclasses.asdict(self.objectives),
             "temperature": self.temperature,
-            "local_reduction": self.local_reduction,
             "synthetic_only": self.synthetic_only,
             "batch_norm_policy": self.batch_norm_policy,
         }
 
 
-def _check_game(student, generator, discriminator, latent_dim):
-    """Raises InputError unless G maps z to images that S and D take."""
-    for role, model in (("generator", generator), ("discriminator", discriminator)):
-        if model is None and role == "discriminator":
-            continue
-        if not isinstance(model, keras.Model) or not model.built:
-            raise InputError(f"the {role} must be a built keras.Model. Received: {model!r}")
-    if generator.input_shape[-1] != latent_dim:
-        raise InputError(
-            f"the generator must take z of size latent_dim={latent_dim}. Received: a generator "
-            f"with input shape {generator.input_shape}"
-        )
-    images = generator.output_shape[1:]
-    for role, model in (("student", student), ("discriminator", discriminator)):
-        expected = getattr(model, "input_shape", None)
-        if expected is None:
-            continue
-        if len(expected) != 4 or any(
-            a is not None and a != b for a, b in zip(expected[1:], images, strict=True)
-        ):
-            raise InputError(
-                f"the generator must make images that the {role} takes, {expected[1:]}. "
-                f"Received: a generator of {images}"
-            )
-
-
 def _is_plain_images(x):
-    """Whether `x` is images rather than elements of the game's stream."""
+    """Whether `x` is images rather than elements of a stream."""
     if hasattr(x, "element_spec"):
-        return not isinstance(x.element_spec, tuple) or len(x.element_spec) == 1
+        spec = x.element_spec
+        if isinstance(spec, tuple):
+            return len(spec) == 1 and len(spec[0].shape) > 2
+        return True
     return hasattr(x, "shape") and hasattr(x, "dtype")

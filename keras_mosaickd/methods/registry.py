@@ -6,10 +6,10 @@ import numpy as np
 from keras_mosaickd.data import mosaic_stream, supervised_stream
 from keras_mosaickd.data.balance import balanced_indices, predicted_classes
 from keras_mosaickd.methods import (
-    DataFree,
     FitNet,
     KnowledgeDistillation,
     Supervised,
+    data_free,
     data_free_stream,
 )
 from keras_mosaickd.methods.mosaic_kd import MosaicKD
@@ -65,7 +65,7 @@ def _game(prepared, teacher, student, schedule, statistics):
         "seed": config.seed,
     }
     if config.method == "data_free":
-        made = DataFree(teacher, student, generator, **common)
+        made = data_free(teacher, student, generator, **common)
     else:
         made = MosaicKD(
             teacher,

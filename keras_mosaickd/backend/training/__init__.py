@@ -4,13 +4,20 @@
 
 - `minimize(objective, optimizer, variables)`: one update of `variables`. `objective` takes no
   argument and returns `(loss, terms)`, with `terms` a dict of tensors to report; `minimize`
-  returns `terms`. An objective may itself call `minimize` on other variables.
+  returns `terms`.
+- `record(function, variables)`: runs `function` once, for several objectives to see what it gives;
+  returns a `Recorded`, whose `outputs` are constants to whoever sees them, but
+  `minimize(objective, optimizer, variables, through=recorded)` updates `variables` by the gradient
+  of `objective(recorded.outputs)` through them.
+- `repeat(times, update, *tensors)`: calls `update(step, *tensors)` for each step from 0 on. It is
+  the last thing that `alternate` does.
 - `without_gradient()`: a context in which nothing is recorded for differentiation.
 - `global_normal(batch, size, seed_generator)`: this replica's rows of one global normal draw.
 - `mean_over_replicas(values)`: the mean over replicas, differentiable.
 - `check_scope(variables)`: raises if the variables live under another distribution strategy.
 
-and calls `alternate(data)`, which a subclass writes once for all backends, from `train_step`.
+and calls `alternate(data)` and `training_logs()`, which a subclass writes once for all backends, in
+each training step.
 `devices()` names what the backend computes on, and `distribution(name)` gives the `Distribution` in
 whose scope networks are built and compiled to train on several of them.
 Nothing in this package knows a loss or a phase.

@@ -8,6 +8,7 @@ import keras
 from keras_mosaickd.backend.training.single_device import (
     ONE_DEVICE,
     Distribution,
+    Recorded,
     SingleProgramTrainer,
 )
 from keras_mosaickd.errors import InputError
@@ -18,34 +19,43 @@ __all__ = ["PhaseTrainer", "devices", "distribution"]
 class PhaseTrainer(SingleProgramTrainer):
     """See `keras_mosaickd.backend.training`."""
 
-    def minimize(self, objective, optimizer, variables):
-        """Makes one update of `variables` and returns the objective's terms.
+    def minimize(self, objective, optimizer, variables, through=None):
+        """Makes one update of `variables` and returns the objective's terms."""
+        chosen, inputs = ([], [through.outputs]) if through else (variables, [])
+        others = self._all_but(chosen)
 
-        Scopes do not chain, so the inner one maps every variable that the objective may read or
-        assign, other phases' optimizers included.
-        """
-        chosen = {id(variable) for variable in variables}
-        others = [v for v in self._state_variables() if id(v) not in chosen]
-
-        def loss_of(values, other_values):
-            mapping = [
-                *zip(variables, values, strict=True),
-                *zip(others, other_values, strict=True),
-            ]
-            with keras.StatelessScope(state_mapping=mapping) as scope:
-                loss, terms = objective()
+        def loss_of(tensors, held):
+            values, inputs = tensors
+            with _scope([*chosen, *others], [*values, *held]) as scope:
+                loss, terms = objective(*inputs)
                 loss = optimizer.scale_loss(loss)
             return loss, (terms, _current(scope, others))
 
-        values = _read(variables)
-        gradients, (terms, updated) = jax.grad(loss_of, has_aux=True)(values, _read(others))
+        gradients, (terms, updated) = jax.grad(loss_of, has_aux=True)(
+            (_read(chosen), inputs), _read(others)
+        )
         _write(others, updated)
         values, optimizer_values = optimizer.stateless_apply(
-            _read(optimizer.variables), gradients, values
+            _read(optimizer.variables),
+            through.pullback(*gradients[1]) if through else gradients[0],
+            _read(variables),
         )
         _write(variables, values)
         _write(optimizer.variables, optimizer_values)
         return terms
+
+    def record(self, function, variables):
+        """Runs a function once, to be differentiated later."""
+        others = self._all_but(variables)
+
+        def outputs_of(values):
+            with _scope([*variables, *others], [*values, *_read(others)]) as scope:
+                outputs = function()
+            return outputs, _current(scope, others)
+
+        outputs, pullback, updated = jax.vjp(outputs_of, _read(variables), has_aux=True)
+        _write(others, updated)
+        return Recorded(outputs, lambda gradient: pullback(gradient)[0])
 
     def train_step(self, state, data):
         """One step of `fit`: `alternate` inside one scope that holds the whole state."""
@@ -55,13 +65,10 @@ class PhaseTrainer(SingleProgramTrainer):
             self.optimizer.variables,
             self.metrics_variables,
         )
-        mapping = [
-            pair
-            for variables, values in zip(groups, state, strict=True)
-            for pair in zip(variables, values, strict=True)
-        ]
-        with keras.StatelessScope(state_mapping=mapping) as scope:
-            logs = self.alternate(data)
+        values = [value for values in state for value in values]
+        with _scope([v for variables in groups for v in variables], values) as scope:
+            self.alternate(data)
+            logs = self.training_logs()
         return logs, tuple(_current(scope, variables) for variables in groups)
 
     def fit(self, x=None, *args, **kwargs):
@@ -74,12 +81,18 @@ class PhaseTrainer(SingleProgramTrainer):
         """A context that records nothing: only `minimize` differentiates on JAX."""
         return contextlib.nullcontext()
 
-    def _state_variables(self):
-        return [
+    def _all_but(self, chosen):
+        """Every variable that an objective may read or assign, other phases' optimizers included.
+
+        Scopes do not chain: an inner one has to map them all.
+        """
+        chosen = {id(variable) for variable in chosen}
+        variables = (
             *self.trainable_variables,
             *self.non_trainable_variables,
             *self.optimizer.variables,
-        ]
+        )
+        return [variable for variable in variables if id(variable) not in chosen]
 
 
 class _OwnRows(keras.utils.PyDataset):
@@ -135,6 +148,11 @@ def distribution(name):
     # `fit` divides the data among processes: Keras can divide a tf.data.Dataset alone.
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
     return Distribution(contextlib.nullcontext, jax.device_count())
+
+
+def _scope(variables, values):
+    """A scope in which the variables have the values, and whose assignments stay inside."""
+    return keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True)))
 
 
 def _read(variables):

@@ -24,11 +24,29 @@ class Distribution(NamedTuple):
     is_per_replica: bool = False
 
 
+class Recorded(NamedTuple):
+    """A pass that `PhaseTrainer.record` made.
+
+    Attributes:
+        outputs: what the function gave, as a constant.
+        pullback: gives, for the gradient of a loss with respect to `outputs`, the gradients with
+            respect to the variables; once.
+    """
+
+    outputs: Any
+    pullback: Callable[[Any], list]
+
+
 ONE_DEVICE = Distribution(contextlib.nullcontext, 1)
 
 
 class SingleProgramTrainer(keras.Model):
     """Replica helpers for backends on which one program sees the whole batch."""
+
+    def repeat(self, times, update, *tensors):
+        """Calls `update(step, *tensors)` for each step."""
+        for step in range(times):
+            update(step, *tensors)
 
     def global_normal(self, batch, size, seed_generator):
         """Normal draw of shape `[batch, size]`."""

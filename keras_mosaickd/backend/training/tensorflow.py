@@ -6,27 +6,44 @@ import os
 import keras
 import tensorflow as tf
 
-from keras_mosaickd.backend.training.single_device import ONE_DEVICE, Distribution
+from keras_mosaickd.backend.training.single_device import ONE_DEVICE, Distribution, Recorded
 from keras_mosaickd.errors import InputError
 
 
 class PhaseTrainer(keras.Model):
     """See `keras_mosaickd.backend.training`."""
 
-    def minimize(self, objective, optimizer, variables):
+    def minimize(self, objective, optimizer, variables, through=None):
         """Makes one update of `variables` and returns the objective's terms."""
+        tensors = through.outputs if through else [variable.value for variable in variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([variable.value for variable in variables])
-            loss, terms = objective()
+            tape.watch(tensors)
+            loss, terms = objective(tensors) if through else objective()
             # The optimizer sums gradients over replicas; each holds the mean over its own rows.
             loss = optimizer.scale_loss(loss / tf.distribute.get_strategy().num_replicas_in_sync)
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        optimizer.apply(gradients, variables)
+        gradients = tape.gradient(loss, tensors)
+        optimizer.apply(through.pullback(gradients) if through else gradients, variables)
         return terms
+
+    def record(self, function, variables):
+        """Runs a function once, to be differentiated later."""
+        tensors = [variable.value for variable in variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(tensors)
+            outputs = function()
+        return Recorded(
+            tf.stop_gradient(outputs), lambda gradient: tape.gradient(outputs, tensors, gradient)
+        )
+
+    def repeat(self, times, update, *tensors):
+        """Calls `update(step, *tensors)` for each step."""
+        for step in range(times):
+            update(step, *tensors)
 
     def train_step(self, data):
         """One step of `fit`."""
-        return self.alternate(data)
+        self.alternate(data)
+        return self.training_logs()
 
     def without_gradient(self):
         """A context that records nothing: outside `minimize` no tape is open anyway."""

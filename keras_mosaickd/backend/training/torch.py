@@ -2,7 +2,11 @@
 
 import torch
 
-from keras_mosaickd.backend.training.single_device import SingleProgramTrainer, distribution
+from keras_mosaickd.backend.training.single_device import (
+    Recorded,
+    SingleProgramTrainer,
+    distribution,
+)
 
 __all__ = ["PhaseTrainer", "devices", "distribution"]
 
@@ -10,19 +14,33 @@ __all__ = ["PhaseTrainer", "devices", "distribution"]
 class PhaseTrainer(SingleProgramTrainer):
     """See `keras_mosaickd.backend.training`."""
 
-    def minimize(self, objective, optimizer, variables):
+    def minimize(self, objective, optimizer, variables, through=None):
         """Makes one update of `variables` and returns the objective's terms."""
-        loss, terms = objective()
-        gradients = torch.autograd.grad(
-            optimizer.scale_loss(loss), [variable.value for variable in variables]
-        )
+        if through:
+            outputs = through.outputs.detach().requires_grad_()
+            loss, terms = objective(outputs)
+            (gradient,) = torch.autograd.grad(optimizer.scale_loss(loss), [outputs])
+            gradients = through.pullback(gradient)
+        else:
+            loss, terms = objective()
+            gradients = torch.autograd.grad(
+                optimizer.scale_loss(loss), [variable.value for variable in variables]
+            )
         with torch.no_grad():
             optimizer.apply(list(gradients), variables)
         return {name: term.detach() for name, term in terms.items()}
 
+    def record(self, function, variables):
+        """Runs a function once, to be differentiated later."""
+        outputs, tensors = function(), [variable.value for variable in variables]
+        return Recorded(
+            outputs.detach(), lambda gradient: torch.autograd.grad(outputs, tensors, gradient)
+        )
+
     def train_step(self, data):
         """One step of `fit`."""
-        return self.alternate(data)
+        self.alternate(data)
+        return self.training_logs()
 
     def without_gradient(self):
         """A context that builds no graph: `stop_gradient` alone would build it and drop it."""

@@ -1,0 +1,85 @@
+"""What must hold of networks and options before they can train together."""
+
+import keras
+
+from keras_mosaickd.errors import InputError
+
+
+def one_of(name, value, known):
+    """Raises InputError unless an option has one of its known values."""
+    if value not in known:
+        raise InputError(f"{name} must be one of {', '.join(known)}. Received: {value!r}")
+
+
+def at_least_0(name, value):
+    """Raises InputError for a negative number or NaN."""
+    if not value >= 0:
+        raise InputError(f"{name} must be at least 0. Received: {value}")
+
+
+def positive(name, value):
+    """Raises InputError unless a number is positive."""
+    if not value > 0:
+        raise InputError(f"{name} must be positive. Received: {value}")
+
+
+def check_fit(teacher, student):
+    """Raises unless two classifiers can be teacher and student.
+
+    Raises:
+        InputError: if one is not a built Keras model with one input and one output, or their
+            shapes differ.
+    """
+    for role, model in (("teacher", teacher), ("student", student)):
+        if not isinstance(model, keras.Model):
+            raise InputError(f"the {role} must be a keras.Model. Received: {type(model).__name__}")
+        if not model.built or not isinstance(_shape(model, "input_shape"), tuple):
+            raise InputError(
+                f"the {role} {model.name!r} must be built, with one input: call it on a batch of "
+                "images first"
+            )
+    for what, attribute in (("input shape", "input_shape"), ("output shape", "output_shape")):
+        shapes = _shape(teacher, attribute), _shape(student, attribute)
+        if None in shapes:
+            continue
+        if len(shapes[0]) != len(shapes[1]) or any(
+            a != b for a, b in zip(*shapes, strict=True) if a is not None and b is not None
+        ):
+            raise InputError(
+                f"teacher and student must have the same {what}. Received: {what} {shapes[0]} of "
+                f"the teacher {teacher.name!r} and {shapes[1]} of the student {student.name!r}"
+            )
+
+
+def check_game(student, generator, discriminator, latent_dim):
+    """Raises InputError unless G maps z to images that S and D take."""
+    for role, model in (("generator", generator), ("discriminator", discriminator)):
+        if model is None and role == "discriminator":
+            continue
+        if not isinstance(model, keras.Model) or not model.built:
+            raise InputError(f"the {role} must be a built keras.Model. Received: {model!r}")
+    if generator.input_shape[-1] != latent_dim:
+        raise InputError(
+            f"the generator must take z of size latent_dim={latent_dim}. Received: a generator "
+            f"with input shape {generator.input_shape}"
+        )
+    images = generator.output_shape[1:]
+    for role, model in (("student", student), ("discriminator", discriminator)):
+        expected = getattr(model, "input_shape", None)
+        if expected is None:
+            continue
+        if len(expected) != 4 or any(
+            a is not None and a != b for a, b in zip(expected[1:], images, strict=True)
+        ):
+            raise InputError(
+                f"the generator must make images that the {role} takes, {expected[1:]}. "
+                f"Received: a generator of {images}"
+            )
+
+
+def _shape(model, attribute):
+    """A model's input or output shape, where it knows it."""
+    try:
+        return getattr(model, attribute)
+    except (AttributeError, ValueError):
+        return None

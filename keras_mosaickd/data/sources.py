@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from keras_mosaickd.data.idx import find_idx, read_split
 from keras_mosaickd.data.resizing import resized, with_channels
 from keras_mosaickd.data.specs import DatasetRequest, DatasetSpec, parse
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import sha256
 
 __all__ = ["IN_MEMORY_BYTES", "SPLITS", "ImageSet", "evaluation_arrays", "load"]
 
@@ -66,12 +67,14 @@ class ImageSet:
         arrays = [self.images]
         if self.labels is not None and self.task == "segmentation":
             arrays.append(self.labels)
-        digest = hashlib.sha256()
-        for array in arrays:
-            digest.update(f"{array.shape} {array.dtype}".encode())
-            for start in range(0, len(array), 4096):
-                digest.update(np.ascontiguousarray(array[start : start + 4096]).data)
-        return digest.hexdigest()
+
+        def parts() -> Iterator[Any]:
+            for array in arrays:
+                yield f"{array.shape} {array.dtype}"
+                for start in range(0, len(array), 4096):
+                    yield np.ascontiguousarray(array[start : start + 4096]).data
+
+        return sha256(parts())
 
 
 def load(

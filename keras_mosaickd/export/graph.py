@@ -15,7 +15,7 @@ def graph(student: Any, batch_size: int | None) -> tuple[Any, Any]:
         batch_size: Images in a prediction, or None for any number.
 
     Returns:
-        Concrete function from ``image`` to ``logits``, and the module that owns its variables,
+        Concrete function from ``picture`` to ``logits``, and the module that owns its variables,
         which lives no longer than it is held.
     """
     import tensorflow

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_mosaickd import losses
+from keras_mosaickd.backend import keras_graph
 from keras_mosaickd.backend.fused import Fused
 from keras_mosaickd.backend.training import PhaseTrainer
 from keras_mosaickd.data.arrays import unit_range_tensor
@@ -111,12 +112,15 @@ class StudentTrainer(PhaseTrainer):
                 key: keras.optimizers.LossScaleOptimizer(optimizer, name=optimizer.name)
                 for key, optimizer in optimizers.items()
             }
-        for key, (_, network) in phases.items():
+        for _, network in phases.values():
             self.check_scope(network.variables)
-            optimizers[key].build(network.trainable_variables)
         self.phase_optimizers = optimizers
+        variables = {key: network.trainable_variables for key, (_, network) in phases.items()}
         super().compile(
-            optimizer=PhaseOptimizers(optimizers), loss=None, auto_scale_loss=False, **kwargs
+            optimizer=PhaseOptimizers(optimizers, variables),
+            loss=None,
+            auto_scale_loss=False,
+            **kwargs,
         )
 
     def track(self, terms):
@@ -157,7 +161,7 @@ class StudentTrainer(PhaseTrainer):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Loss and agreement, and accuracy where there are labels."""
-        logs = {"loss": self._loss_tracker.result(), "agreement": self.agreement_metric.result()}
+        logs = {"loss": self._mean_loss.result(), "agreement": self.agreement_metric.result()}
         if y is not None:
             if len(y.shape) == len(y_pred.shape) and y.shape[-1] == y_pred.shape[-1] > 1:
                 y = ops.argmax(y, axis=-1)
@@ -185,10 +189,15 @@ class StudentTrainer(PhaseTrainer):
         """
         _check_images(x)
         logs = super().evaluate(x, *args, return_dict=True, **kwargs)
-        metrics = {"loss": self._loss_tracker, "agreement": self.agreement_metric}
+        metrics = {"loss": self._mean_loss, "agreement": self.agreement_metric}
         metrics |= {"accuracy": self.accuracy_metric, "mean_iou": self.mean_iou_metric}
         logs = {name: float(ops.convert_to_numpy(metrics[name].result())) for name in logs}
         return logs if return_dict else list(logs.values())
+
+    @property
+    def _mean_loss(self):
+        """Keras's own metric of `compute_loss`."""
+        return next(metric for metric in self.metrics if metric.name == "loss")
 
     # ---- saving --------------------------------------------------------------------------
 
@@ -211,15 +220,10 @@ class StudentTrainer(PhaseTrainer):
         """Arguments of `compile`."""
         if not self.compiled:
             return {}
-        config = {
-            key: keras.saving.serialize_keras_object(value)
+        return {
+            key: keras_graph.portable(keras.saving.serialize_keras_object(value))
             for key, value in self._phase_compile_config.items()
         }
-        for value in config.values():
-            # On PyTorch an optimizer serialises as its private class, which other backends lack.
-            if isinstance(value, dict) and "optimizers.torch_" in str(value.get("module")):
-                value["module"] = "keras.optimizers"
-        return config
 
     def compile_from_config(self, config):
         """Compiles as `get_compile_config` says."""
@@ -227,16 +231,13 @@ class StudentTrainer(PhaseTrainer):
 
     def save_own_variables(self, store):
         """Saves the state of every seed, which Keras leaves out: here and in all networks."""
-        for index, state in enumerate(self._seed_states()):
+        for index, state in enumerate(keras_graph.seed_states(self)):
             store[f"seed_{index}"] = ops.convert_to_numpy(state.value)
 
     def load_own_variables(self, store):
         """Loads what `save_own_variables` saved."""
-        for index, state in enumerate(self._seed_states()):
+        for index, state in enumerate(keras_graph.seed_states(self)):
             state.assign(store[f"seed_{index}"])
-
-    def _seed_states(self):
-        return [v for v in self.non_trainable_variables if v.name == "seed_generator_state"]
 
 
 def _check_images(x):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mosaickd.backend.keras_graph import activation_of, producer
 from keras_mosaickd.errors import InputError
 
 TEACHER_OUTPUTS = ("auto", "logits", "probabilities")
@@ -63,22 +64,10 @@ def as_logits(teacher, outputs="auto"):
     return keras.Model(images, LogProbabilities()(teacher(images)), name=f"{teacher.name}_logits")
 
 
-def _is_softmax(layer):
-    if isinstance(layer, keras.layers.Softmax):
-        return layer.axis in (-1, (-1,), [-1])
-    return getattr(layer, "activation", None) is keras.activations.softmax
-
-
-def _last_operation(model):
-    """The operation that gives a model's only output and its inputs; None where they are hidden."""
-    if isinstance(model, keras.Sequential) and model.built:
-        model = getattr(model, "_functional", None) or model
-    if not isinstance(model, keras.Model) or len(getattr(model, "outputs", None) or ()) != 1:
-        return None
-    history = getattr(model.outputs[0], "_keras_history", None)
-    if history is None:
-        return None
-    return history.operation, history.operation._inbound_nodes[history.node_index].input_tensors
+def _last_call(model):
+    """The call that gives a model's only output; None where it is hidden."""
+    outputs = getattr(model, "outputs", None) or []
+    return producer(outputs[0]) if len(outputs) == 1 else None
 
 
 def _is_linear(model):
@@ -86,31 +75,31 @@ def _is_linear(model):
 
     It saves trying the teacher, which on JAX compiles every one of its layers.
     """
-    found = _last_operation(model)
+    found = _last_call(model)
     if found is None:
         return False
-    last, _ = found
+    last = found.layer
     if isinstance(last, keras.Model):
         return _is_linear(last)
     return (
         type(last) in (keras.layers.Dense, keras.layers.Conv2D)
-        and last.activation is keras.activations.linear
+        and activation_of(last) == "linear"
         and last.use_bias
     )
 
 
 def _without_softmax(model):
     """The model up to its final softmax, on the same layers; None where there is none to see."""
-    found = _last_operation(model)
+    found = _last_call(model)
     if found is None:
         return None
-    last, inputs = found
+    last, inputs = found.layer, found.inputs
     if isinstance(last, keras.Model):
         inner = _without_softmax(last)
         logits = inner(inputs[0]) if inner is not None else None
-    elif not _is_softmax(last):
+    elif activation_of(last) != "softmax":
         return None
-    elif isinstance(last, (keras.layers.Softmax, keras.layers.Activation)):
+    elif not getattr(last, "weights", ()):
         logits = inputs[0]
     else:
         # A layer with weights and a softmax activation: the same layer without the activation.

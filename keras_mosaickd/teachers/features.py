@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mosaickd.backend.keras_graph import producer
+
 # Images at a time through a network; a whole sample at once would fill an accelerator's memory.
 _BATCH = 128
 
@@ -32,14 +34,9 @@ def feature_model(teacher: Any) -> Any:
 
 def _features(model: Any) -> Any:
     """The tensor that enters the last layer with weights, by the model's inputs; or None."""
-    if isinstance(model, keras.Sequential) and model.built:
-        model = getattr(model, "_functional", None) or model
     tensor = (getattr(model, "outputs", None) or [None])[0]
-    while (history := getattr(tensor, "_keras_history", None)) is not None:
-        layer = history.operation
-        if not layer._inbound_nodes:
-            return None
-        inputs = layer._inbound_nodes[history.node_index].input_tensors
+    while (call := producer(tensor)) is not None:
+        layer, inputs = call.layer, call.inputs
         if len(inputs) != 1:
             return None
         if isinstance(layer, keras.Model):

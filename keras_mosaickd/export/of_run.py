@@ -195,7 +195,7 @@ def _write(
     halves: dict[str, Any] = {}
     if images is not None:
         # What is compared took no part in the calibration.
-        halves = {"calibration": images[0::2], "pictures": images[1::2]}
+        halves = {"calibration": images[0::2], "images": images[1::2]}
     return export_student(
         student, targets, class_names=class_names, keras_path=keras_path, **halves
     )

@@ -114,7 +114,7 @@ def compared(teacher, student, images):
         images: `ImageSet` with labels.
 
     Returns:
-        Dict of `images`, their number, `teacher_accuracy`, `student_accuracy`, and
+        Dict of `pictures`, their number, `teacher_accuracy`, `student_accuracy`, and
         `student_agreement`, as fractions of 1; for segmentation the `..._mean_iou` too.
     """
     expected, received = (predictions(network, images) for network in (teacher, student))

@@ -412,6 +412,8 @@ def test_knowledge_distillation_imitates():
         KnowledgeDistillation(classifier(1), classifier(2), temperature=-1.0)
 
 
+# PyTorch has bfloat16 convolutions on some processors only.
+@pytest.mark.backend("tensorflow", "jax")
 def test_mixed_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

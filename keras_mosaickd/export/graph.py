@@ -23,7 +23,7 @@ def graph(student: Any, batch_size: int | None) -> tuple[Any, Any]:
     student = _in_float32(student)
     owner = tensorflow.Module()
     owner.variables_of_student = [variable.value for variable in student.variables]
-    function = tensorflow.function(lambda image: {"logits": student(image, training=False)})
+    function = tensorflow.function(lambda picture: {"logits": student(picture, training=False)})
     shape = (batch_size, *student.input_shape[1:])
     signature = tensorflow.TensorSpec(shape, "float32", name="picture")
     return function.get_concrete_function(signature), owner

@@ -95,7 +95,7 @@ def _classify(serve: Any, shape: Sequence[int | None], class_names: Sequence[str
 
 
 def _prepared(images: Any, shape: Sequence[int | None]) -> Any:
-    """Raw images as the student takes them, in the way of `keras_mosaickd.data.resizing`.
+    """Raw images as the student takes them, in the way of `keras_mosaickd.data.sources.resizing`.
 
     The centre of the student's proportions is resized bilinearly with antialiasing and rounded to
     bytes; grey is made RGB or RGB grey. A student of any size gets the images in their own.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_mosaickd.data import load
-from keras_mosaickd.data.idx import find_idx, read_idx, read_split
+from keras_mosaickd.data.sources.idx import find_idx, read_idx, read_split
 from keras_mosaickd.errors import InputError
 
 

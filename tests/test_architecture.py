@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,6 +126,37 @@ def test_optional_packages_are_imported_inside_functions(path):
     for name in imports(path, top_level_only=True):
         homes = BACKEND_MODULES.get(name.split(".")[0])
         assert homes is None or name_of(path) in homes, f"{name_of(path)} imports {name}"
+
+
+def defined(tree: ast.AST) -> Iterator[str]:
+    """Names that a file gives to something of its own."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.id if isinstance(node, ast.Name) else node.attr
+
+
+def attributes(tree: ast.AST) -> Iterator[str]:
+    """Names of all attributes that a file reads, those that it asks for by text too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+            yield ast.unparse(node.args[1]).strip("'")
+
+
+def test_private_keras_has_one_place():
+    """KerasTuner's internals are of `tuning/`."""
+    trees = {path: ast.parse(path.read_text()) for path in modules()}
+    own = {name for tree in trees.values() for name in defined(tree)}
+    for path, tree in trees.items():
+        if name_of(path) == "backend/keras_graph.py" or room_of(path) == "tuning":
+            continue
+        used = {name for name in attributes(tree) if re.fullmatch(r"_[a-z]\w+", name)} - own
+        assert not used, f"{name_of(path)} uses {sorted(used)}: see backend/keras_graph.py"
+        text = path.read_text()
+        assert "keras.src" not in text and "seed_generator_state" not in text, name_of(path)
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)

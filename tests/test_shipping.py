@@ -89,7 +89,7 @@ def test_what_is_compared_took_no_part_in_the_calibration(run, monkeypatch):
     # 20 of 21, evenly spaced, taken in turn.
     chosen = np.linspace(0, 20, 20).round().astype(int)
     np.testing.assert_allclose(seen["calibration"], images[chosen[0::2]], rtol=1e-6)
-    np.testing.assert_allclose(seen["pictures"], images[chosen[1::2]], rtol=1e-6)
+    np.testing.assert_allclose(seen["images"], images[chosen[1::2]], rtol=1e-6)
     assert seen["class_names"] == METRICS["class_names"]
     (run / "images.npy").unlink()
     with pytest.raises(InputError, match=r"images.npy"):
@@ -98,7 +98,7 @@ def test_what_is_compared_took_no_part_in_the_calibration(run, monkeypatch):
     (run / "selection.json").unlink()
     shipping.export_again(run.path, ["litert_int8"])
     assert seen["calibration"].shape[1:] == game.SHAPE
-    assert 0 < len(seen["calibration"]) == len(seen["pictures"]) <= 256
+    assert 0 < len(seen["calibration"]) == len(seen["images"]) <= 256
 
 
 @pytest.mark.backend("tensorflow")

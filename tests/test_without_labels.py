@@ -313,7 +313,7 @@ def test_a_saved_model_teaches_a_keras_file(place, monkeypatch, capsys):
         (["--teacher=none.keras"], "Received: none.keras: no such file"),
         (["--teacher=some/where"], "Received: some/where: no such file"),
         (["--teacher=./labelled"], "Received: ./labelled\n"),
-        (["--ood=pictures"], "Received: 'images'; did you mean folder:images?"),
+        (["--ood=pictures"], "Received: 'pictures'; did you mean folder:pictures?"),
         (["--teacher=wrn16_1", "--dataset="], "--dataset must be given, unless --teacher"),
         (["--teacher=wrn16_1", "--dataset=digits[0-2]"], "--teacher_input describes"),
         (["--teacher_input=0-1000"], "--teacher_input must be 0-1"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_mosaickd.errors import InputError
@@ -21,7 +22,6 @@ from keras_mosaickd.export.comparison import (
     CROSS_BACKEND_TOLERANCE,
     OTHER_RUNTIME_TOLERANCE,
     ExportError,
-    agreement,
     compare,
     in_batches,
     largest_difference,
@@ -29,6 +29,7 @@ from keras_mosaickd.export.comparison import (
     tolerance,
 )
 from keras_mosaickd.export.formats import FORMATS
+from keras_mosaickd.networks.heads import new_head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Request:
         images: float32 [n, h, w, c] in [0, 1], to compare on.
         calibration: Such images for quantization, or None.
         class_names: One per class.
+        head: "classes" or "labels" (see `keras_mosaickd.networks.heads`).
         reference: The student's outputs for ``images`` on its own backend, where that is not
             this process's; or None.
     """
@@ -48,6 +50,7 @@ class Request:
     images: np.ndarray
     calibration: np.ndarray | None
     class_names: Sequence[str]
+    head: str = "classes"
     reference: np.ndarray | None = None
 
     def but(self, **changes: Any) -> Request:
@@ -57,7 +60,7 @@ class Request:
 
 _WRITERS: dict[str, Callable[[Any, Path, Request], None]] = {
     "saved_model": lambda student, path, request: saved_model.write(
-        student, path, request.class_names
+        student, path, request.class_names, request.head
     ),
     "keras": lambda student, path, request: keras_file.write(student, path),
     "onnx": lambda student, path, request: onnx.write(student, path),
@@ -86,6 +89,7 @@ def write(student: Any, request: Request) -> list[dict[str, Any]]:
 
 def _write_one(student: Any, name: str, request: Request, expected: np.ndarray) -> dict[str, Any]:
     path, images = request.targets[name], request.images
+    head = new_head(request.head, student.output_shape[-1])
     original = expected if request.reference is None else request.reference
     with _replacing(path, FORMATS[name].suffix) as written:
         _WRITERS[name](student, written, request)
@@ -98,14 +102,16 @@ def _write_one(student: Any, name: str, request: Request, expected: np.ndarray) 
                 message = f"{name} and the student on its own backend"
                 compare(actual, original, max(allowed, CROSS_BACKEND_TOLERANCE), message)
             if name == "saved_model":
-                saved_model.check_classify(student, written, images, tolerance(student))
+                saved_model.check_classify(
+                    student, written, images, request.head, tolerance(student)
+                )
         return {
             "format": name,
             "file": str(path),
             "bytes": size_on_disk(written),
             "latency_ms": median_milliseconds(lambda: predict(images[:1])),
             "max_difference": largest_difference(actual, original),
-            "agreement": agreement(actual, original),
+            "agreement": float(keras.ops.mean(head.agreement(actual, original))),
         }
 
 

@@ -120,7 +120,7 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
             _WITHOUT_LABELS,
         ),
         (
-            f"On the {metrics.get('eval_images', 0):,} labelled images of "
+            f"On the {metrics.get('eval_pictures', 0):,} labelled images of "
             f"`{metrics.get('eval')}`, which chose nothing:",
             _LABELLED,
         ),

@@ -105,7 +105,7 @@ def _callbacks(experiment, run, images, stop):
                 class_names=experiment.class_names,
             )
         )
-        chosen.append(CollapseWarning(experiment.classes))
+        chosen.append(CollapseWarning(np.exp(experiment.head.most_entropy)))
     values = [row[monitor] for row in callbacks.read_history(run / HISTORY)]
     # Last, so that a checkpoint stands for a round whose other traces are on the disk.
     return [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 
+from keras_mosaickd.backend import keras_graph
 from keras_mosaickd.errors import InputError
 
 # SHA-256 of the SavedModels that this process was told to run. Loading one runs what is written in
@@ -51,7 +52,7 @@ class SavedModelLayer(keras.layers.Layer):
                 f"expected a SavedModel with the signature serving_default. Received: {folder} "
                 f"({reason})"
             ) from error
-        signature = self.network.call_endpoint_fn
+        signature = keras_graph.signature_of(self.network)
         inputs = list(signature.structured_input_signature[1].values())
         outputs = signature.structured_outputs
         if len(inputs) != 1 or len(outputs) != 1 or not inputs[0].dtype.is_floating:

@@ -63,7 +63,7 @@ def given(config, image_size):
         InputError: if it cannot be loaded or does not fit.
     """
     text = config.teacher
-    model, line = own_teacher.read(text, config.teacher_input, image_size)
+    model, line = own_teacher.read(text, config.teacher_input, image_size, config.head)
     print(line)
     return Teacher(model, text, given_models.file_hash(text), None)
 

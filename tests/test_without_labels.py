@@ -110,7 +110,7 @@ def test_the_run_has_no_data_set_and_knows_the_teacher(finished):
 @pytest.mark.parametrize(("entropy", "warns"), [(0.001, True), (0.26, False), (math.nan, False)])
 def test_a_teacher_that_is_certain_of_everything_is_warned_of(entropy, warns, capsys):
     experiment = Experiment(ExperimentConfig(teacher_input="0-255"))
-    experiment._warn_of_certainty(entropy, classes=10)
+    experiment._warn_of_certainty(entropy, most=math.log(10))
     assert ("--teacher_input=0-255" in capsys.readouterr().out) == warns
 
 

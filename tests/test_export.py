@@ -19,7 +19,7 @@ from PIL import Image
 from keras_mosaickd import export, networks
 from keras_mosaickd.cli import export as command
 from keras_mosaickd.cli import runner
-from keras_mosaickd.data import resizing
+from keras_mosaickd.data.sources import resizing
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.export import comparison, litert, saved_model, writing
 

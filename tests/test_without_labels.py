@@ -17,7 +17,7 @@ from keras import layers
 from PIL import Image
 
 from keras_mosaickd.cli import evaluate, runner, sample, train
-from keras_mosaickd.data.decoding import decode
+from keras_mosaickd.data.sources.decoding import decode
 from keras_mosaickd.runs.run import Experiment, ExperimentConfig
 
 SHORT = ["--batch_size=8", "--student_updates=8", "--student_steps=2", "--evaluations=2"]

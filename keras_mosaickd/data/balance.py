@@ -12,9 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.plan import positive
+from keras_mosaickd.data.pixels import unit_range_tensor
 from keras_mosaickd.data.scores import over_pool
+from keras_mosaickd.data.streams.plan import positive
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.heads import head_of
 

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.plan import positive
+from keras_mosaickd.data.pixels import unit_range_tensor
+from keras_mosaickd.data.streams.plan import positive
 from keras_mosaickd.files import sha256
 from keras_mosaickd.networks.heads import head_of
 
@@ -84,7 +84,7 @@ def over_pool(model: Any, images: Any, batch_size: int, verbose: Any = 0) -> np.
     batches = _PoolBatches(images, min(positive(batch_size, "batch_size"), max(size, 1)))
     data: Any = batches
     if keras.backend.backend() == "tensorflow":
-        from keras_mosaickd.data.pipelines import pool_dataset
+        from keras_mosaickd.data.streams.tensorflow import pool_dataset
 
         data = pool_dataset(batches)
     return model.predict(data, verbose=verbose)[:size]

@@ -11,7 +11,7 @@ from keras_mosaickd.callbacks.checkpoint import newest_intact
 from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import evaluation_arrays, image_grid, load, parse
 from keras_mosaickd.data.class_matching import labelled_as, read_labelled
-from keras_mosaickd.data.labels import VOID
+from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.image_quality import latency_milliseconds
 from keras_mosaickd.methods.mosaic_kd import MosaicKD

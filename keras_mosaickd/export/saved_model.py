@@ -102,7 +102,7 @@ def _classify(
 
 
 def _prepared(images: Any, shape: Sequence[int | None]) -> Any:
-    """Raw images as the student takes them, in the way of `keras_mosaickd.data.resizing`.
+    """Raw images as the student takes them, in the way of `keras_mosaickd.data.sources.resizing`.
 
     The centre of the student's proportions is resized bilinearly with antialiasing and rounded to
     bytes; grey is made RGB or RGB grey. A student of any size gets the images in their own.

@@ -7,10 +7,9 @@ from keras import ops
 from keras_mosaickd.backend import keras_graph
 from keras_mosaickd.backend.fused import Fused
 from keras_mosaickd.backend.training import PhaseTrainer
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.data.mean_iou import MeanIoU
-from keras_mosaickd.data.streams import checked_images
+from keras_mosaickd.data.pixels import VOID, unit_range_tensor
+from keras_mosaickd.data.streams.training import checked_images
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.heads import head_of
 from keras_mosaickd.networks.logits import recognized, student_logits, with_shapes

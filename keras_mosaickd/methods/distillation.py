@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.labels import VOID
+from keras_mosaickd.data.pixels import VOID, unit_range_tensor
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.base import StudentTrainer
 

@@ -7,8 +7,8 @@ from keras import ops
 
 from keras_mosaickd import losses
 from keras_mosaickd.backend.fused import Fused
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.streams import mosaic_stream
+from keras_mosaickd.data.pixels import unit_range_tensor
+from keras_mosaickd.data.streams.training import mosaic_stream
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.base import StudentTrainer
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from keras_mosaickd import networks
 from keras_mosaickd.data import supervised_stream
-from keras_mosaickd.data.labels import VOID
+from keras_mosaickd.data.cache import cached
 from keras_mosaickd.data.mean_iou import MeanIoU
-from keras_mosaickd.data.store import cached
+from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.files import sha256
 from keras_mosaickd.optimizers import student_recipe
 from keras_mosaickd.teachers import given_models, own_teacher

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from keras_mosaickd.data import load, stored
-from keras_mosaickd.data.store import cached, read_array, write_array
+from keras_mosaickd.data.cache import cached, read_array, write_array
 from keras_mosaickd.errors import InputError
 
 

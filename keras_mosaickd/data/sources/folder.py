@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.data.decoding import UnreadableError, all_unreadable, decode
-from keras_mosaickd.data.resizing import THREADS
+from keras_mosaickd.data.sources.decoding import UnreadableError, all_unreadable, decode
+from keras_mosaickd.data.sources.resizing import THREADS
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import sha256
 

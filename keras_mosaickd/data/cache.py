@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.data.folder import FolderImages
-from keras_mosaickd.data.forward import ForwardImages
-from keras_mosaickd.data.sources import ImageSet
+from keras_mosaickd.data.image_set import ImageSet
+from keras_mosaickd.data.sources.folder import FolderImages
+from keras_mosaickd.data.sources.forward import ForwardImages
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import file_sha256, locked, remove_abandoned, replacing, sha256
 

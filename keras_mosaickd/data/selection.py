@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_mosaickd.data.cache import cached, read_array, write_array, write_images
+from keras_mosaickd.data.image_set import ImageSet
 from keras_mosaickd.data.scores import entropies, teacher_hash
-from keras_mosaickd.data.sources import ImageSet
-from keras_mosaickd.data.store import cached, read_array, write_array, write_images
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import sha256
 from keras_mosaickd.networks.logits import as_logits

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.data.resizing import resized, with_channels
+from keras_mosaickd.data.sources.resizing import resized, with_channels
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import sha256
 

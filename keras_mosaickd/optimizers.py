@@ -112,13 +112,17 @@ class PhaseOptimizers(keras.optimizers.Optimizer):
     `LossScaleOptimizer` inside, and saves its state twice.
 
     Args:
-        phases: dict from phase name to optimizer, each already built on its phase's variables;
-            the first phase makes one update per training step.
+        phases: dict from phase name to optimizer; the first phase makes one update per training
+            step.
+        variables: dict from phase name to the variables that its optimizer trains.
     """
 
-    def __init__(self, phases):
+    def __init__(self, phases, variables):
         super().__init__(learning_rate=0.0, name="phases")
         self.phases = dict(phases)
+        self.trained = {name: list(variables[name]) for name in phases}
+        for name, optimizer in self.phases.items():
+            optimizer.build(self.trained[name])
         self.built = True
 
     @property
@@ -156,6 +160,5 @@ class PhaseOptimizers(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         """Lets each phase's optimizer finish (moving averages) on its own variables."""
-        for optimizer in self.optimizers:
-            inner = getattr(optimizer, "inner_optimizer", optimizer)
-            optimizer.finalize_variable_values(inner._trainable_variables)
+        for name, optimizer in self.phases.items():
+            optimizer.finalize_variable_values(self.trained[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.backend("tensorflow")
 # The floors of the house, each may use those before it. `errors` and `__version__` know nothing and
 # may be imported by all. Modules of one line do not know each other.
 FLOORS = (
-    ("errors", "config", "losses", "optimizers"),
+    ("errors", "config", "files", "losses", "optimizers"),
     ("backend",),
     ("run_directory",),
     ("networks",),
@@ -55,7 +56,7 @@ BACKEND_MODULES = {
     "tensorflow": {
         "backend/training/tensorflow.py",
         "backend/operations/tensorflow.py",
-        "data/pipelines.py",
+        "data/streams/tensorflow.py",
     },
     "tensorflow_datasets": set(),
     "jax": {"backend/training/jax.py", "backend/operations/jax.py"},
@@ -127,6 +128,37 @@ def test_optional_packages_are_imported_inside_functions(path):
         assert homes is None or name_of(path) in homes, f"{name_of(path)} imports {name}"
 
 
+def defined(tree: ast.AST) -> Iterator[str]:
+    """Names that a file gives to something of its own."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.id if isinstance(node, ast.Name) else node.attr
+
+
+def attributes(tree: ast.AST) -> Iterator[str]:
+    """Names of all attributes that a file reads, those that it asks for by text too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+            yield ast.unparse(node.args[1]).strip("'")
+
+
+def test_private_keras_has_one_place():
+    """KerasTuner's internals are of `tuning/`."""
+    trees = {path: ast.parse(path.read_text()) for path in modules()}
+    own = {name for tree in trees.values() for name in defined(tree)}
+    for path, tree in trees.items():
+        if name_of(path) == "backend/keras_graph.py" or room_of(path) == "tuning":
+            continue
+        used = {name for name in attributes(tree) if re.fullmatch(r"_[a-z]\w+", name)} - own
+        assert not used, f"{name_of(path)} uses {sorted(used)}: see backend/keras_graph.py"
+        text = path.read_text()
+        assert "keras.src" not in text and "seed_generator_state" not in text, name_of(path)
+
+
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_no_file_changes_the_environment_of_its_user(path):
     if name_of(path).startswith("cli/"):
@@ -138,7 +170,7 @@ def test_no_file_changes_the_environment_of_its_user(path):
 
 def test_the_package_and_its_data_names_import_no_keras():
     code = (
-        "import sys, keras_mosaickd, keras_mosaickd.errors, keras_mosaickd.data.specs\n"
+        "import sys, keras_mosaickd, keras_mosaickd.errors, keras_mosaickd.data.sources.request\n"
         "print(sorted({'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)))"
     )
     finished = subprocess.run(

@@ -226,7 +226,8 @@ def test_two_runs_at_once_share_one_cache(tmp_path):
         --batch_size=8 --student_steps=1 --student_updates=2 --evaluations=1
         --cache_dir={tmp_path}/cache""".split()
     code = (
-        "import sys; from keras_mosaickd.runs import run; from keras_mosaickd.cli import train\n"
+        "from keras_mosaickd.cli import train\n"
+        "from keras_mosaickd.runs import run as experiment\n"
         "experiment.export_saved_model = lambda *_, **__: None\n"
         "train.console()"
     )

@@ -76,6 +76,26 @@ def test_what_may_not_be_folded_is_left_alone():
     assert_close(Fused(network)(images), network(images, training=False))
 
 
+def test_models_inside_a_model_and_sequential_ones_are_fused_too():
+    inputs = keras.Input(SHAPE)
+    inner = NETWORKS["resnet20"]()
+    x = layers.Conv2D(3, 3, padding="same")(inputs)
+    stem = keras.Model(inputs, layers.BatchNormalization()(x) / 2)
+    network = disturbed(keras.Sequential([inputs, stem, inner]))
+    fused, images = Fused(network), inputs_of(network)
+    calls = []
+    for layer in inner.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.call = calls.append  # not called by the fused pass
+    outputs = fused(images)
+    for layer in inner.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            del layer.call
+    assert not calls
+    assert_close(outputs, network(images, training=False))
+    assert_close(fused(images, training=True), network(images, training=True))
+
+
 def test_frozen_batch_norm_stays_still():
     network = disturbed(NETWORKS["wrn10_1"]())
     network.trainable = False

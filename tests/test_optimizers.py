@@ -53,7 +53,8 @@ def test_cosines_end_together():
 
 
 def test_phase_optimizers_have_no_single_rate():
-    phases = optimizers.PhaseOptimizers(optimizers.recipe(10))
+    recipe = optimizers.recipe(10)
+    phases = optimizers.PhaseOptimizers(recipe, dict.fromkeys(recipe, []))
     with pytest.raises(AttributeError, match="its own learning rate"):
         _ = phases.learning_rate
     assert [optimizer.name for optimizer in phases.optimizers] == [

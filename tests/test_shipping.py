@@ -89,7 +89,7 @@ def test_what_is_compared_took_no_part_in_the_calibration(run, monkeypatch):
     # 20 of 21, evenly spaced, taken in turn.
     chosen = np.linspace(0, 20, 20).round().astype(int)
     np.testing.assert_allclose(seen["calibration"], images[chosen[0::2]], rtol=1e-6)
-    np.testing.assert_allclose(seen["pictures"], images[chosen[1::2]], rtol=1e-6)
+    np.testing.assert_allclose(seen["images"], images[chosen[1::2]], rtol=1e-6)
     assert seen["class_names"] == METRICS["class_names"]
     (run / "images.npy").unlink()
     with pytest.raises(InputError, match=r"images.npy"):
@@ -98,7 +98,7 @@ def test_what_is_compared_took_no_part_in_the_calibration(run, monkeypatch):
     (run / "selection.json").unlink()
     shipping.export_again(run.path, ["litert_int8"])
     assert seen["calibration"].shape[1:] == game.SHAPE
-    assert 0 < len(seen["calibration"]) == len(seen["pictures"]) <= 256
+    assert 0 < len(seen["calibration"]) == len(seen["images"]) <= 256
 
 
 @pytest.mark.backend("tensorflow")
@@ -252,11 +252,3 @@ def test_table_is_aligned():
     assert len({len(line) for line in lines}) == 1
     assert lines[1].split() == ["onnx", "student.onnx", "1,234,567", "1.50", "2.0e-07", "1.0000"]
     assert lines[2].split() == ["litert_int8", "student.onnx", "9", "1.50", "2.0e-07", "0.5000"]
-
-
-def test_sha256_of_a_file(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    # FIPS 180-2, appendix B.1.
-    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert model_card.sha256(tmp_path / "a") == expected
-    assert model_card.sha256(tmp_path / "b") is None

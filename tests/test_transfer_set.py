@@ -157,7 +157,7 @@ def test_predictions_per_pixel_have_label_maps_beside(tmp_path):
 
 
 def test_a_set_appears_whole_or_not_at_all(run, tmp_path, monkeypatch):
-    encode, calls = transfer_set.images.encode_png, []
+    encode, calls = transfer_set.image_grid.encode_png, []
 
     def full_disk(image):
         calls.append(image)
@@ -165,7 +165,7 @@ def test_a_set_appears_whole_or_not_at_all(run, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return encode(image)
 
-    monkeypatch.setattr(transfer_set.images, "encode_png", full_disk)
+    monkeypatch.setattr(transfer_set.image_grid, "encode_png", full_disk)
     with pytest.raises(OSError, match="No space"):
         transfer_set.write(run, 30, tmp_path / "set")
     assert os.listdir(tmp_path) == []

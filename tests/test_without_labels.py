@@ -17,7 +17,7 @@ from keras import layers
 from PIL import Image
 
 from keras_mosaickd.cli import evaluate, runner, sample, train
-from keras_mosaickd.data.decoding import decode
+from keras_mosaickd.data.sources.decoding import decode
 from keras_mosaickd.runs.run import Experiment, ExperimentConfig
 
 SHORT = ["--batch_size=8", "--student_updates=8", "--student_steps=2", "--evaluations=2"]
@@ -110,7 +110,7 @@ def test_the_run_has_no_data_set_and_knows_the_teacher(finished):
 @pytest.mark.parametrize(("entropy", "warns"), [(0.001, True), (0.26, False), (math.nan, False)])
 def test_a_teacher_that_is_certain_of_everything_is_warned_of(entropy, warns, capsys):
     experiment = Experiment(ExperimentConfig(teacher_input="0-255"))
-    experiment._warn_of_certainty(entropy, classes=10)
+    experiment._warn_of_certainty(entropy, most=math.log(10))
     assert ("--teacher_input=0-255" in capsys.readouterr().out) == warns
 
 
@@ -313,7 +313,7 @@ def test_a_saved_model_teaches_a_keras_file(place, monkeypatch, capsys):
         (["--teacher=none.keras"], "Received: none.keras: no such file"),
         (["--teacher=some/where"], "Received: some/where: no such file"),
         (["--teacher=./labelled"], "Received: ./labelled\n"),
-        (["--ood=pictures"], "Received: 'images'; did you mean folder:images?"),
+        (["--ood=pictures"], "Received: 'pictures'; did you mean folder:pictures?"),
         (["--teacher=wrn16_1", "--dataset="], "--dataset must be given, unless --teacher"),
         (["--teacher=wrn16_1", "--dataset=digits[0-2]"], "--teacher_input describes"),
         (["--teacher_input=0-1000"], "--teacher_input must be 0-1"),

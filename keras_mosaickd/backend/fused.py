@@ -11,18 +11,20 @@
 - Convolutions, BatchNorm, ReLU and addition are the backend's own
   (`keras_mosaickd.backend.operations`), where Keras's take more passes, or much Python on PyTorch.
 
-Networks that are not functional are called as they are, and so is every other layer.
+Models inside the network are fused likewise. What is neither functional nor sequential is called as
+it is, and so is every other layer.
 """
 
-from __future__ import annotations
-
+import inspect
+from collections import Counter
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import keras
 from keras import layers, ops
 
+from keras_mosaickd.backend.keras_graph import graph
 from keras_mosaickd.backend.operations import (
     batch_norm,
     convolution,
@@ -47,21 +49,25 @@ class Fused:
         self.network = network
         self._training: dict[int, Callable] = {}
         self._inference: dict[int, Callable] = {}
-        if not isinstance(network, keras.Function):
+        self._graph = graph(network)
+        if self._graph is None:
             return
-        self._nodes = _schedule(network)
-        followers = _followers(network)
+        followers = _followers(self._graph)
         # Whose input nobody else sees, and comes from a layer that makes a new tensor.
         owners = {
             follower
             for layer, follower in followers.items()
-            if follower is not None and isinstance(layer, _MAKING)
+            if isinstance(layer, layers.Conv2D | layers.BatchNormalization)
         }
-        for layer in network.layers:
-            if id(layer) in self._inference:
-                continue  # the second one of a pair
-            follower = followers.get(id(layer))
-            if _is_batch_norm(layer):
+        for layer in dict.fromkeys(call.layer for call in self._graph.calls):
+            if id(layer) in self._inference or not isinstance(layer, layers.Layer):
+                continue  # the second one of a pair, or an operation like x / 2
+            follower = followers.get(layer)
+            if isinstance(layer, keras.Model):
+                inner = Fused(layer)
+                self._training[id(layer)] = partial(inner, training=True)
+                self._inference[id(layer)] = partial(inner, training=False)
+            elif _is_batch_norm(layer):
                 self._training[id(layer)] = _normalized(layer)
                 self._inference[id(layer)] = _scaled(layer)
             elif _is_convolution(layer):
@@ -77,72 +83,51 @@ class Fused:
                 for table in (self._training, self._inference):
                     table[id(layer)] = _unchanged
                     table[id(follower)] = _upsampled(follower)
+        self._with_training = {
+            id(call.layer)
+            for call in self._graph.calls
+            if "training" in inspect.signature(call.layer.call).parameters
+        }
 
     def __call__(self, inputs: Any, training: bool = False) -> Any:
         """The network's outputs."""
         replaced = self._training if training else self._inference
-        if not replaced:
+        if not replaced or len(self._graph.outputs) > 1:
             return self.network(inputs, training=training)
 
-        def operation(layer):
-            if id(layer) in replaced:
+        def call_layer(call, *args, **kwargs):
+            if id(call.layer) in replaced and args:
                 # The graph gives some layers a mask=None; images have no mask.
-                return lambda x, mask=None: replaced[id(layer)](x)
-            if getattr(layer, "_call_has_training_arg", False):
-                return lambda *args, **kwargs: layer(*args, **{**kwargs, "training": training})
-            return layer
+                return replaced[id(call.layer)](args[0])
+            if id(call.layer) in self._with_training:
+                kwargs["training"] = training
+            return call.layer(*args, **kwargs)
 
-        # What a functional model's call does, with other functions in the place of some layers, and
-        # with every tensor dropped after its last use: where nothing is differentiated, PyTorch
-        # would hold the outputs of all layers to the end.
-        known = dict(zip(map(id, self.network.inputs), keras.tree.flatten(inputs), strict=True))
-        for node, dropped in self._nodes:
-            args, kwargs = node.arguments.fill_in(known)
-            outputs = keras.tree.flatten(operation(node.operation)(*args, **kwargs))
-            del args, kwargs
-            known |= zip(map(id, node.outputs), outputs, strict=True)
-            del outputs
-            for key in dropped:
-                del known[key]
-        found = [known[id(tensor)] for tensor in self.network.outputs]
-        return keras.tree.pack_sequence_as(self.network._outputs_struct, found)
-
-
-_MAKING = (layers.Conv2D, layers.BatchNormalization)
+        values = [
+            ops.convert_to_tensor(value, dtype=symbolic.dtype)
+            for value, symbolic in zip(keras.tree.flatten(inputs), self._graph.inputs, strict=True)
+        ]
+        (outputs,) = self._graph.run(values, call_layer)
+        return outputs
 
 
 # ---- which layers ----------------------------------------------------------------------------
 
 
-def _schedule(network):
-    """The calls of layers in their order, each with the tensors that nobody needs afterwards."""
-    depths = sorted(network._nodes_by_depth, reverse=True)
-    nodes = [node for depth in depths for node in network._nodes_by_depth[depth]]
-    nodes = [node for node in nodes if not node.is_input]
-    needed = set(map(id, network.outputs))
-    schedule = []
-    for node in reversed(nodes):
-        tensors = {id(tensor) for tensor in (*node.input_tensors, *node.outputs)}
-        schedule.append((node, tensors - needed))
-        needed |= tensors
-    return schedule[::-1]
-
-
-def _followers(network):
+def _followers(seen):
     """Layer -> the only layer that sees its output, where there is one and each is called once."""
-    nodes = [node for group in network._nodes_by_depth.values() for node in group]
-    users: dict[int, list] = {}
-    calls: dict[int, int] = {}
-    for node in nodes:
-        calls[id(node.operation)] = calls.get(id(node.operation), 0) + 1
-        for tensor in node.input_tensors:
-            users.setdefault(id(tensor._keras_history.operation), []).append(node.operation)
-    for tensor in network.outputs:
-        users.setdefault(id(tensor._keras_history.operation), []).append(None)
+    users: dict[Any, list] = {}
+    times = Counter(call.layer for call in seen.calls)
+    makers = {id(tensor): call.layer for call in seen.calls for tensor in call.outputs}
+    for call in seen.calls:
+        for tensor in call.inputs:
+            users.setdefault(makers.get(id(tensor)), []).append(call.layer)
+    for tensor in seen.outputs:
+        users.setdefault(makers.get(id(tensor)), []).append(None)
     return {
         layer: following[0]
         for layer, following in users.items()
-        if len(following) == 1 and calls[layer] == calls.get(id(following[0])) == 1
+        if len(following) == 1 and times[layer] == times[following[0]] == 1
     }
 
 

@@ -15,7 +15,7 @@ def graph(student: Any, batch_size: int | None) -> tuple[Any, Any]:
         batch_size: Images in a prediction, or None for any number.
 
     Returns:
-        Concrete function from ``image`` to ``logits``, and the module that owns its variables,
+        Concrete function from ``picture`` to ``logits``, and the module that owns its variables,
         which lives no longer than it is held.
     """
     import tensorflow
@@ -23,7 +23,7 @@ def graph(student: Any, batch_size: int | None) -> tuple[Any, Any]:
     student = _in_float32(student)
     owner = tensorflow.Module()
     owner.variables_of_student = [variable.value for variable in student.variables]
-    function = tensorflow.function(lambda image: {"logits": student(image, training=False)})
+    function = tensorflow.function(lambda picture: {"logits": student(picture, training=False)})
     shape = (batch_size, *student.input_shape[1:])
     signature = tensorflow.TensorSpec(shape, "float32", name="picture")
     return function.get_concrete_function(signature), owner

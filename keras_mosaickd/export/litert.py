@@ -13,7 +13,7 @@ from keras_mosaickd.export.graph import graph
 
 
 def write(student: Any, path: Path, calibration: np.ndarray | None = None) -> None:
-    """Writes a model with one signature, from ``image`` [1, h, w, c] to ``logits``.
+    """Writes a model with one signature, from ``picture`` [1, h, w, c] to ``logits``.
 
     Args:
         student: Built Keras model.

@@ -13,7 +13,7 @@ from keras_mosaickd.export.graph import graph
 
 
 def write(student: Any, path: Path) -> None:
-    """Writes a graph from ``image`` [n, h, w, c] float32 in [0, 1] to ``logits``.
+    """Writes a graph from ``picture`` [n, h, w, c] float32 in [0, 1] to ``logits``.
 
     Keras's own ONNX export makes the constants of a Normalization layer further inputs of the
     graph (3.15), so the graph is frozen first.

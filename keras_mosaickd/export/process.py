@@ -36,11 +36,12 @@ def in_tensorflow_process(source: Path, request: Request, folder: Path) -> list[
         "source": str(source.absolute()),
         "targets": targets,
         "class_names": list(request.class_names),
+        "head": request.head,
     }
     (folder / REQUEST).write_text(json.dumps(content), encoding="utf-8")
     arrays = {
         name: array
-        for name in ("pictures", "calibration", "reference")
+        for name in ("images", "calibration", "reference")
         if (array := getattr(request, name)) is not None
     }
     np.savez(folder / ARRAYS, **arrays)
@@ -62,9 +63,10 @@ def read_request(folder: Path) -> tuple[str, Request]:
     with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
         request = Request(
             targets={name: Path(path) for name, path in content["targets"].items()},
-            images=arrays["pictures"],
+            images=arrays["images"],
             calibration=arrays.get("calibration"),
             class_names=content["class_names"],
+            head=content["head"],
             reference=arrays.get("reference"),
         )
     return content["source"], request

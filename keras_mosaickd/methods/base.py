@@ -4,16 +4,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mosaickd import losses
+from keras_mosaickd.backend import keras_graph
 from keras_mosaickd.backend.fused import Fused
 from keras_mosaickd.backend.training import PhaseTrainer
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.data.mean_iou import MeanIoU
-from keras_mosaickd.data.streams import checked_images
+from keras_mosaickd.data.pixels import VOID, unit_range_tensor
+from keras_mosaickd.data.streams.training import checked_images
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.checks import check_fit
-from keras_mosaickd.networks.logits import as_logits
+from keras_mosaickd.networks.heads import head_of
+from keras_mosaickd.networks.logits import recognized, student_logits, with_shapes
 from keras_mosaickd.optimizers import PhaseOptimizers
 
 
@@ -27,6 +27,11 @@ class StudentTrainer(PhaseTrainer):
     - `agreement`: share of predictions in which student and teacher choose the same class, which
       needs no labels;
     - `accuracy`: share of correct predictions, where labels are given;
+
+    A teacher that ends in several sigmoids has independent labels instead of classes: KL is summed
+    over them, agreement and accuracy are means over them, and labels are rows of 0 and 1. One
+    sigmoid, or one logit, is a binary classifier of classes 0 and 1.
+
     - `mean_iou`: where there is one prediction per pixel, the mean over the classes of intersection
       over union.
 
@@ -36,8 +41,9 @@ class StudentTrainer(PhaseTrainer):
         teacher: built Keras classifier from images in [0, 1], `[batch, height, width,
             channels]`, to `[batch, classes]` (or one prediction per pixel). It is called with
             `training=False` always, and its weights never change.
-        student: built Keras classifier with the same input and output shape, giving logits.
-        teacher_outputs: "auto", "logits" or "probabilities" (see `teacher_outputs.as_logits`).
+        student: built Keras classifier with the same input and output shape, giving logits; a
+            softmax or sigmoid that is a layer of its own is left out of `self.student`.
+        teacher_outputs: "auto", "logits" or "probabilities" (see `networks.logits.as_logits`).
         seed: seed of everything drawn in training.
         **kwargs: of `keras.Model`.
 
@@ -50,16 +56,25 @@ class StudentTrainer(PhaseTrainer):
 
     def __init__(self, teacher, student, teacher_outputs="auto", seed=None, **kwargs):
         super().__init__(**kwargs)
-        check_fit(teacher, student)
-        self.teacher = as_logits(teacher, teacher_outputs)
-        self.student = student
-        self.run_teacher, self.run_student = Fused(self.teacher), Fused(student)
+        for role, model in (("teacher", teacher), ("student", student)):
+            if not isinstance(model, keras.Model):
+                raise InputError(
+                    f"the {role} must be a keras.Model. Received: {type(model).__name__}"
+                )
+        teacher, student = with_shapes(teacher), with_shapes(student)
+        self.teacher, recognized_as = recognized(teacher, teacher_outputs)
+        if self.teacher is not teacher:
+            print(f"Teacher {teacher.name}: {recognized_as}")
+        self.head = head_of(self.teacher)
+        self.student = student_logits(student, self.teacher.input_shape[1:])
+        check_fit(self.teacher, self.student, self.head)
+        self.run_teacher, self.run_student = Fused(self.teacher), Fused(self.student)
         self.seed = seed
         self.accuracy_metric = keras.metrics.Mean(name="accuracy")
         self.agreement_metric = keras.metrics.Mean(name="agreement")
         self.mean_iou_metric = None
         if len(student.output_shape) == 4:
-            self.mean_iou_metric = MeanIoU(student.output_shape[-1])
+            self.mean_iou_metric = MeanIoU(self.head.classes)
         self.loss_terms = {}
         self.built = True
 
@@ -110,13 +125,16 @@ class StudentTrainer(PhaseTrainer):
                 key: keras.optimizers.LossScaleOptimizer(optimizer, name=optimizer.name)
                 for key, optimizer in optimizers.items()
             }
-        for key, optimizer in optimizers.items():
-            network = self.trained_network(key.removesuffix("_optimizer"))
+        networks = {key: self.trained_network(key.removesuffix("_optimizer")) for key in optimizers}
+        for network in networks.values():
             self.check_scope(network.variables)
-            optimizer.build(network.trainable_variables)
         self.phase_optimizers = optimizers
+        variables = {key: network.trainable_variables for key, network in networks.items()}
         super().compile(
-            optimizer=PhaseOptimizers(optimizers), loss=None, auto_scale_loss=False, **kwargs
+            optimizer=PhaseOptimizers(optimizers, variables),
+            loss=None,
+            auto_scale_loss=False,
+            **kwargs,
         )
 
     def trained_network(self, role):
@@ -152,7 +170,9 @@ class StudentTrainer(PhaseTrainer):
 
         def objective():
             student_logits = self.run_student(images, training=True)
-            loss = ops.mean(losses.kl_divergence(teacher_logits, student_logits, self.temperature))
+            loss = ops.mean(
+                self.head.kl_divergence(teacher_logits, student_logits, self.temperature)
+            )
             return loss, {"student_loss": loss}
 
         self.update("student", objective)
@@ -162,25 +182,21 @@ class StudentTrainer(PhaseTrainer):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=False):
         """Mean KL(T || S); counts agreement on the way, while the teacher's logits are at hand."""
         teacher_logits = self.teacher(unit_range_tensor(x), training=False)
-        agrees = ops.equal(ops.argmax(teacher_logits, axis=-1), ops.argmax(y_pred, axis=-1))
-        self.agreement_metric.update_state(ops.cast(agrees, "float32"))
-        return ops.mean(losses.kl_divergence(teacher_logits, y_pred))
+        self.agreement_metric.update_state(self.head.agreement(teacher_logits, y_pred))
+        return ops.mean(self.head.kl_divergence(teacher_logits, y_pred))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Loss and agreement, and accuracy where there are labels."""
-        logs = {"loss": self._loss_tracker.result(), "agreement": self.agreement_metric.result()}
+        logs = {"loss": self._mean_loss.result(), "agreement": self.agreement_metric.result()}
         if y is not None:
-            if len(y.shape) == len(y_pred.shape) and y.shape[-1] == y_pred.shape[-1] > 1:
-                y = ops.argmax(y, axis=-1)
-            y = ops.reshape(ops.cast(y, "int32"), ops.shape(y_pred)[:-1])
-            classes = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
-            correct = ops.cast(ops.equal(y, classes), "float32")
+            correct = self.head.accuracy(y, y_pred)
             if self.mean_iou_metric is None:
                 self.accuracy_metric.update_state(correct)
             else:
+                y = ops.reshape(ops.cast(y, "int32"), ops.shape(y_pred)[:-1])
                 counted = ops.cast(ops.not_equal(y, VOID), "float32")
                 self.accuracy_metric.update_state(correct, counted)
-                self.mean_iou_metric.update_state(y, classes)
+                self.mean_iou_metric.update_state(y, self.head.predictions(y_pred))
                 logs["mean_iou"] = self.mean_iou_metric.result()
             logs["accuracy"] = self.accuracy_metric.result()
         return logs
@@ -196,10 +212,15 @@ class StudentTrainer(PhaseTrainer):
         """
         _check_images(x)
         logs = super().evaluate(x, *args, return_dict=True, **kwargs)
-        metrics = {"loss": self._loss_tracker, "agreement": self.agreement_metric}
+        metrics = {"loss": self._mean_loss, "agreement": self.agreement_metric}
         metrics |= {"accuracy": self.accuracy_metric, "mean_iou": self.mean_iou_metric}
         logs = {name: float(ops.convert_to_numpy(metrics[name].result())) for name in logs}
         return logs if return_dict else list(logs.values())
+
+    @property
+    def _mean_loss(self):
+        """Keras's own metric of `compute_loss`."""
+        return next(metric for metric in self.metrics if metric.name == "loss")
 
     # ---- saving --------------------------------------------------------------------------
 
@@ -222,15 +243,10 @@ class StudentTrainer(PhaseTrainer):
         """Arguments of `compile`."""
         if not self.compiled:
             return {}
-        config = {
-            key: keras.saving.serialize_keras_object(value)
+        return {
+            key: keras_graph.portable(keras.saving.serialize_keras_object(value))
             for key, value in self._phase_compile_config.items()
         }
-        for value in config.values():
-            # On PyTorch an optimizer serialises as its private class, which other backends lack.
-            if isinstance(value, dict) and "optimizers.torch_" in str(value.get("module")):
-                value["module"] = "keras.optimizers"
-        return config
 
     def compile_from_config(self, config):
         """Compiles as `get_compile_config` says."""
@@ -238,16 +254,13 @@ class StudentTrainer(PhaseTrainer):
 
     def save_own_variables(self, store):
         """Saves the state of every seed, which Keras leaves out: here and in all networks."""
-        for index, state in enumerate(self._seed_states()):
+        for index, state in enumerate(keras_graph.seed_states(self)):
             store[f"seed_{index}"] = ops.convert_to_numpy(state.value)
 
     def load_own_variables(self, store):
         """Loads what `save_own_variables` saved."""
-        for index, state in enumerate(self._seed_states()):
+        for index, state in enumerate(keras_graph.seed_states(self)):
             state.assign(store[f"seed_{index}"])
-
-    def _seed_states(self):
-        return [v for v in self.non_trainable_variables if v.name == "seed_generator_state"]
 
 
 def _check_images(x):

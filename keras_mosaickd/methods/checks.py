@@ -23,28 +23,17 @@ def positive(name, value):
         raise InputError(f"{name} must be positive. Received: {value}")
 
 
-def check_fit(teacher, student):
-    """Raises unless two classifiers can be teacher and student.
-
-    Raises:
-        InputError: if one is not a built Keras model with one input and one output, or their
-            shapes differ.
-    """
-    for role, model in (("teacher", teacher), ("student", student)):
-        if not isinstance(model, keras.Model):
-            raise InputError(f"the {role} must be a keras.Model. Received: {type(model).__name__}")
-        if not model.built or not isinstance(_shape(model, "input_shape"), tuple):
-            raise InputError(
-                f"the {role} {model.name!r} must be built, with one input: call it on a batch of "
-                "images first"
-            )
-    for what, attribute in (("input shape", "input_shape"), ("output shape", "output_shape")):
-        shapes = _shape(teacher, attribute), _shape(student, attribute)
-        if None in shapes:
-            continue
-        if len(shapes[0]) != len(shapes[1]) or any(
-            a != b for a, b in zip(*shapes, strict=True) if a is not None and b is not None
-        ):
+def check_fit(teacher, student, head):
+    """Raises InputError unless two models of logits can be teacher and student."""
+    for what in ("input shape", "output shape"):
+        shapes = [getattr(model, what.replace(" ", "_")) for model in (teacher, student)]
+        fits = len(shapes[0]) == len(shapes[1]) and all(
+            a == b or None in (a, b) for a, b in zip(*shapes, strict=True)
+        )
+        if what == "output shape":
+            # A binary classifier has one unit or two.
+            fits = len(shapes[0]) == len(shapes[1]) and head.fits(shapes[1][-1])
+        if not fits:
             raise InputError(
                 f"teacher and student must have the same {what}. Received: {what} {shapes[0]} of "
                 f"the teacher {teacher.name!r} and {shapes[1]} of the student {student.name!r}"
@@ -75,11 +64,3 @@ def check_game(student, generator, discriminator, latent_dim):
                 f"the generator must make images that the {role} takes, {expected[1:]}. "
                 f"Received: a generator of {images}"
             )
-
-
-def _shape(model, attribute):
-    """A model's input or output shape, where it knows it."""
-    try:
-        return getattr(model, attribute)
-    except (AttributeError, ValueError):
-        return None

@@ -5,10 +5,9 @@ import dataclasses
 import keras
 from keras import ops
 
-from keras_mosaickd import losses
 from keras_mosaickd.backend.fused import Fused
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.streams import mosaic_stream
+from keras_mosaickd.data.pixels import unit_range_tensor
+from keras_mosaickd.data.streams.training import mosaic_stream
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.base import StudentTrainer
 from keras_mosaickd.methods.checks import check_game, one_of, positive
@@ -208,9 +207,9 @@ class MosaicKD(StudentTrainer):
             patch_logits = self.run_discriminator(images, training=True)
         teacher_logits = self.run_teacher(images, training=False)
         student_logits = self.run_student(images, training=self.batch_norm_policy == "training")
-        probabilities = self.mean_over_replicas(losses.mean_probabilities(teacher_logits))
+        mean_distribution = self.mean_over_replicas(self.head.mean_distribution(teacher_logits))
         return self.objectives.generator(
-            teacher_logits, student_logits, probabilities, patch_logits
+            self.head, teacher_logits, student_logits, mean_distribution, patch_logits
         )
 
     def student_step(self, step, patches, ood):

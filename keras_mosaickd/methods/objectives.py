@@ -46,19 +46,20 @@ class Objectives:
         )
         return loss, {"discriminator_loss": loss}
 
-    def generator(self, teacher_logits, student_logits, mean_probabilities, patch_logits=None):
+    def generator(self, head, teacher_logits, student_logits, mean_distribution, patch_logits=None):
         """Seeks what S does not know yet, made of real patches, as T knows it, of all classes.
 
         Args:
+            head: the networks' `heads.Head`: what their logits mean.
             teacher_logits: T's for the generated images.
             student_logits: S's for the same.
-            mean_probabilities: T's mean prediction, over all replicas.
+            mean_distribution: T's mean prediction, over all replicas.
             patch_logits: D's for the same; None where there is no discriminator.
         """
         terms = {
-            "adversarial_loss": -ops.mean(losses.kl_divergence(teacher_logits, student_logits)),
-            "align_loss": ops.mean(losses.entropy(teacher_logits)),
-            "balance_loss": losses.negative_entropy(mean_probabilities),
+            "adversarial_loss": -ops.mean(head.kl_divergence(teacher_logits, student_logits)),
+            "align_loss": ops.mean(head.entropy(teacher_logits)),
+            "balance_loss": losses.negative_entropy(mean_distribution),
         }
         regularization = self.align_weight * terms["align_loss"]
         if patch_logits is not None:

@@ -4,12 +4,9 @@ All are functional Keras models of stock Keras layers, so that a saved one loads
 package. They take images in [0, 1] and return logits in float32 whatever the dtype policy.
 """
 
-from __future__ import annotations
-
+from keras_mosaickd.networks.adversaries import discriminator, generator
 from keras_mosaickd.networks.deeplab import deeplabv3
-from keras_mosaickd.networks.discriminator import discriminator
 from keras_mosaickd.networks.flops import flops, traffic
-from keras_mosaickd.networks.generator import generator
 from keras_mosaickd.networks.layers import batch_normalization
 from keras_mosaickd.networks.mobilenet import mobilenetv2
 from keras_mosaickd.networks.registry import build, names

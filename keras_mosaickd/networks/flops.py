@@ -1,95 +1,100 @@
-"""How much arithmetic one image costs."""
-
-from __future__ import annotations
+"""How much arithmetic one image costs, and how much memory it moves."""
 
 import math
 
 import keras
 from keras import layers
 
+from keras_mosaickd.backend.keras_graph import graph
 
-def flops(model: keras.Model, batch: int = 1) -> int:
+
+def flops(model, batch=1):
     """Floating-point operations of one forward pass, from the shapes of the layers.
 
     Counts two per multiply-add of convolutions (depthwise, separable and transposed ones too) and
     Dense layers, which hold nearly all of it; BatchNorm, activations and biases are not counted.
-    A backward pass costs about twice as much again. A layer that is called several times in one
-    model is counted once.
+    A backward pass costs about twice as much again.
 
     Args:
-        model: A built functional or Sequential model; nested ones are followed.
-        batch: Number of images.
+        model: built functional or sequential model; nested ones are followed.
+        batch: number of images.
 
     Raises:
-        ValueError: If a counted layer has no symbolic shapes (a subclassed model).
+        ValueError: if the layers cannot be seen (a subclassed model) or the image's size is open.
     """
-    return 2 * batch * sum(_multiply_adds(layer) for layer in _leaves(model))
+    return 2 * batch * sum(_multiply_adds(*call) for call in _calls(model))
 
 
-def traffic(model: keras.Model, itemsize: int = 4) -> int:
+def traffic(model, itemsize=4):
     """Bytes that one forward pass of one image moves, from the shapes of the layers.
 
     Every layer reads its inputs once and writes its output once; weights are not counted. A program
     that does several layers in one pass moves less.
 
     Args:
-        model: A built functional or Sequential model; nested ones are followed.
-        itemsize: Bytes of one number.
+        model: built functional or sequential model; nested ones are followed.
+        itemsize: bytes of one number.
 
     Raises:
-        ValueError: If a layer has no symbolic shapes (a subclassed model).
+        ValueError: as of `flops`.
     """
-    numbers = 0
-    for layer in _leaves(model):
-        if isinstance(layer, layers.InputLayer):
-            continue
-        if not layer._inbound_nodes:
-            _shape(layer, "output")  # raises
-        for node in layer._inbound_nodes:  # one for each time that it is called
-            for tensor in (*node.input_tensors, *node.output_tensors):
-                if None in tensor.shape[1:]:
-                    raise ValueError(
-                        "expected a fixed image size. "
-                        f"Received: {layer.name} with {tuple(tensor.shape[1:])}"
-                    )
-                numbers += math.prod(tensor.shape[1:])
-    return itemsize * numbers
+    numbers = (
+        math.prod(shape) for _, inputs, outputs in _calls(model) for shape in inputs + outputs
+    )
+    return itemsize * sum(numbers)
 
 
-def _leaves(model: keras.Model) -> list[layers.Layer]:
-    found: dict[int, layers.Layer] = {}
-    for layer in model.layers:
-        members = _leaves(layer) if isinstance(layer, keras.Model) else [layer]
-        found.update((id(member), member) for member in members)
-    return list(found.values())
+def _calls(model):
+    """Each call of a layer for one image: the layer, the shapes of its inputs, of its outputs.
+
+    A model inside a model may take images of any size, so shapes are followed from the outermost
+    input on.
+    """
+    seen = _graph(model)
+    found: list = []
+    for tensor in seen.inputs:
+        if None in tensor.shape[1:]:
+            raise ValueError(
+                f"expected a fixed image size. Received: {model.name!r}, {tensor.shape[1:]}"
+            )
+    _follow(model, [keras.KerasTensor((1, *tensor.shape[1:])) for tensor in seen.inputs], found)
+    return found
 
 
-def _multiply_adds(layer: layers.Layer) -> int:
-    if isinstance(layer, layers.Dense):
-        # Dense acts on the last axis alone: once per position of [B, h, w, c].
-        return math.prod(_shape(layer, "output")[:-1]) * math.prod(layer.kernel.shape)
+def _graph(model):
+    seen = graph(model)
+    if seen is None:
+        raise ValueError(
+            "expected a functional or sequential model that has been built. Received: "
+            f"{model.name!r}, whose layers cannot be seen"
+        )
+    return seen
+
+
+def _follow(model, inputs, found):
+    def call_layer(call, *args, **kwargs):
+        given = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        if isinstance(call.layer, keras.Model):
+            return _follow(call.layer, given, found)
+        outputs = call.layer.compute_output_spec(*args, **kwargs)
+        shapes = [[x.shape for x in keras.tree.flatten(part)] for part in (given, outputs)]
+        found.append((call.layer, *shapes))
+        return outputs
+
+    return _graph(model).run(inputs, call_layer)
+
+
+def _multiply_adds(layer, inputs, outputs):
     if isinstance(layer, layers.SeparableConv2D):
-        positions = math.prod(_shape(layer, "output")[:-1])
         kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
-        return positions * sum(math.prod(kernel.shape) for kernel in kernels)
+        return math.prod(outputs[0][:-1]) * sum(math.prod(kernel.shape) for kernel in kernels)
     if isinstance(layer, layers.Conv2DTranspose):
         # Every input position is spread over the whole kernel.
-        return math.prod(_shape(layer, "input")[:-1]) * math.prod(layer.kernel.shape)
-    if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
-        # A kernel is [kh, kw, c / groups, filters]; a depthwise one [kh, kw, c, multiplier].
-        return math.prod(_shape(layer, "output")[:-1]) * math.prod(layer.kernel.shape)
+        return math.prod(inputs[0][:-1]) * math.prod(layer.kernel.shape)
+    if isinstance(layer, layers.Dense | layers.Conv2D | layers.DepthwiseConv2D):
+        # Once per position: a Dense kernel is [c, units], a convolution's [kh, kw, c / groups,
+        # filters], a depthwise one [kh, kw, c, multiplier].
+        return math.prod(outputs[0][:-1]) * math.prod(layer.kernel.shape)
+    if any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ())):
+        raise ValueError(f"expected layers that can be counted. Received: {layer.name!r}")
     return 0
-
-
-def _shape(layer: layers.Layer, side: str) -> tuple[int, ...]:
-    """Shape of the layer's input or output without the batch axis."""
-    try:
-        shape = getattr(layer, side).shape[1:]
-    except AttributeError as error:
-        raise ValueError(
-            "expected a functional or Sequential model that has been built."
-            f" Received: a model whose layer {layer.name!r} has no symbolic {side}"
-        ) from error
-    if None in shape:
-        raise ValueError(f"expected a fixed image size. Received: {layer.name} {side} {shape}")
-    return tuple(shape)

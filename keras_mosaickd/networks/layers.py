@@ -1,12 +1,12 @@
-"""What all networks share: the image input, padding, initialisers and BatchNorm constants."""
+"""What all networks share: the way from images to logits, padding, initialisers, BatchNorm."""
 
-from __future__ import annotations
-
+import functools
 import math
 import numbers
 from collections.abc import Sequence
 
-from keras import Input, KerasTensor, backend, initializers, layers
+import keras
+from keras import initializers, layers
 
 from keras_mosaickd.errors import InputError
 
@@ -14,165 +14,105 @@ from keras_mosaickd.errors import InputError
 # statistics would still hold the initial values after the few hundred steps of a small run.
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
-LEAKY_SLOPE = 0.2
 
 Statistic = float | Sequence[float] | None
 
 
-def batch_normalization(
-    name: str | None = None, synchronized: bool = False
-) -> layers.BatchNormalization:
-    """BatchNormalization with the constants of the papers' recipes.
+def network(trunk=None, *, smallest=1, per_pixel=False):
+    """Makes the builder of a network out of its trunk, the layers between images and logits.
+
+    The builder returns a model from images `[batch, height, width, channels]` in [0, 1] to float32
+    logits, `[batch, classes]` or `[batch, height, width, classes]`, and raises InputError for what
+    cannot be used. It takes, besides the trunk's own options:
 
     Args:
-        name: Name of the layer.
-        synchronized: Reduce the batch statistics over all replicas. The TensorFlow backend only:
-            on JAX a batch that is sharded over devices is one batch anyway.
+        input_shape: `(height, width, channels)` of the images.
+        classes: number of logits; one is a binary classifier's.
+        mean: mean of the teacher's training images, one number or one per channel, or None.
+        std: their standard deviation, likewise.
+        name: name of the model.
+        synchronized_batch_norm: see `batch_normalization`.
+        per_pixel: predict every pixel, as the fully convolutional networks of Long et al. (2015,
+            arXiv 1411.4038): 1×1 logits of the last map, scaled up bilinearly.
 
-    Raises:
-        InputError: If `synchronized` is asked for on another backend.
-    """
-    if synchronized and backend.backend() != "tensorflow":
-        raise InputError(
-            "expected synchronized batch normalization to be off, or KERAS_BACKEND=tensorflow."
-            f" Received: KERAS_BACKEND={backend.backend()}"
-        )
-    return layers.BatchNormalization(
-        momentum=BATCH_NORM_MOMENTUM,
-        epsilon=BATCH_NORM_EPSILON,
-        synchronized=synchronized,
-        name=name,
-    )
-
-
-def he_normal_fan_out() -> initializers.Initializer:
-    """Normal of variance 2 / fan_out (He et al. 2015), not truncated, as the ResNet papers use."""
-    return initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
-
-
-def pytorch_default() -> initializers.Initializer:
-    """PyTorch's default for kernels of Linear and Conv2d: uniform in ±1/sqrt(fan_in)."""
-    return initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
-
-
-def pytorch_default_bias(fan_in: int) -> initializers.Initializer:
-    """PyTorch's default for biases: uniform in ±1/sqrt(fan_in) of the kernel beside it."""
-    limit = 1 / math.sqrt(fan_in)
-    return initializers.RandomUniform(-limit, limit)
-
-
-def convolution(
-    x: KerasTensor,
-    filters: int,
-    kernel_size: int,
-    strides: int = 1,
-    *,
-    name: str,
-    use_bias: bool = False,
-    padding: int | None = None,
-    dilation: int = 1,
-    kernel_initializer: initializers.Initializer | str | None = None,
-    bias_initializer: initializers.Initializer | str = "zeros",
-    dtype: str | None = None,
-) -> KerasTensor:
-    """A convolution that pads both sides alike, as PyTorch does.
-
-    Keras's "same" pads a strided convolution on the lower right only, which moves every feature
-    map by half a pixel against the published networks. A bias is left out unless asked for,
-    because nearly every convolution here is followed by BatchNorm, where a bias has no gradient.
+    `network` itself takes:
 
     Args:
-        x: [B, h, w, c].
-        filters: Output channels.
-        kernel_size: Height and width of the kernel.
-        strides: Stride of both axes.
-        name: Name of the convolution; its padding layer is called `<name>_pad`.
-        use_bias: Whether there is a bias.
-        padding: Zeros added on every side; (kernel_size - 1) // 2 if None.
-        dilation: Dilation of both axes (with stride 1 only).
-        kernel_initializer: He normal (fan-out) if None.
-        bias_initializer: Initialiser of the bias.
-        dtype: dtype policy of the convolution; the global one if None.
+        trunk: function of the normalised images, of `batch_normalization` with its arguments, and
+            of options; gives the last feature map, or a model that ends in it.
+        smallest: smallest side of an image in pixels.
+        per_pixel: default of the builder.
     """
-    if padding is None:
-        padding = (kernel_size - 1) // 2
-    keeps_size = strides == 1 and kernel_size == 2 * padding + 1
-    if padding and not keeps_size:
-        x = layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
-    return layers.Conv2D(
-        filters,
-        kernel_size,
-        strides=strides,
-        padding="same" if keeps_size else "valid",
-        dilation_rate=dilation,
-        use_bias=use_bias,
-        kernel_initializer=kernel_initializer or he_normal_fan_out(),
-        bias_initializer=bias_initializer,
-        name=name,
-        dtype=dtype,
-    )(x)
+    if trunk is None:
+        return functools.partial(network, smallest=smallest, per_pixel=per_pixel)
+    predicts_pixels = per_pixel
 
-
-def depthwise_convolution(x: KerasTensor, strides: int = 1, *, name: str) -> KerasTensor:
-    """A 3×3 convolution per channel without bias, padded like `convolution`."""
-    if strides > 1:
-        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
-    return layers.DepthwiseConv2D(
-        3,
-        strides=strides,
-        padding="same" if strides == 1 else "valid",
-        use_bias=False,
-        depthwise_initializer=he_normal_fan_out(),
-        name=name,
-    )(x)
-
-
-def logits_head(x: KerasTensor, classes: int) -> KerasTensor:
-    """Global average pooling and a Dense layer: [B, h, w, c] -> [B, classes], always float32."""
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return layers.Dense(
-        classes, kernel_initializer=pytorch_default(), dtype="float32", name="logits"
-    )(x)
-
-
-def pixel_logits_head(x: KerasTensor, classes: int, images: KerasTensor) -> KerasTensor:
-    """1×1 logits scaled up bilinearly to the images' size: [B, H, W, classes], always float32."""
-    x = convolution(
-        x,
+    def build(
+        input_shape,
         classes,
-        1,
-        name="pixel_logits",
-        use_bias=True,
-        kernel_initializer=pytorch_default(),
-        dtype="float32",
-    )
-    height, width = images.shape[1:3]
-    return layers.Resizing(height, width, interpolation="bilinear", dtype="float32", name="logits")(
-        x
-    )
+        mean=None,
+        std=None,
+        name=None,
+        synchronized_batch_norm=False,
+        per_pixel=predicts_pixels,
+        **options,
+    ):
+        if not isinstance(classes, numbers.Integral) or classes < 1:
+            raise InputError(f"expected at least 1 class. Received: {classes}")
+        inputs, x = image_input(input_shape, mean, std)
+        name = name or trunk.__name__
+        if min(inputs.shape[1:3]) < smallest:
+            raise InputError(
+                f"--image_size must be at least {smallest} pixels for {name}. "
+                f"Received: {inputs.shape[1]}x{inputs.shape[2]}"
+            )
+        normalize = functools.partial(batch_normalization, synchronized=synchronized_batch_norm)
+        features = trunk(x, normalize, **options)
+        if isinstance(features, keras.Model):
+            inputs, features = features.inputs[0], features.output
+        if per_pixel:
+            logits = convolution(
+                features,
+                classes,
+                1,
+                name="pixel_logits",
+                use_bias=True,
+                kernel_initializer=pytorch_default(),
+                dtype="float32",
+            )
+            scale_up = layers.Resizing(
+                *inputs.shape[1:3], interpolation="bilinear", dtype="float32", name="logits"
+            )
+            return keras.Model(inputs, scale_up(logits), name=name)
+        pooled = layers.GlobalAveragePooling2D(name="pool")(features)
+        head = layers.Dense(
+            int(classes), kernel_initializer=pytorch_default(), dtype="float32", name="logits"
+        )
+        return keras.Model(inputs, head(pooled), name=name)
+
+    build.__name__, build.__doc__ = trunk.__name__, trunk.__doc__
+    return build
 
 
-def image_input(
-    input_shape: Sequence[int], mean: Statistic = None, std: Statistic = None
-) -> tuple[KerasTensor, KerasTensor]:
+def image_input(input_shape, mean=None, std=None):
     """The input of a network that judges images, and the normalised images.
 
     Args:
-        input_shape: (h, w, c).
-        mean: Mean of the teacher's training images, in [0, 1]: one number or one per channel.
-        std: Their standard deviation, likewise. With neither, images stay as they are.
+        input_shape: `(height, width, channels)`.
+        mean: mean of the teacher's training images, in [0, 1]: one number or one per channel.
+        std: their standard deviation, likewise. With neither, images stay as they are.
 
     Returns:
-        The input [B, h, w, c] float32 in [0, 1], and what the first convolution sees.
+        The input `[batch, height, width, channels]`, float32 in [0, 1], and what the first
+        convolution sees.
     """
     shape = check_image_shape(input_shape)
-    inputs = Input(shape, dtype="float32", name="picture")
+    inputs = keras.Input(shape, dtype="float32", name="picture")
     if mean is None and std is None:
         return inputs, inputs
     if mean is None or std is None:
         raise InputError(f"expected both mean and std, or neither. Received: {mean=}, {std=}")
-    means = _per_channel("mean", mean, shape[2])
-    stds = _per_channel("std", std, shape[2])
+    means, stds = (_per_channel(*pair, shape[2]) for pair in (("mean", mean), ("std", std)))
     if min(stds) <= 0:
         raise InputError(f"expected every std to be above 0. Received: {std=}")
     # float32 whatever the policy: a mean rounded to bfloat16 would shift every image.
@@ -186,69 +126,150 @@ def image_input(
     return inputs, normalization(inputs)
 
 
-def check_image_shape(shape: Sequence[int], flag: str = "--image_size") -> tuple[int, int, int]:
-    """Returns (h, w, c) as plain integers, or raises InputError if it is no image's shape."""
-    shape = tuple(shape)
-    if len(shape) != 3 or not all(
-        isinstance(side, numbers.Integral) and side > 0 for side in shape
-    ):
+def _per_channel(name, values, channels):
+    values = [values] if isinstance(values, numbers.Real) else list(values)
+    if len(values) not in (1, channels):
         raise InputError(
-            f"{flag}: expected an image shape (height, width, channels) of three positive"
-            f" integers. Received: {shape}"
+            f"expected {name} to hold one number or one per channel ({channels}). "
+            f"Received: {values}"
         )
-    height, width, channels = (int(side) for side in shape)
-    return height, width, channels
+    return [float(value) for value in values] * (channels // len(values))
 
 
-def check_classes(classes: int) -> int:
-    """Returns the number of classes, or raises InputError if there is nothing to tell apart."""
-    if not isinstance(classes, numbers.Integral) or classes < 2:
-        raise InputError(f"expected at least 2 classes. Received: {classes}")
-    return int(classes)
+def check_image_shape(shape):
+    """`(height, width, channels)` as plain integers; raises InputError if it is no such shape."""
+    shape = tuple(shape)
+    if len(shape) != 3 or not all(isinstance(x, numbers.Integral) and int(x) > 0 for x in shape):
+        raise InputError(
+            "--image_size: expected an image shape (height, width, channels) of three positive "
+            f"integers. Received: {shape}"
+        )
+    return tuple(int(side) for side in shape)
 
 
-def scalings(shape: Sequence[int]) -> int:
-    """Number of up- or down-samplings between an image and the 8×8-like map of a GAN.
+# ---- layers ------------------------------------------------------------------------------------
 
-    n = max(2, round(log2(min(h, w) / 8))): 2 for 32×32 (tables 2 and 3 of the supplement), one
-    more each time the side doubles.
+
+def batch_normalization(name=None, synchronized=False):
+    """BatchNormalization with the constants of the papers' recipes.
+
+    Args:
+        name: name of the layer.
+        synchronized: whether the batch statistics are reduced over all replicas. TensorFlow only:
+            on JAX a batch that is sharded over devices is one batch anyway.
 
     Raises:
-        InputError: If the height or the width is not divisible by 2**n; says which sizes are.
+        InputError: if `synchronized` is asked for on another backend.
     """
-    height, width, _ = check_image_shape(shape)
-    count = _scalings_of_side(min(height, width))
-    if height % 2**count or width % 2**count:
+    if synchronized and keras.backend.backend() != "tensorflow":
         raise InputError(
-            f"--image_size: expected a height and width divisible by {2**count} (the generator and"
-            f" the discriminator scale {count} times by 2), for a square image for example"
-            f" {_nearest_sizes(min(height, width))}. Received: {height}x{width}"
+            "expected synchronized batch normalization to be off, or KERAS_BACKEND=tensorflow. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
         )
-    return count
+    return layers.BatchNormalization(
+        momentum=BATCH_NORM_MOMENTUM,
+        epsilon=BATCH_NORM_EPSILON,
+        synchronized=synchronized,
+        name=name,
+    )
 
 
-def _scalings_of_side(side: int) -> int:
-    return max(2, round(math.log2(side / 8)))
+def he_normal_fan_out():
+    """Normal of variance 2 / fan_out (He et al. 2015), not truncated, as the ResNet papers use."""
+    return initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
 
 
-def _nearest_sizes(side: int) -> str:
-    def works(candidate: int) -> bool:
-        return candidate % 2 ** _scalings_of_side(candidate) == 0
-
-    below = [size for size in range(4, side + 1) if works(size)][-1:]
-    above = next(size for size in range(max(side, 4) + 1, 4 * side + 9) if works(size))
-    return " or ".join(str(size) for size in [*below, above])
+def pytorch_default():
+    """PyTorch's default for kernels of Linear and Conv2d: uniform in ±1/sqrt(fan_in)."""
+    return initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
 
 
-def _per_channel(name: str, values: Statistic, channels: int) -> list[float]:
-    if isinstance(values, numbers.Real):
-        return [float(values)] * channels
-    numbers_ = [float(value) for value in values]  # type: ignore[union-attr]
-    if len(numbers_) == 1:
-        return numbers_ * channels
-    if len(numbers_) != channels:
-        raise InputError(
-            f"expected {name} to hold one number or one per channel ({channels})."
-            f" Received: {numbers_}"
-        )
-    return numbers_
+def pytorch_default_bias(fan_in):
+    """PyTorch's default for biases: uniform in ±1/sqrt(fan_in) of the kernel beside it."""
+    limit = 1 / math.sqrt(fan_in)
+    return initializers.RandomUniform(-limit, limit)
+
+
+def convolution(
+    x,
+    filters,
+    kernel_size,
+    strides=1,
+    *,
+    padding=None,
+    dilation=1,
+    depthwise=False,
+    name,
+    **options,
+):
+    """A convolution that pads both sides alike, as PyTorch does.
+
+    Keras's "same" pads a strided convolution on the lower right only, which moves every feature
+    map by half a pixel against the published networks. A bias is left out unless asked for,
+    because nearly every convolution here is followed by BatchNorm, where a bias has no gradient.
+
+    Args:
+        x: `[batch, height, width, channels]`.
+        filters: output channels; of a depthwise convolution, for each channel.
+        kernel_size: height and width of the kernel.
+        strides: stride of both axes.
+        padding: zeros added on every side; `(kernel_size - 1) // 2` if None.
+        dilation: dilation of both axes (with stride 1 only).
+        depthwise: whether every channel has its own kernel.
+        name: name of the convolution; its padding layer is called `<name>_pad`.
+        **options: of the layer; the kernel's initialiser is He normal (fan-out) by default.
+    """
+    if padding is None:
+        padding = (kernel_size - 1) // 2
+    keeps_size = strides == 1 and kernel_size == 2 * padding + 1
+    if padding and not keeps_size:
+        x = layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
+    initializer = "depthwise_initializer" if depthwise else "kernel_initializer"
+    if initializer not in options:
+        options[initializer] = he_normal_fan_out()
+    options = {
+        "use_bias": False,
+        "strides": strides,
+        "padding": "same" if keeps_size else "valid",
+        "dilation_rate": dilation,
+        "name": name,
+        **options,
+    }
+    if depthwise:
+        return layers.DepthwiseConv2D(kernel_size, depth_multiplier=filters, **options)(x)
+    return layers.Conv2D(filters, kernel_size, **options)(x)
+
+
+def adapt_application(backbone, features, normalize, changes=None):
+    """Rebuilds a backbone of keras.applications with other options in its layers.
+
+    keras.applications has no argument for the BatchNorm constants (it uses momentum 0.99 or 0.999
+    and other epsilons), for the biases (ResNet-50 has them before BatchNorm, where they have no
+    gradient), for dilation or for the initialisers: Glorot's rule takes a depthwise kernel for a
+    full one, so that an untrained MobileNetV2 in inference mode returns logits of 1e-11. The
+    weights are drawn anew.
+
+    Args:
+        backbone: the model that keras.applications returned.
+        features: the tensor in it that counts.
+        normalize: `batch_normalization` with its arguments.
+        changes: dict from a layer's name to constructor arguments to be replaced.
+
+    Returns:
+        A model from the backbone's input to the features, with the same names of layers.
+    """
+    changes = changes or {}
+
+    def rebuild(layer):
+        if isinstance(layer, layers.BatchNormalization):
+            return normalize(name=layer.name)
+        config = layer.get_config()
+        if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
+            # Every convolution in these backbones is followed by BatchNorm.
+            kind = "depthwise" if isinstance(layer, layers.DepthwiseConv2D) else "kernel"
+            config |= {"use_bias": False, f"{kind}_initializer": he_normal_fan_out()}
+        return type(layer).from_config({**config, **changes.get(layer.name, {})})
+
+    return keras.models.clone_model(
+        keras.Model(backbone.inputs[0], features), clone_function=rebuild
+    )

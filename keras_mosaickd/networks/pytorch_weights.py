@@ -81,7 +81,7 @@ def import_weights(
     for layer in filled:
         names = dict(arrays[layer.name])
         if isinstance(layer, keras.layers.Conv2D) and not layer.use_bias and "bias" in names:
-            _move_bias(layer, names.pop("bias"), arrays)
+            _move_bias(layer, names.pop("bias"), arrays, model)
         _fill(layer, names)
     return model
 
@@ -202,10 +202,10 @@ def _fill(layer, names):
         variable.assign(_checked(name, array, expected, layer).transpose(order))
 
 
-def _move_bias(convolution, named_bias, arrays):
+def _move_bias(convolution, named_bias, arrays, model):
     """Takes a convolution's bias off the moving mean of the BatchNorm that follows it."""
     name, bias = named_bias
-    followers = [node.operation for node in convolution._outbound_nodes]
+    followers = [layer for layer in model.layers if layer.input is convolution.output]
     if len(followers) != 1 or not isinstance(followers[0], keras.layers.BatchNormalization):
         raise InputError(
             f"expected no bias for the layer {convolution.name}, which no BatchNorm follows. "

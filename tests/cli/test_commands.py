@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import keras_mosaickd
+from keras_mosaickd import evaluation, runs
 from keras_mosaickd.cli import comparison, flags, runner
 from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.errors import InputError
@@ -46,9 +46,9 @@ def experiment(monkeypatch, tmp_path):
     module.select_ood = record("select_ood", "kept 10 of 20")
     module.evaluate = record("evaluate", {"student_accuracy": 0.25})
     module.sample = record("sample", Path("samples.png"))
-    for name in ("experiment", "evaluation"):
-        monkeypatch.setitem(sys.modules, f"keras_mosaickd.{name}", module)
-        monkeypatch.setattr(keras_mosaickd, name, module, raising=False)
+    for package, name in ((runs, "run"), (evaluation, "scores")):
+        monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", module)
+        monkeypatch.setattr(package, name, module, raising=False)
     monkeypatch.chdir(tmp_path)
     return module
 

@@ -170,8 +170,8 @@ def test_no_bias_before_batch_norm(preset, regularizer):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"preset": "fast"}, "--preset: expected one of paper, official"),
-        ({"regularizer": "none"}, "--regularizer: a discriminator needs one of patch, image"),
+        ({"preset": "fast"}, "--preset must be one of paper, official"),
+        ({"regularizer": "none"}, "--regularizer must be one of patch, image"),
         ({"overlap_stride": 0}, "--overlap_stride"),
         ({"overlap_stride": 5}, "--overlap_stride"),
         ({"overlap_stride": 1.5}, "--overlap_stride"),

@@ -171,7 +171,7 @@ def test_he_initialisation_independent_draws_and_the_seed(real_initializers):
         ("wrn16_0", (32, 32, 3), 10, "width"),
         ("wrn16_1", (32, 32), 10, "--image_size"),
         ("wrn16_1", (32, 0, 3), 10, "--image_size"),
-        ("wrn16_1", (32, 32, 3), 1, "2 classes"),
+        ("wrn16_1", (32, 32, 3), 0, "at least 1 class"),
         ("vgg11", (4, 4, 3), 10, "at least 8"),
         ("mobilenetv2", (4, 32, 3), 10, "at least 8"),
     ],

@@ -57,9 +57,9 @@ def test_models_without_shapes_are_refused():
         def call(self, x):
             return self.dense(x)
 
-    with pytest.raises(ValueError, match="no symbolic output"):
+    with pytest.raises(ValueError, match="cannot be seen"):
         networks.flops(Subclassed())
-    with pytest.raises(ValueError, match="no symbolic output"):
+    with pytest.raises(ValueError, match="cannot be seen"):
         networks.traffic(Subclassed())
     inputs = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match="fixed image size"):
@@ -78,7 +78,24 @@ def test_traffic_is_what_every_layer_reads_and_writes():
     assert networks.traffic(model, itemsize=2) == 2 * numbers
 
 
-def test_a_layer_that_is_called_twice_moves_twice():
+def test_a_layer_that_is_called_twice_counts_twice():
     inputs = keras.Input((5,))
-    relu = layers.ReLU()
+    relu, dense = layers.ReLU(), layers.Dense(5)
     assert networks.traffic(keras.Model(inputs, relu(relu(inputs)))) == 4 * 2 * (5 + 5)
+    assert networks.flops(keras.Model(inputs, dense(dense(inputs)))) == 2 * 2 * 5 * 5
+
+
+def test_a_model_of_any_size_inside_one_of_a_fixed_size_is_counted():
+    images = keras.Input((None, None, 3))
+    inner = keras.Model(images, layers.Conv2D(2, 3)(images))
+    inputs = keras.Input((6, 6, 3))
+    model = keras.Model(inputs, inner(inputs))
+    assert networks.flops(model) == 2 * 16 * 9 * 3 * 2
+    assert networks.traffic(model) == 4 * (6 * 6 * 3 + 4 * 4 * 2)
+
+
+def test_a_layer_of_unknown_arithmetic_makes_the_count_unknown():
+    inputs = keras.Input((4, 8))
+    attention = layers.MultiHeadAttention(2, 4)
+    with pytest.raises(ValueError, match="can be counted"):
+        networks.flops(keras.Model(inputs, attention(inputs, inputs)))

@@ -8,7 +8,8 @@ import pytest
 
 from keras_mosaickd import networks
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.networks.layers import convolution, scalings
+from keras_mosaickd.networks.adversaries import scalings
+from keras_mosaickd.networks.layers import convolution
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 

@@ -11,7 +11,7 @@ from keras import layers
 
 from keras_mosaickd import networks
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.networks.applications import adapt_application
+from keras_mosaickd.networks.layers import adapt_application, batch_normalization
 
 CLASSES = 21
 LAST_FEATURES = {
@@ -82,7 +82,7 @@ def test_dilated_features_are_the_strided_ones_and_more(name, application, first
     dilated = build(name)
     backbone = application(input_shape=(64, 64, 3), include_top=False, weights=None)
     features = backbone.get_layer(LAST_FEATURES[name]).output
-    strided = adapt_application(keras.Model(backbone.input, features), backbone)
+    strided = adapt_application(backbone, features, batch_normalization)
     for layer in strided.layers:
         if layer.weights:
             layer.set_weights(dilated.get_layer(layer.name).get_weights())

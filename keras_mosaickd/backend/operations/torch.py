@@ -59,6 +59,9 @@ def leaky_relu(inputs, negative_slope, may_overwrite):
 
 
 def _laid_out(kernel):
+    if not kernel.is_cuda and kernel.dtype not in (torch.float32, torch.float64):
+        # On a CPU without instructions for 16 bits PyTorch takes a gradient that wants this layout.
+        return kernel.contiguous()
     return kernel.contiguous(memory_format=torch.channels_last)
 
 

@@ -104,7 +104,7 @@ def main():
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        from keras_mosaickd.data.pipelines import untuned
+        from keras_mosaickd.data.streams.tensorflow import untuned
 
         again = untuned(tf.data.Dataset.from_tensors(element).repeat(options.iterations))
     sides = {

@@ -29,6 +29,7 @@ class ExperimentConfig:
     run_dir: str = ""
     teacher: str = "wrn16_1"
     teacher_input: str = "0-1"
+    head: str = "auto"
     class_names: str = ""
     teacher_epochs: int = 200
     teacher_batch_size: int = 256

@@ -53,45 +53,35 @@ def entropy(logits):
     return -ops.sum(ops.exp(log_probabilities) * log_probabilities, axis=-1)
 
 
-def mean_probabilities(logits):
+def mean_probabilities(logits, event_axes=1):
     """Mean prediction over the batch, and over the pixels where there are pixels.
 
     Args:
         logits: tensor of shape `[..., classes]`.
+        event_axes: number of last axes that are one prediction: 2 where it is of several variables.
 
     Returns:
-        Tensor of shape `[classes]` that sums to 1.
+        Tensor of shape `[classes]` that sums to 1, or `[variables, classes]` of such rows.
     """
     probabilities = ops.softmax(_wide(logits), axis=-1)
-    return ops.mean(probabilities, axis=tuple(range(len(logits.shape) - 1)))
+    return ops.mean(probabilities, axis=tuple(range(len(logits.shape) - event_axes)))
 
 
 def negative_entropy(probabilities, base=2.0):
-    """Negative entropy sum(p log p) of one distribution.
+    """Negative entropy sum(p log p): of the mean prediction it is L_balance (equation 1).
 
     Args:
-        probabilities: tensor of shape `[classes]` that sums to 1; zeros are allowed.
+        probabilities: tensor of shape `[classes]` that sums to 1, zeros allowed; or `[variables,
+            classes]` of independent variables, whose entropies add up.
         base: base of the logarithm. The published balance weight of 10 belongs to base 2.
 
     Returns:
-        Scalar from -log(classes) (all classes equally likely) to 0 (a single class).
+        Scalar from -log(classes) (all classes equally likely) to 0 (a single class), for each
+        variable.
     """
     # The limit p log p -> 0 is reached long before the floor, which keeps the gradient finite.
     logarithm = ops.log(ops.maximum(probabilities, 1e-30))
     return ops.sum(probabilities * logarithm) / math.log(base)
-
-
-def class_balance(logits, base=2.0):
-    """Balance loss -H(E_x p(y | x)) (equation 1): small when every class is generated as often.
-
-    Args:
-        logits: teacher's logits for generated images, of shape `[..., classes]`.
-        base: base of the logarithm (see `negative_entropy`).
-
-    Returns:
-        Scalar from -log(classes) to 0.
-    """
-    return negative_entropy(mean_probabilities(logits), base)
 
 
 def patch_adversarial(patch_logits, real, reduction="mean"):

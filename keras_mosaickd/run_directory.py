@@ -11,7 +11,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from keras_mosaickd import __version__
+from keras_mosaickd import __version__, files
 from keras_mosaickd.errors import InputError
 
 FLAGS, METRICS, HISTORY, ENVIRONMENT = (
@@ -97,19 +97,17 @@ class RunDirectory:
         Raises:
             InputError: if another process is writing there.
         """
-        try:
-            import fcntl
-        except ImportError:  # Not every system has locks of this kind.
-            yield
-            return
-        with (self / ".lock").open("w") as file:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock = stack.enter_context(files.locked(self / ".lock"))
             except BlockingIOError:
                 raise InputError(
                     "--run_dir must not be in use by another process. "
                     f"Received: {self.path}, which one is writing to"
                 ) from None
+            if lock is not None:
+                for folder in (self.path, (self / CHECKPOINT).parent):
+                    files.remove_abandoned(folder, older_than=0)
             yield
 
     def _written_settings(self):
@@ -119,13 +117,7 @@ class RunDirectory:
 
     def write_json(self, name, values):
         """Writes a dict as JSON, whole or not at all."""
-        temporary = self / f".{name}.{os.getpid()}"
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(values, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self / name)
+        files.write_file(self / name, json.dumps(values, indent=2) + "\n")
 
     def read_json(self, name):
         """Reads what `write_json` wrote.

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.backend("tensorflow")
 # The floors of the house, each may use those before it. `errors` and `__version__` know nothing and
 # may be imported by all. Modules of one line do not know each other.
 FLOORS = (
-    ("errors", "config", "losses", "optimizers"),
+    ("errors", "config", "files", "losses", "optimizers"),
     ("backend",),
     ("run_directory",),
     ("networks",),
@@ -56,7 +56,7 @@ BACKEND_MODULES = {
     "tensorflow": {
         "backend/training/tensorflow.py",
         "backend/operations/tensorflow.py",
-        "data/pipelines.py",
+        "data/streams/tensorflow.py",
     },
     "tensorflow_datasets": set(),
     "jax": {"backend/training/jax.py", "backend/operations/jax.py"},
@@ -170,7 +170,7 @@ def test_no_file_changes_the_environment_of_its_user(path):
 
 def test_the_package_and_its_data_names_import_no_keras():
     code = (
-        "import sys, keras_mosaickd, keras_mosaickd.errors, keras_mosaickd.data.specs\n"
+        "import sys, keras_mosaickd, keras_mosaickd.errors, keras_mosaickd.data.sources.request\n"
         "print(sorted({'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)))"
     )
     finished = subprocess.run(

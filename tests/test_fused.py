@@ -79,9 +79,9 @@ def test_what_may_not_be_folded_is_left_alone():
 def test_models_inside_a_model_and_sequential_ones_are_fused_too():
     inputs = keras.Input(SHAPE)
     inner = NETWORKS["resnet20"]()
-    stem = layers.Conv2D(3, 3, padding="same")
-    network = keras.Sequential([inputs, stem, layers.BatchNormalization(), inner])
-    network = disturbed(network)
+    x = layers.Conv2D(3, 3, padding="same")(inputs)
+    stem = keras.Model(inputs, layers.BatchNormalization()(x) / 2)
+    network = disturbed(keras.Sequential([inputs, stem, inner]))
     fused, images = Fused(network), inputs_of(network)
     calls = []
     for layer in inner.layers:

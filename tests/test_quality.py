@@ -12,28 +12,32 @@ from keras_mosaickd import callbacks
 from keras_mosaickd.callbacks.image_quality import ImageQuality
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation import image_quality as quality
-from keras_mosaickd.teachers import features as teacher_features
+from keras_mosaickd.networks.heads import Categorical
+from keras_mosaickd.teachers.features import Features
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.random((40, 4, 4, 1), dtype="float32")
 
 
+def seen(rows, head=None):
+    """The numbers of images whose predictions are these."""
+    logits = np.log(np.asarray(rows, "float32") + 1e-30)
+    return quality.summarize(head or Categorical(logits.shape[-1]), (None, logits))
+
+
 def test_class_entropy_is_that_of_the_mean_prediction():
     # The mean is (1/2, 1/2), though every row alone is certain.
-    assert quality.class_entropy([[1, 0], [0, 1]]) == pytest.approx(math.log(2))
-    assert quality.class_entropy([[1, 0], [1, 0]]) == 0
+    found = seen([[1, 0], [0, 1]])
+    assert found["class_entropy"] == pytest.approx(math.log(2), rel=1e-6)
+    assert found["class_entropy_share"] == pytest.approx(1, rel=1e-6)
+    assert seen([[1, 0], [1, 0]])["class_entropy"] == pytest.approx(0, abs=1e-6)
     # The mean is (3/4, 1/4).
     expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert quality.class_entropy([[1, 0], [0.5, 0.5]]) == pytest.approx(expected)
+    assert seen([[1, 0], [0.5, 0.5]])["class_entropy"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_confidence_is_the_mean_of_the_highest_probabilities():
-    assert quality.confidence([[0.9, 0.1], [0.4, 0.6]]) == pytest.approx(0.75)
-
-
-def test_class_counts_of_images_and_of_pixels():
-    assert quality.class_counts([[0.9, 0.1, 0], [0.4, 0.6, 0], [0.1, 0.9, 0]]) == [1, 2, 0]
-    assert quality.class_counts(np.eye(3)[[[[0, 2]], [[2, 2]]]]) == [1, 0, 3]
+    assert seen([[0.9, 0.1], [0.4, 0.6]])["confidence"] == pytest.approx(0.75)
 
 
 def test_frechet_distance_of_normal_distributions_on_a_line():
@@ -116,28 +120,24 @@ def generator():
 @pytest.mark.parametrize("last", ["dense", "rescaled"])
 def test_features_enter_the_last_layer_with_weights(last):
     model = teacher(last)
-    points, probabilities = teacher_features.see(teacher_features.feature_model(model), IMAGES)
+    points, logits = Features(model).see(IMAGES)
     np.testing.assert_allclose(points, expected_features(model), atol=1e-6)
-    logits = keras.ops.convert_to_numpy(model(IMAGES)).astype(float)
-    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    np.testing.assert_allclose(logits, keras.ops.convert_to_numpy(model(IMAGES)), atol=1e-6)
 
 
 def test_features_of_a_teacher_inside_another_model():
     model = teacher()
     inputs = keras.Input((4, 4, 1))
     wrapped = keras.Model(inputs, keras.layers.Rescaling(2.0)(model(inputs)))
-    points, _ = teacher_features.see(teacher_features.feature_model(wrapped), IMAGES)
+    points, _ = Features(wrapped).see(IMAGES)
     np.testing.assert_allclose(points, expected_features(model), atol=1e-6)
 
 
 def test_bytes_are_images_in_0_to_1():
-    features = teacher_features.feature_model(teacher())
+    features = Features(teacher())
     whole = np.rint(IMAGES * 255).astype("uint8")
-    points, _ = teacher_features.see(features, whole)
-    np.testing.assert_allclose(
-        points, teacher_features.see(features, whole.astype("float32") / 255)[0], atol=1e-6
-    )
+    scaled = whole.astype("float32") / 255
+    np.testing.assert_allclose(features.see(whole)[0], features.see(scaled)[0], atol=1e-6)
 
 
 class Trained(keras.Model):

@@ -17,7 +17,7 @@ from keras import layers
 from PIL import Image
 
 from keras_mosaickd.cli import evaluate, runner, sample, train
-from keras_mosaickd.data.decoding import decode
+from keras_mosaickd.data.sources.decoding import decode
 from keras_mosaickd.runs.run import Experiment, ExperimentConfig
 
 SHORT = ["--batch_size=8", "--student_updates=8", "--student_steps=2", "--evaluations=2"]
@@ -110,7 +110,7 @@ def test_the_run_has_no_data_set_and_knows_the_teacher(finished):
 @pytest.mark.parametrize(("entropy", "warns"), [(0.001, True), (0.26, False), (math.nan, False)])
 def test_a_teacher_that_is_certain_of_everything_is_warned_of(entropy, warns, capsys):
     experiment = Experiment(ExperimentConfig(teacher_input="0-255"))
-    experiment._warn_of_certainty(entropy, classes=10)
+    experiment._warn_of_certainty(entropy, most=math.log(10))
     assert ("--teacher_input=0-255" in capsys.readouterr().out) == warns
 
 

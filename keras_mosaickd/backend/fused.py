@@ -60,8 +60,8 @@ class Fused:
             if isinstance(layer, layers.Conv2D | layers.BatchNormalization)
         }
         for layer in dict.fromkeys(call.layer for call in self._graph.calls):
-            if id(layer) in self._inference:
-                continue  # the second one of a pair
+            if id(layer) in self._inference or not isinstance(layer, layers.Layer):
+                continue  # the second one of a pair, or an operation like x / 2
             follower = followers.get(layer)
             if isinstance(layer, keras.Model):
                 inner = Fused(layer)

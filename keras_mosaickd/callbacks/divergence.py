@@ -84,7 +84,7 @@ class CollapseWarning(keras.callbacks.Callback):
     """Says so when the teacher sees nearly one class in all synthetic images.
 
     Args:
-        classes: number of classes.
+        classes: number of classes; of independent labels 2 to the power of their number.
         least: share of the entropy of equally frequent classes below which it speaks.
     """
 

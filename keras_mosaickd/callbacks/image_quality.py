@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_mosaickd.callbacks.event_files import EventFile
 from keras_mosaickd.evaluation import image_quality as quality
-from keras_mosaickd.teachers import features as teacher_features
+from keras_mosaickd.teachers.features import Features, generate
 
 # More out-of-domain images change the numbers little and cost time after every epoch.
 MOST_IMAGES = 1024
@@ -60,16 +60,17 @@ class ImageQuality(keras.callbacks.Callback):
             return
         if self._features is None:
             # The teacher is frozen: what it sees in real images stays the same.
-            self._features = teacher_features.feature_model(self.model.teacher)
+            self._features = Features(self.model.teacher)
             if self._ood_images is not None:
-                self._out_of_domain = teacher_features.see(self._features, self._ood_images)
+                self._out_of_domain = self._features.see(self._ood_images)
             self._ood_images = None
-        images = teacher_features.generate(self.model.generator, self.latents)
-        synthetic = teacher_features.see(self._features, images)
-        numbers = quality.summarize(synthetic, self._out_of_domain)
+        synthetic = self._features.see(generate(self.model.generator, self.latents))
+        head = self._features.head
+        numbers = quality.summarize(head, synthetic, self._out_of_domain)
         logs.update({f"synthetic_{name}": value for name, value in numbers.items()})
         if self._log is not None:
-            self._log.histogram(epoch, "predicted_classes", quality.class_counts(synthetic[1]))
+            predictions = keras.ops.convert_to_numpy(head.predictions(synthetic[1]))
+            self._log.histogram(epoch, "predicted_classes", head.counts(predictions).tolist())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Closes the event file."""

@@ -15,6 +15,8 @@ import numpy
 
 from keras_mosaickd.callbacks.event_files import EventFile
 from keras_mosaickd.data import image_grid
+from keras_mosaickd.files import replacing
+from keras_mosaickd.networks.heads import head_of
 
 # What csv.DictWriter calls a field that a row does not have.
 _MISSING = ""
@@ -31,8 +33,7 @@ def draw_samples(
 
     Args:
         generator: Model from [n, latent_dim] to images [n, h, w, c] in [0, 1].
-        teacher: Model from such images to [n, classes], or [n, h, w, classes], logits or
-            probabilities.
+        teacher: Model from such images to logits, [n, units] or [n, h, w, units].
         latents: [n, latent_dim] float32.
         columns: Images per row; by default the grid is square.
         class_names: Names of the teacher's classes; by default their numbers.
@@ -43,16 +44,17 @@ def draw_samples(
         model's state is changed.
     """
     images = generator(keras.ops.convert_to_tensor(latents, dtype="float32"), training=False)
-    scores = keras.ops.convert_to_numpy(teacher(images, training=False)).astype("float32")
-    classes = scores.reshape(scores.shape[0], -1, scores.shape[-1]).mean(axis=1).argmax(axis=-1)
-    order = numpy.argsort(classes, kind="stable")
+    head, logits = head_of(teacher), teacher(images, training=False)
+    order = numpy.argsort(keras.ops.convert_to_numpy(head.leading(logits)), kind="stable")
     drawn = keras.ops.convert_to_numpy(images)[order]
-    if scores.ndim == 4:
-        drawn = image_grid.beside_label_maps(drawn, scores[order].argmax(axis=-1), scores.shape[-1])
+    predicted = keras.ops.convert_to_numpy(head.predictions(logits))[order]
+    if len(logits.shape) == 4 and head.kind == "classes":
+        drawn = image_grid.beside_label_maps(drawn, predicted, head.classes)
+    if len(logits.shape) == 4:
         return image_grid.grid(drawn, columns)
-    return image_grid.grid(
-        drawn, columns, captions=[_caption(c, class_names) for c in classes[order]]
-    )
+    held = [[c] if head.kind == "classes" else numpy.flatnonzero(c) for c in predicted]
+    captions = [" ".join(_caption(int(c), class_names) for c in row) or "none" for row in held]
+    return image_grid.grid(drawn, columns, captions=captions)
 
 
 def _caption(index: int, class_names: Sequence[str] | None) -> str:
@@ -158,7 +160,8 @@ class HistoryCsv(keras.callbacks.Callback):
             return
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns, restval=_MISSING).writerow(row)
-            _to_disk(file)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _take_over(self, first_epoch: int) -> None:
         self._columns, rows = _read(self.path)
@@ -166,20 +169,11 @@ class HistoryCsv(keras.callbacks.Callback):
         self._rewrite()
 
     def _rewrite(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.path) as new, new.open("w", newline="", encoding="utf-8") as file:
             if self._columns:
                 writer = csv.DictWriter(file, self._columns, restval=_MISSING)
                 writer.writeheader()
                 writer.writerows(self._rows)
-            _to_disk(file)
-        os.replace(temporary, self.path)
-
-
-def _to_disk(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:

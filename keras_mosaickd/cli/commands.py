@@ -16,6 +16,7 @@ _TEACHER = (
     "dataset",
     "teacher",
     "teacher_input",
+    "head",
     "class_names",
     "image_size",
     "teacher_epochs",
@@ -107,7 +108,17 @@ COMMANDS: dict[str, Command] = {
     "export": Command(
         "Write a student in the formats that it is shipped in, run each and compare it with the "
         "student.",
-        ("run_dir", "student", "class_names", "export", "ood", "data_dir", "out", *_ALWAYS),
+        (
+            "run_dir",
+            "student",
+            "head",
+            "class_names",
+            "export",
+            "ood",
+            "data_dir",
+            "out",
+            *_ALWAYS,
+        ),
         {
             "run_dir": {"help": "Directory of a finished run, whose student is exported."},
             "student": {
@@ -119,6 +130,7 @@ COMMANDS: dict[str, Command] = {
                 ".tflite or _int8.tflite after it. An older export there is replaced. Empty writes "
                 "into --run_dir and its metrics.json."
             },
+            "head": {"help": "What the logits of --student say; a run knows it. auto: classes."},
             "class_names": {
                 "help": "File with one class name per line, for --student; a run has its own. "
                 "Empty takes numbers."

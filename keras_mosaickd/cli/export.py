@@ -41,6 +41,7 @@ def main(parsed: flags.Parsed) -> None:
             values["ood"],
             values["class_names"],
             values["data_dir"],
+            "labels" if values["head"] == "labels" else "classes",
         )
     print(shipping.table(exports))
 

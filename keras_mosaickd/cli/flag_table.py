@@ -134,6 +134,16 @@ _TABLE = (
         _NETWORKS,
     ),
     Flag(
+        "head",
+        str,
+        "auto",
+        "What the logits of your own --teacher say, where its last layer does not: classes (one of "
+        "them holds; auto without a softmax or sigmoid) or labels (each holds or not, as after "
+        "sigmoids). One logit is a binary classifier's.",
+        _NETWORKS,
+        choices=("auto", "classes", "labels"),
+    ),
+    Flag(
         "class_names",
         str,
         "",

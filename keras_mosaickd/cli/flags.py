@@ -19,6 +19,7 @@ from absl import flags as absl_flags
 from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import write_file
 from keras_mosaickd.run_directory import flag_value
 
 __all__ = ["COMMANDS", "FLAGS", "Parsed", "expand_flagfiles", "parse", "save", "text"]
@@ -102,10 +103,7 @@ class Parsed:
 
 def save(settings: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Writes ``settings`` as a flagfile that reruns the command (atomically, UTF-8)."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(text(settings), encoding="utf-8")
-    os.replace(temporary, target)
+    write_file(path, text(settings))
 
 
 def text(settings: Mapping[str, Any]) -> str:

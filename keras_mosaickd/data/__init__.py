@@ -3,53 +3,27 @@
 Names are loaded on first use, so that looking a data set up in the table imports no Keras.
 """
 
-from __future__ import annotations
-
 import importlib
 import warnings
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from keras_mosaickd.data.labels import VOID
-    from keras_mosaickd.data.ood import Selection, entropies, select, teacher_hash, top_entropy
-    from keras_mosaickd.data.sources import ImageSet, evaluation_arrays, load
-    from keras_mosaickd.data.specs import SPECS, parse
-    from keras_mosaickd.data.store import stored
-    from keras_mosaickd.data.streams import mosaic_stream, supervised_stream
+from typing import Any
 
 _HOMES = {
-    "SPECS": "specs",
-    "VOID": "labels",
-    "parse": "specs",
-    "ImageSet": "sources",
-    "load": "sources",
-    "evaluation_arrays": "sources",
-    "stored": "store",
-    "mosaic_stream": "streams",
-    "supervised_stream": "streams",
-    "Selection": "ood",
-    "entropies": "ood",
-    "select": "ood",
-    "top_entropy": "ood",
-    "teacher_hash": "ood",
+    "SPECS": "sources.table",
+    "parse": "sources.request",
+    "load": "sources.load",
+    "ImageSet": "image_set",
+    "evaluation_arrays": "image_set",
+    "VOID": "pixels",
+    "stored": "cache",
+    "Selection": "selection",
+    "select": "selection",
+    "top_entropy": "selection",
+    "entropies": "scores",
+    "teacher_hash": "scores",
+    "mosaic_stream": "streams.training",
+    "supervised_stream": "streams.training",
 }
-
-__all__ = [
-    "SPECS",
-    "VOID",
-    "ImageSet",
-    "Selection",
-    "entropies",
-    "evaluation_arrays",
-    "load",
-    "mosaic_stream",
-    "parse",
-    "select",
-    "stored",
-    "supervised_stream",
-    "top_entropy",
-    "teacher_hash",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,12 +11,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.plan import positive
+from keras_mosaickd.data.pixels import unit_range_tensor
 from keras_mosaickd.data.scores import over_pool
+from keras_mosaickd.data.streams.plan import positive
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.networks.heads import head_of
 
 
 def balanced_indices(
@@ -83,10 +83,10 @@ class _Classifier(keras.Model):
     def __init__(self, teacher: Any):
         super().__init__(dtype="float32", name="predicted_classes")
         self.teacher = teacher
+        self.head = head_of(teacher)
 
     def call(self, images):
-        logits = self.teacher(unit_range_tensor(images), training=False)
-        return ops.cast(ops.argmax(logits, axis=-1), "int32")
+        return self.head.predictions(self.teacher(unit_range_tensor(images), training=False))
 
 
 def predicted_classes(teacher: Any, images: Any, batch_size: int = 256) -> np.ndarray:

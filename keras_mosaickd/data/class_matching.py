@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_mosaickd.data import load, parse
-from keras_mosaickd.data.labels import VOID
+from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.errors import InputError
 
 

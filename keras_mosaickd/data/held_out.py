@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_mosaickd.data.sources import ImageSet
+from keras_mosaickd.data.image_set import ImageSet
 from keras_mosaickd.errors import InputError
 
 SHARE = 0.1

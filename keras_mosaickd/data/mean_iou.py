@@ -4,7 +4,7 @@ import warnings
 
 import keras
 
-from keras_mosaickd.data.labels import VOID
+from keras_mosaickd.data.pixels import VOID
 
 
 class MeanIoU(keras.metrics.MeanIoU):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mosaickd import losses
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.plan import positive
+from keras_mosaickd.data.pixels import unit_range_tensor
+from keras_mosaickd.data.streams.plan import positive
+from keras_mosaickd.files import sha256
+from keras_mosaickd.networks.heads import head_of
 
 
 class _Scorer(keras.Model):
@@ -22,9 +22,10 @@ class _Scorer(keras.Model):
     def __init__(self, teacher: Any):
         super().__init__(dtype="float32", name="entropy_scorer")
         self.teacher = teacher
+        self.head = head_of(teacher)
 
     def call(self, images):
-        scores = losses.entropy(self.teacher(unit_range_tensor(images), training=False))
+        scores = self.head.entropy(self.teacher(unit_range_tensor(images), training=False))
         # One score per image: the mean over the pixels where there are predictions per pixel.
         return ops.mean(ops.reshape(scores, (ops.shape(scores)[0], -1)), axis=-1)
 
@@ -54,14 +55,15 @@ def entropies(teacher: Any, images: Any, batch_size: int = 256, verbose: Any = 0
     """Entropy H(p(y | x)) of a teacher's predictions, in inference mode.
 
     Args:
-        teacher: Keras model or layer from images [B, h, w, c] in [0, 1] to logits
-            [B, classes], or [B, h, w, classes] (then the mean over the pixels is taken).
+        teacher: Keras model from images [B, h, w, c] in [0, 1] to logits [B, units], or
+            [B, h, w, units] (then the mean over the pixels is taken).
         images: uint8, or floats in [0, 1]; [n, h, w, c].
         batch_size: Images at a time.
         verbose: As in `keras.Model.predict`.
 
     Returns:
-        float32 [n], in nats, from 0 to ln(classes); NaN where the logits are not finite.
+        float32 [n], in nats, from 0 to the head's `most_entropy`; NaN where the logits are not
+        finite.
     """
     return np.asarray(over_pool(_Scorer(teacher), images, batch_size, verbose), np.float32)
 
@@ -82,7 +84,7 @@ def over_pool(model: Any, images: Any, batch_size: int, verbose: Any = 0) -> np.
     batches = _PoolBatches(images, min(positive(batch_size, "batch_size"), max(size, 1)))
     data: Any = batches
     if keras.backend.backend() == "tensorflow":
-        from keras_mosaickd.data.pipelines import pool_dataset
+        from keras_mosaickd.data.streams.tensorflow import pool_dataset
 
         data = pool_dataset(batches)
     return model.predict(data, verbose=verbose)[:size]
@@ -94,12 +96,15 @@ def teacher_hash(model: Any) -> str:
     Equal weights behind another scaling of the images are another teacher. Names do not count:
     Keras numbers them as layers come into being.
     """
-    digest = hashlib.sha256(_settings(model).encode())
-    for weight in model.weights:
-        value = np.ascontiguousarray(ops.convert_to_numpy(weight))
-        digest.update(f"{value.shape} {weight.dtype}\n".encode())
-        digest.update(value.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+
+    def parts() -> Iterator[Any]:
+        yield _settings(model)
+        for weight in model.weights:
+            value = np.ascontiguousarray(ops.convert_to_numpy(weight))
+            yield f"{value.shape} {weight.dtype}\n"
+            yield value.reshape(-1).view(np.uint8).data
+
+    return sha256(parts())
 
 
 def _settings(model: Any) -> str:

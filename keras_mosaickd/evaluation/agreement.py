@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mosaickd.networks.heads import head_of
+
 # Images at a time through both networks.
 _BATCH = 128
 # A class that the teacher sees less often than this says nothing alone.
@@ -20,12 +22,14 @@ class Agreement:
     """Teacher and student on the same images (or pixels, where each has a prediction).
 
     Attributes:
-        agreement: Share of predictions in which both choose the same class, 0 to 1.
+        agreement: Share of predictions in which both choose the same class, 0 to 1; of labels the
+            mean over them.
         kl: Mean KL(teacher || student), in nats.
         calibration_gap: The student's mean confidence minus its agreement: above 0 it claims more
             than it keeps, below 0 less.
-        counts: How often the teacher predicts each class.
-        agreeing: How often the student agrees with it, of each class.
+        counts: How often the teacher predicts each class; of labels the number of predictions.
+        agreeing: How often the student agrees with it, of each class or label.
+        classes_seen: How many classes or labels the teacher predicts at least once.
     """
 
     agreement: float
@@ -33,6 +37,7 @@ class Agreement:
     calibration_gap: float
     counts: tuple[int, ...]
     agreeing: tuple[int, ...]
+    classes_seen: int
 
     @property
     def per_class(self) -> list[float | None]:
@@ -64,49 +69,55 @@ class Agreement:
             name: None if np.isnan(value) else value for name, value in self.numbers().items()
         }
         per_class = dict(zip(class_names, self.per_class, strict=True))
-        seen = sum(count > 0 for count in self.counts)
-        return {**numbers, "agreement_per_class": per_class, "classes_seen": seen}
+        return {
+            **numbers,
+            "agreement_per_class": per_class,
+            "classes_seen": self.classes_seen,
+        }
 
 
 def measure_agreement(teacher: Any, student: Any, images: Any) -> Agreement:
     """Compares a student with its teacher on images; both in inference mode, no labels.
 
     Args:
-        teacher: Keras model from images in [0, 1] to logits, `[batch, classes]` or `[batch, h, w,
-            classes]` (`load_teacher` makes it of any classifier).
+        teacher: Keras model from images in [0, 1] to logits, `[batch, units]` or `[batch, h, w,
+            units]` (`load_teacher` makes it of any classifier).
         student: Keras model of the same shapes, logits out.
         images: `[n, h, w, c]`, n at least 1: uint8, or floats in [0, 1].
 
     Returns:
         `Agreement`.
     """
-    classes = teacher.output_shape[-1]
-    counts, agreeing = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
-    divergence = confidence = 0.0
+    head = head_of(teacher)
+    counts, agreeing, seen = (np.zeros(head.classes, np.int64) for _ in range(3))
+    divergence = confidence = total = 0.0
     for start in range(0, len(images), _BATCH):
         batch = np.asarray(images[start : start + _BATCH])
         scale = np.float32(1 / 255 if batch.dtype == np.uint8 else 1)
         image_set = keras.ops.convert_to_tensor(batch.astype("float32") * scale)
-        expected, received = (_log_softmax(model, image_set) for model in (teacher, student))
-        divergence += float((np.exp(expected) * (expected - received)).sum())
-        confidence += float(np.exp(received.max(axis=-1)).sum())
-        seen = expected.argmax(axis=-1)
-        counts += np.bincount(seen, minlength=classes)
-        agreeing += np.bincount(seen[seen == received.argmax(axis=-1)], minlength=classes)
-    total = int(counts.sum())
-    agreement = float(agreeing.sum() / total)
+        expected, received = (model(image_set, training=False) for model in (teacher, student))
+        kl = keras.ops.convert_to_numpy(head.kl_divergence(expected, received))
+        divergence += kl.sum(dtype=np.float64)
+        total += kl.size
+        sure = keras.ops.convert_to_numpy(head.confidence(received))
+        confidence += sure.sum(dtype=np.float64)
+        predicted, by_student = (
+            keras.ops.convert_to_numpy(head.predictions(logits)) for logits in (expected, received)
+        )
+        seen += head.counts(predicted)
+        if head.kind == "labels":
+            same = (predicted == by_student).reshape(-1, head.classes)
+            counts += len(same)
+            agreeing += same.sum(axis=0)
+        else:
+            counts += head.counts(predicted)
+            agreeing += head.counts(predicted[predicted == by_student])
+    agreement = float(agreeing.sum() / counts.sum())
     return Agreement(
         agreement=agreement,
-        kl=divergence / total,
-        calibration_gap=confidence / total - agreement,
+        kl=float(divergence / total),
+        calibration_gap=float(confidence / total) - agreement,
         counts=tuple(counts.tolist()),
         agreeing=tuple(agreeing.tolist()),
+        classes_seen=int((seen > 0).sum()),
     )
-
-
-def _log_softmax(model: Any, images: Any) -> np.ndarray:
-    """float64 log probabilities [predictions, classes]."""
-    logits = keras.ops.convert_to_numpy(keras.ops.cast(model(images, training=False), "float32"))
-    logits = logits.astype(np.float64).reshape(-1, logits.shape[-1])
-    logits -= logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))

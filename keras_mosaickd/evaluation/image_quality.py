@@ -11,40 +11,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 
+from keras_mosaickd import losses
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.teachers.features import feature_model, generate, see
+from keras_mosaickd.teachers.features import Features, generate
 
 # A synthetic image closer to another one than this share of the usual distance between
 # neighbours among real images counts as a near-duplicate.
 DUPLICATE_SHARE = 0.25
-
-
-def class_entropy(probabilities: Any) -> float:
-    """Entropy of the mean prediction: how evenly a set of images covers the classes.
-
-    Args:
-        probabilities: [n, classes], each row a distribution.
-
-    Returns:
-        Nats, from 0 (one class) to ln(classes) (all classes alike).
-    """
-    mean = np.asarray(probabilities, np.float64).mean(axis=0)
-    present = mean[mean > 0]
-    return float(max(0.0, -(present * np.log(present)).sum()))
-
-
-def confidence(probabilities: Any) -> float:
-    """Mean of the largest probability of each row of [n, classes]."""
-    return float(np.asarray(probabilities, np.float64).max(axis=1).mean())
-
-
-def class_counts(probabilities: Any) -> list[int]:
-    """How often each class is the most probable one, of [n, ..., classes]."""
-    probabilities = np.asarray(probabilities)
-    predicted = probabilities.argmax(axis=-1).reshape(-1)
-    return np.bincount(predicted, minlength=probabilities.shape[-1]).tolist()
 
 
 def frechet_distance(first: Any, second: Any) -> float:
@@ -128,29 +104,28 @@ def near_duplicate_rate(points: Any, reference: Any, share: float = DUPLICATE_SH
     return float((nearest_distances(points) < limit).mean())
 
 
-def summarize(
-    synthetic: tuple[Any, Any], out_of_domain: tuple[Any, Any] | None = None
-) -> dict[str, float]:
+def summarize(head: Any, synthetic: Any, out_of_domain: Any = None) -> dict[str, float]:
     """The numbers of two sets that a teacher has seen.
 
     Args:
-        synthetic: What `keras_mosaickd.teachers.features.see` gives for the synthetic images, at
-            least 2.
+        head: The teacher's head.
+        synthetic: What `keras_mosaickd.teachers.features.Features.see` gives for the synthetic
+            images, at least 2.
         out_of_domain: Likewise for the out-of-domain ones; None where there are none.
 
     Returns:
-        ``class_entropy`` (nats), ``class_entropy_share`` (of ln classes), ``confidence``, and where
-        there are out-of-domain images to measure against ``frechet_distance`` and
-        ``near_duplicates``, in the teacher's features.
+        `class_entropy`, the entropy of the mean prediction: how evenly the images cover the
+        classes, in nats; `class_entropy_share` (of the most that is possible); `confidence`, the
+        mean probability of what is predicted; and where there are out-of-domain images to measure
+        against `frechet_distance` and `near_duplicates`, in the teacher's features.
     """
-    points, probabilities = synthetic
-    classes = probabilities.shape[-1]
-    rows = probabilities.reshape(-1, classes)
-    entropy = class_entropy(rows)
+    points, logits = synthetic
+    mean = head.mean_distribution(logits)
+    entropy = max(0.0, -float(losses.negative_entropy(mean, math.e)))
     numbers = {
         "class_entropy": entropy,
-        "class_entropy_share": entropy / math.log(classes) if classes > 1 else 1.0,
-        "confidence": confidence(rows),
+        "class_entropy_share": entropy / head.most_entropy,
+        "confidence": float(keras.ops.mean(head.confidence(logits))),
     }
     if out_of_domain is None:
         return numbers
@@ -169,8 +144,9 @@ def image_quality(generator: Any, teacher: Any, latents: Any, ood_images: Any) -
         latents: [n, latent_dim], n at least 2.
         ood_images: [m, h, w, c], m at least 2: uint8, or floats in [0, 1].
     """
-    features = feature_model(teacher)
-    return summarize(see(features, generate(generator, latents)), see(features, ood_images))
+    features = Features(teacher)
+    synthetic = features.see(generate(generator, latents))
+    return summarize(features.head, synthetic, features.see(ood_images))
 
 
 def latency_milliseconds(model: Any, batch_size: int = 1, repetitions: int = 20) -> float:

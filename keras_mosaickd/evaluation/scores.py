@@ -3,6 +3,7 @@
 import os
 import tempfile
 
+import keras
 import numpy as np
 
 from keras_mosaickd import callbacks
@@ -10,10 +11,11 @@ from keras_mosaickd.callbacks.checkpoint import newest_intact
 from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import evaluation_arrays, image_grid, load, parse
 from keras_mosaickd.data.class_matching import labelled_as, read_labelled
-from keras_mosaickd.data.labels import VOID
+from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.image_quality import latency_milliseconds
 from keras_mosaickd.methods.mosaic_kd import MosaicKD
+from keras_mosaickd.networks.heads import head_of
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.run_directory import CHECKPOINT, METRICS, STUDENT, RunDirectory
 from keras_mosaickd.teachers import given_models
@@ -22,37 +24,38 @@ from keras_mosaickd.teachers import given_models
 EVALUATION_BATCH = {"classification": 256, "segmentation": 16}
 
 
-def predictions(model, image_set):
-    """Class of every image, or of every pixel, by a model of logits.
+def predictions(model, image_set, head):
+    """What a model of logits predicts for every image, or for every pixel.
 
     Args:
-        model: Keras model from images in [0, 1] to logits `[..., classes]`.
+        model: Keras model from images in [0, 1] to logits `[..., units]`.
         image_set: `ImageSet`.
+        head: the teacher's head.
 
     Returns:
-        int64 array of the shape of the images' labels.
+        Array of whole numbers of the shape of the images' labels.
     """
     x, _ = evaluation_arrays(image_set)
     # A few batches at a time: the logits of all pixels of a large set would fill the memory.
     size = EVALUATION_BATCH[image_set.task]
-    chunks = [
-        np.argmax(model.predict(x[start : start + 16 * size], batch_size=size, verbose=0), axis=-1)
-        for start in range(0, len(x), 16 * size)
-    ]
+    chunks = []
+    for start in range(0, len(x), 16 * size):
+        logits = model.predict(x[start : start + 16 * size], batch_size=size, verbose=0)
+        chunks.append(keras.ops.convert_to_numpy(head.predictions(logits)))
     return np.concatenate(chunks)
 
 
-def scores(model, images):
-    """How well a model of logits does on labelled images.
+def scores(teacher, images):
+    """How well a teacher does on labelled images.
 
     Args:
-        model: Keras model from images in [0, 1] to logits `[..., classes]`.
+        teacher: Keras model from images in [0, 1] to logits `[..., units]`.
         images: `ImageSet` with labels.
 
     Returns:
         Dict with `accuracy` and, for segmentation, `mean_iou`, as fractions of 1.
     """
-    return scores_of(predictions(model, images), images)
+    return scores_of(predictions(teacher, images, head_of(teacher)), images)
 
 
 def scores_of(predicted, image_set):
@@ -109,7 +112,7 @@ def compared(teacher, student, images):
     """How well a student does beside its teacher.
 
     Args:
-        teacher: Keras model from images in [0, 1] to logits `[..., classes]`.
+        teacher: Keras model from images in [0, 1] to logits `[..., units]`.
         student: as `teacher`.
         images: `ImageSet` with labels.
 
@@ -117,7 +120,8 @@ def compared(teacher, student, images):
         Dict of `pictures`, their number, `teacher_accuracy`, `student_accuracy`, and
         `student_agreement`, as fractions of 1; for segmentation the `..._mean_iou` too.
     """
-    expected, received = (predictions(network, images) for network in (teacher, student))
+    head = head_of(teacher)
+    expected, received = (predictions(network, images, head) for network in (teacher, student))
     return {
         "pictures": len(images),
         **{f"teacher_{name}": value for name, value in scores_of(expected, images).items()},
@@ -206,7 +210,13 @@ def _tested(metrics, teacher, dataset, labelled, data_dir):
     if name is None:
         return None
     tested = read_labelled(name, teacher.input_shape[1:], data_dir, flag)
-    classes = teacher.output_shape[-1]
+    head = head_of(teacher)
+    classes = head.classes
+    if head.kind == "labels":
+        raise InputError(
+            f"{flag} has one class for each image, and the run's teacher {classes} independent "
+            f"labels: measure them from Python with evaluate(images, labels). Received: {name}"
+        )
     if tested.name == own and flag == "--dataset":
         if tested.labels is None or len(tested.class_names) != classes:
             raise InputError(
@@ -271,6 +281,6 @@ def sample(run_dir, count, out, seed=0, teacher=""):
     run = RunDirectory(run_dir)
     # A run that is not finished has a checkpoint and no metrics yet.
     metrics = run.read_json(METRICS) if run.is_finished else {}
-    names = _class_names(metrics, trainer.teacher.output_shape[-1])
+    names = _class_names(metrics, trainer.head.classes)
     grid = callbacks.draw_samples(trainer.generator, trainer.teacher, latents, class_names=names)
     return image_grid.write_png(out, grid)

@@ -45,7 +45,10 @@ def verdict(metrics):
     """
     teacher, student = metrics["teacher_parameters"], metrics["student_parameters"]
     kinds = [kind for kind in KINDS if f"{kind}_agreement" in metrics]
-    shares = [f"{metrics[f'{kind}_agreement']:.1%} of the {KINDS[kind]}" for kind in kinds]
+    of_labels = "labels of the " if metrics.get("head") == "labels" else ""
+    shares = [
+        f"{metrics[f'{kind}_agreement']:.1%} of the {of_labels}{KINDS[kind]}" for kind in kinds
+    ]
     gap = metrics[f"{kinds[0]}_calibration_gap"]
     sure = "as sure as it is right" if abs(gap) < 0.05 else "too sure" if gap > 0 else "too unsure"
     classes = len(metrics["class_names"])

@@ -23,6 +23,7 @@ from keras_mosaickd.export.comparison import ExportError, outputs, random_images
 from keras_mosaickd.export.formats import FORMATS, check, parse, target
 from keras_mosaickd.export.process import in_tensorflow_process
 from keras_mosaickd.export.writing import Request, checked_target, write
+from keras_mosaickd.networks.heads import new_head
 from keras_mosaickd.networks.loading import load_model
 
 __all__ = [
@@ -42,6 +43,7 @@ def export_saved_model(
     path: str | os.PathLike[str],
     keras_path: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
+    head: str = "classes",
 ) -> Path:
     """Writes ``student`` as a SavedModel whose batch size is free.
 
@@ -56,6 +58,7 @@ def export_saved_model(
         keras_path: The student's ``.keras`` file where there is one already (JAX and PyTorch
             export from it).
         class_names: One name per class; "0", "1" and so on by default.
+        head: "classes", or "labels" where the logits are those of independent labels.
 
     Returns:
         ``path``.
@@ -77,7 +80,7 @@ def export_saved_model(
             f" after installing TensorFlow: bin/export --student={kept} --out={saved_model}"
         )
     targets = {"saved_model": saved_model}
-    export_student(student, targets, class_names=class_names, keras_path=keras_path)
+    export_student(student, targets, class_names=class_names, keras_path=keras_path, head=head)
     return saved_model
 
 
@@ -88,6 +91,7 @@ def export_student(
     calibration: Any = None,
     class_names: Sequence[str] | None = None,
     keras_path: str | os.PathLike[str] | None = None,
+    head: str = "classes",
 ) -> list[dict[str, Any]]:
     """Writes ``student`` in several formats, runs each and compares it with the student.
 
@@ -99,6 +103,7 @@ def export_student(
         calibration: Such images, from which ``litert_int8`` takes the ranges of its activations.
         class_names: As for `export_saved_model`.
         keras_path: As for `export_saved_model`.
+        head: As for `export_saved_model`.
 
     Returns:
         For each format, in the order of `FORMATS`, a dict of ``format``, ``file`` (its path),
@@ -123,7 +128,8 @@ def export_student(
         targets=checked,
         images=random if images is None else np.asarray(images, "float32"),
         calibration=calibration,
-        class_names=_checked_names(class_names, student),
+        class_names=_checked_names(class_names, student, head),
+        head=head,
     )
     if keras.backend.backend() == "tensorflow":
         return write(student, request)
@@ -153,12 +159,12 @@ def load_student(keras_path: str | os.PathLike[str]) -> Any:
     return load_model(keras_path, "the student")
 
 
-def _checked_names(class_names: Sequence[str] | None, student: Any) -> list[str]:
-    classes = student.output_shape[-1]
+def _checked_names(class_names: Sequence[str] | None, student: Any, head: str) -> list[str]:
+    classes = new_head(head, student.output_shape[-1]).classes
     names = [str(index) for index in range(classes)] if class_names is None else list(class_names)
     if len(names) != classes:
         raise InputError(
-            f"expected {classes} class names, one for each output of the student. "
+            f"expected {classes} class names, one for each class of the student. "
             f"Received: {len(names)}"
         )
     return names

@@ -74,11 +74,6 @@ def largest_difference(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.max(np.abs(actual - expected)))
 
 
-def agreement(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Share of rows of [..., classes] with the same largest entry, from 0 to 1."""
-    return float(np.mean(actual.argmax(axis=-1) == expected.argmax(axis=-1)))
-
-
 def compare(actual: np.ndarray, expected: np.ndarray, allowed: float, what: str) -> None:
     """Raises where a difference exceeds ``allowed`` times max(1, largest expected).
 

@@ -16,6 +16,7 @@ from keras_mosaickd.data.class_matching import class_names_of
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.scores import load_run
 from keras_mosaickd.export import FORMATS, check, export_student, load_student, target
+from keras_mosaickd.networks.heads import new_head
 from keras_mosaickd.report import model_card
 from keras_mosaickd.run_directory import (
     CHECKPOINT,
@@ -62,7 +63,7 @@ def export_run(
         wanted.remove("saved_model")
         print(f"No SavedModel: it needs TensorFlow. The student is in {run / STUDENT}")
     images = _images(run, trainer, student, domain)
-    return _export(run, student, wanted, class_names, images)
+    return _export(run, student, wanted, class_names, trainer.head.kind, images)
 
 
 def export_again(
@@ -90,7 +91,7 @@ def export_again(
     run = RunDirectory(run_dir)
     student = load_student(run / STUDENT)
     metrics = run.read_json(METRICS) if run.is_finished else {}
-    names = metrics.get("class_names")
+    names, head = metrics.get("class_names"), metrics.get("head", "classes")
 
     def domain() -> Any:
         name = metrics.get("dataset")
@@ -99,8 +100,8 @@ def export_again(
     trainer = load_run(run_dir) if newest_intact(run / CHECKPOINT) is not None else None
     images = _images(run, trainer, student, domain)
     if out:
-        return _write(student, _beside(out, formats), names, images, run / STUDENT)
-    exports = _export(run, student, formats, names, images)
+        return _write(student, _beside(out, formats), names, head, images, run / STUDENT)
+    exports = _export(run, student, formats, names, head, images)
     if metrics:
         kept = [old for old in metrics.get("exports", []) if old["format"] not in formats]
         run.write_json(METRICS, {**metrics, "exports": kept + exports})
@@ -115,6 +116,7 @@ def export_file(
     ood: str = "",
     class_names: str = "",
     data_dir: str = "",
+    head: str = "classes",
 ) -> list[dict[str, Any]]:
     """Writes any student in a ``.keras`` file.
 
@@ -126,6 +128,7 @@ def export_file(
             compared where it is empty.
         class_names: File with one class name per line; numbers where it is empty.
         data_dir: Directory of data files.
+        head: "classes" or "labels".
 
     Returns:
         As `keras_mosaickd.export.export_student`.
@@ -140,10 +143,11 @@ def export_file(
             "Received: none"
         )
     student = load_student(keras_path)
-    names = class_names_of(class_names, student.output_shape[-1]) if class_names else None
+    classes = new_head(head, student.output_shape[-1]).classes
+    names = class_names_of(class_names, classes) if class_names else None
     images = _load(ood, "--ood", student, data_dir) if ood else None
     image_set = None if images is None else _spread(images, student)
-    return _write(student, _beside(out, formats), names, image_set, Path(keras_path))
+    return _write(student, _beside(out, formats), names, head, image_set, Path(keras_path))
 
 
 def table(exports: Sequence[dict[str, Any]]) -> str:
@@ -174,6 +178,7 @@ def _export(
     student: Any,
     formats: Sequence[str],
     class_names: Sequence[str] | None,
+    head: str,
     images: np.ndarray | None,
 ) -> list[dict[str, Any]]:
     base = (run / STUDENT).with_suffix("")
@@ -181,7 +186,7 @@ def _export(
         name: run / SAVED_MODEL if name == "saved_model" else target(base, name) for name in formats
     }
     source = None if "keras" in targets else run / STUDENT
-    exports = _write(student, targets, class_names, images, source)
+    exports = _write(student, targets, class_names, head, images, source)
     return [{**export, "file": Path(export["file"]).name} for export in exports]
 
 
@@ -189,6 +194,7 @@ def _write(
     student: Any,
     targets: dict[str, Path],
     class_names: Sequence[str] | None,
+    head: str,
     images: np.ndarray | None,
     keras_path: Path | None,
 ) -> list[dict[str, Any]]:
@@ -197,7 +203,7 @@ def _write(
         # What is compared took no part in the calibration.
         halves = {"calibration": images[0::2], "images": images[1::2]}
     return export_student(
-        student, targets, class_names=class_names, keras_path=keras_path, **halves
+        student, targets, class_names=class_names, keras_path=keras_path, head=head, **halves
     )
 
 

@@ -36,6 +36,7 @@ def in_tensorflow_process(source: Path, request: Request, folder: Path) -> list[
         "source": str(source.absolute()),
         "targets": targets,
         "class_names": list(request.class_names),
+        "head": request.head,
     }
     (folder / REQUEST).write_text(json.dumps(content), encoding="utf-8")
     arrays = {
@@ -65,6 +66,7 @@ def read_request(folder: Path) -> tuple[str, Request]:
             images=arrays["images"],
             calibration=arrays.get("calibration"),
             class_names=content["class_names"],
+            head=content["head"],
             reference=arrays.get("reference"),
         )
     return content["source"], request

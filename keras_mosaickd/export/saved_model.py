@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 from keras_mosaickd.export.comparison import compare, outputs
+from keras_mosaickd.networks.heads import new_head
 
 
-def write(student: Any, path: Path, class_names: Sequence[str]) -> None:
+def write(student: Any, path: Path, class_names: Sequence[str], head: str) -> None:
     """Writes the endpoints ``serve`` and, for a classifier, ``classify``."""
     import tensorflow
 
@@ -22,7 +23,8 @@ def write(student: Any, path: Path, class_names: Sequence[str]) -> None:
     serve = archive.track_and_add_endpoint("serve", student, signature)
     if is_classifier(student):
         any_pictures = tensorflow.TensorSpec((None, None, None, None), "uint8", name="pictures")
-        classify = _classify(serve, student.input_shape[1:], class_names)
+        chosen = new_head(head, student.output_shape[-1])
+        classify = _classify(serve, student.input_shape[1:], class_names, chosen)
         archive.add_endpoint("classify", classify, [any_pictures])
     archive.write_out(str(path), verbose=False)
 
@@ -41,7 +43,7 @@ def is_classifier(student: Any) -> bool:
     return len(student.output_shape) == 2 and len(shape) == 4 and shape[-1] in (1, 3)
 
 
-def check_classify(student: Any, path: Path, images: np.ndarray, allowed: float) -> None:
+def check_classify(student: Any, path: Path, images: np.ndarray, head: str, allowed: float) -> None:
     """Runs ``classify``, where there is one, on the images as bytes and compares probabilities.
 
     Raises:
@@ -55,7 +57,7 @@ def check_classify(student: Any, path: Path, images: np.ndarray, allowed: float)
     restored = tensorflow.saved_model.load(str(path))
     actual = restored.classify(tensorflow.constant(raw))["probabilities"].numpy()
     logits = outputs(student, raw.astype("float32") / np.float32(255))
-    expected = tensorflow.nn.softmax(logits).numpy()
+    expected = keras.ops.convert_to_numpy(new_head(head, logits.shape[-1]).probabilities(logits))
     compare(actual, expected, allowed, "classify and the student")
 
 
@@ -76,26 +78,31 @@ def full_float32() -> Iterator[None]:
         execution.enable_tensor_float_32_execution(before)
 
 
-def _classify(serve: Any, shape: Sequence[int | None], class_names: Sequence[str]) -> Any:
+def _classify(
+    serve: Any, shape: Sequence[int | None], class_names: Sequence[str], head: Any
+) -> Any:
     """The function of ``classify``: uint8 [n, h, w, 1 or 3] to names and probabilities."""
     import tensorflow as tf
 
     def classify(images: Any) -> dict[str, Any]:
         names = tf.constant(list(class_names))
-        probabilities = tf.nn.softmax(serve(_prepared(images, shape)))
+        logits = serve(_prepared(images, shape))
+        probabilities = head.probabilities(logits)
         count = tf.shape(probabilities)[0]
-        return {
+        answers = {
             "class_name": tf.gather(names, tf.argmax(probabilities, axis=-1)),
             "probabilities": probabilities,
             # A row for every image: servers want the batch as the first axis of every output.
             "class_names": tf.tile(names[None], [count, 1]),
         }
+        # Of independent labels any number may hold; the name is that of the most probable one.
+        return answers | ({"holds": head.predictions(logits)} if head.kind == "labels" else {})
 
     return classify
 
 
 def _prepared(images: Any, shape: Sequence[int | None]) -> Any:
-    """Raw images as the student takes them, in the way of `keras_mosaickd.data.resizing`.
+    """Raw images as the student takes them, in the way of `keras_mosaickd.data.sources.resizing`.
 
     The centre of the student's proportions is resized bilinearly with antialiasing and rounded to
     bytes; grey is made RGB or RGB grey. A student of any size gets the images in their own.

@@ -8,20 +8,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_mosaickd.data import image_grid
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.scores import load_game
+from keras_mosaickd.files import replacing
 from keras_mosaickd.run_directory import METRICS, RunDirectory
-from keras_mosaickd.teachers import features as teacher_features
+from keras_mosaickd.teachers.features import Features, generate
 
 SOFT_LABELS, CLASSES = "soft_labels.npz", "classes.txt"
 _IMAGES, _LABELS = "train/images", "train/labels"
@@ -45,7 +45,8 @@ def write(
     a file system takes them; where the alphabet would put them in another order than the teacher's,
     the class's number goes before. A class that the teacher never sees has an empty folder. Of
     predictions per pixel there are ``train/images``, ``train/labels`` (label maps) and
-    ``classes.txt``: the training part of ``segmentation:OUT``.
+    ``classes.txt``: the training part of ``segmentation:OUT``. Of independent labels all are in
+    ``train/images``.
 
     ``soft_labels.npz`` holds, in the order in which they were drawn, ``files`` (paths in the set),
     ``probabilities`` (float32 [n, classes] or [n, h, w, classes], what the teacher says of the
@@ -68,20 +69,11 @@ def write(
     target = Path(out)
     _check(target)
     trainer = load_game(run_dir, teacher)
-    names = _class_names(run_dir, trainer.teacher.output_shape[-1])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    names = _class_names(run_dir, trainer.head.classes)
+    with replacing(target) as directory:
         _fill(directory, trainer, names, count, seed)
-        # As the user's umask has it, and not for the owner alone as mkdtemp has it.
-        umask = os.umask(0)
-        os.umask(umask)
-        directory.chmod(0o777 & ~umask)
+        # All at once: file by file, a million of them would take hours.
         os.sync()
-        os.replace(directory, target)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
     return target
 
 
@@ -122,26 +114,26 @@ def _class_names(run_dir: str | os.PathLike[str], classes: int) -> list[str]:
 
 def _fill(directory: Path, trainer: Any, names: list[str], count: int, seed: int) -> None:
     per_pixel = len(trainer.teacher.output_shape) == 4
-    folders = [_IMAGES] if per_pixel else folder_names(names)
-    for folder in [*folders, _LABELS] if per_pixel else folders:
+    has_maps = per_pixel and trainer.head.kind == "classes"
+    folders = [_IMAGES] if per_pixel or trainer.head.kind == "labels" else folder_names(names)
+    for folder in [*folders, _LABELS] if has_maps else folders:
         (directory / folder).mkdir(parents=True)
-    if per_pixel:
+    if has_maps:
         (directory / CLASSES).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     width = len(str(count - 1))
     # Of which folder each image is: with a million of them, 4 MB.
     places = np.zeros(count, np.int32)
     with zipfile.ZipFile(directory / SOFT_LABELS, "w") as archive:
-        shape = (count, *trainer.teacher.output_shape[1:])
+        shape = (count, *trainer.teacher.output_shape[1:-1], trainer.head.classes)
         with _array(archive, "probabilities", shape, np.float32) as entry:
-            for start, images, probabilities in _drawn(trainer, count, seed):
+            for start, images, probabilities, predicted in _drawn(trainer, count, seed):
                 entry.write(probabilities.tobytes())
-                predicted = probabilities.argmax(axis=-1)
-                if not per_pixel:
+                if len(folders) > 1:
                     places[start : start + len(images)] = predicted
                 for index, (image, label) in enumerate(zip(images, predicted, strict=True), start):
                     name = f"{index:0{width}}.png"
                     _write_png(directory / folders[places[index]] / name, image)
-                    if per_pixel:
+                    if has_maps:
                         _write_png(directory / _LABELS / name, label[..., None].astype(np.uint8))
         kind = np.dtype(f"<U{max(map(len, folders)) + len('/.png') + width}")
         with _array(archive, "files", (count,), kind) as entry:
@@ -158,17 +150,21 @@ def _write_png(path: Path, image: np.ndarray) -> None:
     path.write_bytes(image_grid.encode_png(image))
 
 
-def _drawn(trainer: Any, count: int, seed: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Parts of the set: first index, uint8 images, and float32 probabilities of these."""
+def _drawn(trainer: Any, count: int, seed: int) -> Iterator[tuple[Any, ...]]:
+    """Parts of the set: first index, uint8 images, their float32 probabilities and predictions."""
     random = np.random.default_rng(seed)
-    features = teacher_features.feature_model(trainer.teacher)
+    features = Features(trainer.teacher)
     for start in range(0, count, _BATCH):
         # Whole batches, of which the last is cut: its images do not depend on `count`.
         latents = random.standard_normal((_BATCH, trainer.latent_dim), "float32")
-        images = teacher_features.generate(trainer.generator, latents)
+        images = generate(trainer.generator, latents)
         images = image_grid.as_bytes(images)[: count - start]
-        _, probabilities = teacher_features.see(features, images)
-        yield start, images, probabilities.astype(np.float32)
+        _, logits = features.see(images)
+        probabilities, predicted = (
+            trainer.head.probabilities(logits),
+            trainer.head.predictions(logits),
+        )
+        yield start, images, *map(keras.ops.convert_to_numpy, (probabilities, predicted))
 
 
 @contextlib.contextmanager

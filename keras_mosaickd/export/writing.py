@@ -6,12 +6,11 @@ import contextlib
 import dataclasses
 import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_mosaickd.errors import InputError
@@ -21,7 +20,6 @@ from keras_mosaickd.export.comparison import (
     CROSS_BACKEND_TOLERANCE,
     OTHER_RUNTIME_TOLERANCE,
     ExportError,
-    agreement,
     compare,
     in_batches,
     largest_difference,
@@ -29,6 +27,8 @@ from keras_mosaickd.export.comparison import (
     tolerance,
 )
 from keras_mosaickd.export.formats import FORMATS
+from keras_mosaickd.files import replacing
+from keras_mosaickd.networks.heads import new_head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Request:
         images: float32 [n, h, w, c] in [0, 1], to compare on.
         calibration: Such images for quantization, or None.
         class_names: One per class.
+        head: "classes" or "labels" (see `keras_mosaickd.networks.heads`).
         reference: The student's outputs for ``images`` on its own backend, where that is not
             this process's; or None.
     """
@@ -48,6 +49,7 @@ class Request:
     images: np.ndarray
     calibration: np.ndarray | None
     class_names: Sequence[str]
+    head: str = "classes"
     reference: np.ndarray | None = None
 
     def but(self, **changes: Any) -> Request:
@@ -57,7 +59,7 @@ class Request:
 
 _WRITERS: dict[str, Callable[[Any, Path, Request], None]] = {
     "saved_model": lambda student, path, request: saved_model.write(
-        student, path, request.class_names
+        student, path, request.class_names, request.head
     ),
     "keras": lambda student, path, request: keras_file.write(student, path),
     "onnx": lambda student, path, request: onnx.write(student, path),
@@ -86,6 +88,7 @@ def write(student: Any, request: Request) -> list[dict[str, Any]]:
 
 def _write_one(student: Any, name: str, request: Request, expected: np.ndarray) -> dict[str, Any]:
     path, images = request.targets[name], request.images
+    head = new_head(request.head, student.output_shape[-1])
     original = expected if request.reference is None else request.reference
     with _replacing(path, FORMATS[name].suffix) as written:
         _WRITERS[name](student, written, request)
@@ -98,14 +101,16 @@ def _write_one(student: Any, name: str, request: Request, expected: np.ndarray) 
                 message = f"{name} and the student on its own backend"
                 compare(actual, original, max(allowed, CROSS_BACKEND_TOLERANCE), message)
             if name == "saved_model":
-                saved_model.check_classify(student, written, images, tolerance(student))
+                saved_model.check_classify(
+                    student, written, images, request.head, tolerance(student)
+                )
         return {
             "format": name,
             "file": str(path),
             "bytes": size_on_disk(written),
             "latency_ms": median_milliseconds(lambda: predict(images[:1])),
             "max_difference": largest_difference(actual, original),
-            "agreement": agreement(actual, original),
+            "agreement": float(keras.ops.mean(head.agreement(actual, original))),
         }
 
 
@@ -137,26 +142,19 @@ def checked_target(name: str, path: Path) -> Path:
 @contextlib.contextmanager
 def _replacing(target: Path, suffix: str) -> Iterator[Path]:
     """A path to write to, which takes the target's place when all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        written = temporary / f"new{suffix}"
-        yield written
-        if target.is_dir():
-            os.rename(target, temporary / "old")
-        os.replace(written, target)
+        with replacing(target, suffix) as new:
+            yield new
     except Exception as error:
         if reason := _why_not_written(error):
             raise ExportError(f"{target} cannot be written: {reason}") from error
         raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _why_not_written(error: Exception) -> str:
     """What the system said of a full disk and the like; empty for an error of another kind."""
     if isinstance(error, OSError):
-        return str(error)
+        return error.strerror or str(error)
     # TensorFlow's errors are no OSError: "...; No space left on device [Op:SaveV2]".
     text = (str(error).strip().splitlines() or [""])[0].partition(" [Op:")[0].rpartition("; ")[2]
     return text if text in (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG)) else ""

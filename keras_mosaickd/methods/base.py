@@ -4,16 +4,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mosaickd import losses
 from keras_mosaickd.backend import keras_graph
 from keras_mosaickd.backend.fused import Fused
 from keras_mosaickd.backend.training import PhaseTrainer
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.labels import VOID
 from keras_mosaickd.data.mean_iou import MeanIoU
-from keras_mosaickd.data.streams import checked_images
+from keras_mosaickd.data.pixels import VOID, unit_range_tensor
+from keras_mosaickd.data.streams.training import checked_images
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.networks.logits import as_logits
+from keras_mosaickd.networks.heads import head_of
+from keras_mosaickd.networks.logits import recognized, student_logits, with_shapes
 from keras_mosaickd.optimizers import PhaseOptimizers
 
 
@@ -27,6 +26,11 @@ class StudentTrainer(PhaseTrainer):
     - `agreement`: share of predictions in which student and teacher choose the same class, which
       needs no labels;
     - `accuracy`: share of correct predictions, where labels are given;
+
+    A teacher that ends in several sigmoids has independent labels instead of classes: KL is summed
+    over them, agreement and accuracy are means over them, and labels are rows of 0 and 1. One
+    sigmoid, or one logit, is a binary classifier of classes 0 and 1.
+
     - `mean_iou`: where there is one prediction per pixel, the mean over the classes of intersection
       over union.
 
@@ -36,8 +40,9 @@ class StudentTrainer(PhaseTrainer):
         teacher: built Keras classifier from images in [0, 1], `[batch, height, width,
             channels]`, to `[batch, classes]` (or one prediction per pixel). It is called with
             `training=False` always, and its weights never change.
-        student: built Keras classifier with the same input and output shape, giving logits.
-        teacher_outputs: "auto", "logits" or "probabilities" (see `teacher_outputs.as_logits`).
+        student: built Keras classifier with the same input and output shape, giving logits; a
+            softmax or sigmoid that is a layer of its own is left out of `self.student`.
+        teacher_outputs: "auto", "logits" or "probabilities" (see `networks.logits.as_logits`).
         seed: seed of everything drawn in training.
         **kwargs: of `keras.Model`.
 
@@ -50,16 +55,25 @@ class StudentTrainer(PhaseTrainer):
 
     def __init__(self, teacher, student, teacher_outputs="auto", seed=None, **kwargs):
         super().__init__(**kwargs)
-        check_fit(teacher, student)
-        self.teacher = as_logits(teacher, teacher_outputs)
-        self.student = student
-        self.run_teacher, self.run_student = Fused(self.teacher), Fused(student)
+        for role, model in (("teacher", teacher), ("student", student)):
+            if not isinstance(model, keras.Model):
+                raise InputError(
+                    f"the {role} must be a keras.Model. Received: {type(model).__name__}"
+                )
+        teacher, student = with_shapes(teacher), with_shapes(student)
+        self.teacher, recognized_as = recognized(teacher, teacher_outputs)
+        if self.teacher is not teacher:
+            print(f"Teacher {teacher.name}: {recognized_as}")
+        self.head = head_of(self.teacher)
+        self.student = student_logits(student, self.teacher.input_shape[1:])
+        check_fit(self.teacher, self.student, self.head)
+        self.run_teacher, self.run_student = Fused(self.teacher), Fused(self.student)
         self.seed = seed
         self.accuracy_metric = keras.metrics.Mean(name="accuracy")
         self.agreement_metric = keras.metrics.Mean(name="agreement")
         self.mean_iou_metric = None
         if len(student.output_shape) == 4:
-            self.mean_iou_metric = MeanIoU(student.output_shape[-1])
+            self.mean_iou_metric = MeanIoU(self.head.classes)
         self.loss_terms = {}
         self.built = True
 
@@ -144,7 +158,9 @@ class StudentTrainer(PhaseTrainer):
 
         def objective():
             student_logits = self.run_student(images, training=True)
-            loss = ops.mean(losses.kl_divergence(teacher_logits, student_logits, self.temperature))
+            loss = ops.mean(
+                self.head.kl_divergence(teacher_logits, student_logits, self.temperature)
+            )
             return loss, {"student_loss": loss}
 
         optimizer = self.phase_optimizers["student_optimizer"]
@@ -155,25 +171,21 @@ class StudentTrainer(PhaseTrainer):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=False):
         """Mean KL(T || S); counts agreement on the way, while the teacher's logits are at hand."""
         teacher_logits = self.teacher(unit_range_tensor(x), training=False)
-        agrees = ops.equal(ops.argmax(teacher_logits, axis=-1), ops.argmax(y_pred, axis=-1))
-        self.agreement_metric.update_state(ops.cast(agrees, "float32"))
-        return ops.mean(losses.kl_divergence(teacher_logits, y_pred))
+        self.agreement_metric.update_state(self.head.agreement(teacher_logits, y_pred))
+        return ops.mean(self.head.kl_divergence(teacher_logits, y_pred))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Loss and agreement, and accuracy where there are labels."""
         logs = {"loss": self._mean_loss.result(), "agreement": self.agreement_metric.result()}
         if y is not None:
-            if len(y.shape) == len(y_pred.shape) and y.shape[-1] == y_pred.shape[-1] > 1:
-                y = ops.argmax(y, axis=-1)
-            y = ops.reshape(ops.cast(y, "int32"), ops.shape(y_pred)[:-1])
-            classes = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
-            correct = ops.cast(ops.equal(y, classes), "float32")
+            correct = self.head.accuracy(y, y_pred)
             if self.mean_iou_metric is None:
                 self.accuracy_metric.update_state(correct)
             else:
+                y = ops.reshape(ops.cast(y, "int32"), ops.shape(y_pred)[:-1])
                 counted = ops.cast(ops.not_equal(y, VOID), "float32")
                 self.accuracy_metric.update_state(correct, counted)
-                self.mean_iou_metric.update_state(y, classes)
+                self.mean_iou_metric.update_state(y, self.head.predictions(y_pred))
                 logs["mean_iou"] = self.mean_iou_metric.result()
             logs["accuracy"] = self.accuracy_metric.result()
         return logs
@@ -249,37 +261,18 @@ def _check_images(x):
         checked_images(x)
 
 
-def check_fit(teacher, student):
-    """Raises unless two classifiers can be teacher and student.
-
-    Raises:
-        InputError: if one is not a built Keras model with one input and one output, or their
-            shapes differ.
-    """
-    for role, model in (("teacher", teacher), ("student", student)):
-        if not isinstance(model, keras.Model):
-            raise InputError(f"the {role} must be a keras.Model. Received: {type(model).__name__}")
-        if not model.built or not isinstance(_shape(model, "input_shape"), tuple):
-            raise InputError(
-                f"the {role} {model.name!r} must be built, with one input: call it on a batch of "
-                "images first"
-            )
-    for what, attribute in (("input shape", "input_shape"), ("output shape", "output_shape")):
-        shapes = _shape(teacher, attribute), _shape(student, attribute)
-        if None in shapes:
-            continue
-        if len(shapes[0]) != len(shapes[1]) or any(
-            a != b for a, b in zip(*shapes, strict=True) if a is not None and b is not None
-        ):
+def check_fit(teacher, student, head):
+    """Raises InputError unless two models of logits can be teacher and student."""
+    for what in ("input shape", "output shape"):
+        shapes = [getattr(model, what.replace(" ", "_")) for model in (teacher, student)]
+        fits = len(shapes[0]) == len(shapes[1]) and all(
+            a == b or None in (a, b) for a, b in zip(*shapes, strict=True)
+        )
+        if what == "output shape":
+            # A binary classifier has one unit or two.
+            fits = len(shapes[0]) == len(shapes[1]) and head.fits(shapes[1][-1])
+        if not fits:
             raise InputError(
                 f"teacher and student must have the same {what}. Received: {what} {shapes[0]} of "
                 f"the teacher {teacher.name!r} and {shapes[1]} of the student {student.name!r}"
             )
-
-
-def _shape(model, attribute):
-    """A model's input or output shape, where it knows it."""
-    try:
-        return getattr(model, attribute)
-    except (AttributeError, ValueError):
-        return None

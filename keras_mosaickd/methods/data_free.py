@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_mosaickd.data.plan import positive
+from keras_mosaickd.data.streams.plan import positive
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.mosaic_kd import MosaicKD
 
@@ -151,6 +151,6 @@ def data_free_stream(batch_size, steps_per_epoch):
     )
     if keras.backend.backend() != "tensorflow":
         return batches
-    from keras_mosaickd.data.pipelines import pool_dataset
+    from keras_mosaickd.data.streams.tensorflow import pool_dataset
 
     return pool_dataset(batches)

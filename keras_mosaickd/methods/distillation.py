@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.labels import VOID
+from keras_mosaickd.data.pixels import VOID, unit_range_tensor
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.base import StudentTrainer
 
@@ -59,6 +58,8 @@ class Supervised(StudentOnly):
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         images = unit_range_tensor(images)
         expected = self.student.output_shape[:-1]
+        if self.head.kind == "labels":
+            expected = self.student.output_shape
         if labels is None or len(labels.shape) != len(expected):
             raise InputError(
                 f"each element of the training data must be (images, integer labels {expected}). "
@@ -88,15 +89,13 @@ class Supervised(StudentOnly):
         Returns:
             Scalar, at least 0; 0 where every label is void.
         """
-        labels, logits = ops.cast(labels, "int32"), ops.cast(logits, "float32")
+        labels = ops.cast(labels, "int32")
         if len(logits.shape) == 2:
             # Whole images are never void: 255 is a class like any other here.
-            return ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+            return ops.mean(self.head.cross_entropy(labels, logits))
         known = ops.not_equal(labels, VOID)
-        # Void is no class, and out-of-range labels are an error or NaN, as the backend pleases.
-        loss = ops.sparse_categorical_crossentropy(
-            ops.where(known, labels, 0), logits, from_logits=True
-        )
+        # Void is no class.
+        loss = self.head.cross_entropy(ops.where(known, labels, 0), logits)
         known = ops.cast(known, "float32")
         # Every replica divides by the same count, so that a pixel weighs the same on each.
         count = ops.maximum(self.mean_over_replicas(ops.sum(known)), 1.0)

@@ -3,7 +3,6 @@
 import keras
 from keras import ops
 
-from keras_mosaickd import losses
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.distillation import KnowledgeDistillation
 from keras_mosaickd.methods.feature_maps import feature_map, layer_like, to_one_size
@@ -65,7 +64,7 @@ class FitNet(KnowledgeDistillation):
             **kwargs,
         )
         self.hint_weight = hint_weight
-        teacher = self.teacher
+        teacher, student = self.teacher, self.student
         if hint_layer is None:
             size = guided_layer and feature_map(student, "student", guided_layer).shape[1:3]
             hint_layer = layer_like(teacher, "teacher", size)
@@ -105,7 +104,7 @@ class FitNet(KnowledgeDistillation):
 
         def objective():
             regressed, student_logits = self.student_with_hint(images, training=True)
-            divergence = losses.kl_divergence(teacher_logits, student_logits, self.temperature)
+            divergence = self.head.kl_divergence(teacher_logits, student_logits, self.temperature)
             terms = {
                 "distillation_loss": ops.mean(divergence),
                 "hint_loss": mean_squared_error(hint, regressed),

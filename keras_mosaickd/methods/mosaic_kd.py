@@ -7,8 +7,8 @@ from keras import ops
 
 from keras_mosaickd import losses
 from keras_mosaickd.backend.fused import Fused
-from keras_mosaickd.data.arrays import unit_range_tensor
-from keras_mosaickd.data.streams import mosaic_stream
+from keras_mosaickd.data.pixels import unit_range_tensor
+from keras_mosaickd.data.streams.training import mosaic_stream
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.base import StudentTrainer
 
@@ -238,12 +238,12 @@ class MosaicKD(StudentTrainer):
             regularization += self.local_weight * terms["local_loss"]
         teacher_logits = self.run_teacher(images, training=False)
         student_logits = self.run_student(images, training=self.batch_norm_policy == "training")
-        terms["align_loss"] = ops.mean(losses.entropy(teacher_logits))
+        terms["align_loss"] = ops.mean(self.head.entropy(teacher_logits))
         regularization += self.align_weight * terms["align_loss"]
         terms["balance_loss"] = losses.negative_entropy(
-            self.mean_over_replicas(losses.mean_probabilities(teacher_logits))
+            self.mean_over_replicas(self.head.mean_distribution(teacher_logits))
         )
-        divergence = losses.kl_divergence(teacher_logits, student_logits)
+        divergence = self.head.kl_divergence(teacher_logits, student_logits)
         terms["adversarial_loss"] = -ops.mean(divergence)
         terms["generator_loss"] = (
             self.adversarial_weight * terms["adversarial_loss"]

@@ -1,9 +1,13 @@
-"""Any Keras classifier as a teacher that gives logits.
+"""Any Keras classifier as a teacher that gives logits, or as a student that does.
 
-The losses take logits. A teacher that ends in softmax is stripped of it where that is possible;
-where it is not, log(max(p, 1e-7)) takes its place, whose softmax gives p again. A teacher is never
-silently put through softmax twice.
+The losses take logits. A softmax or sigmoid at the end is taken off where it can be seen. Where it
+cannot, the logarithm of the probabilities (of labels the log odds) takes its place, whose softmax
+(sigmoid) gives them again. Nothing is ever silently put through softmax twice.
+
+It lies here and not with the teachers because students and the selection of images need it too.
 """
+
+from itertools import zip_longest
 
 import keras
 import numpy as np
@@ -11,13 +15,27 @@ from keras import ops
 
 from keras_mosaickd.backend.keras_graph import activation_of, producer
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.networks.heads import HEADS, LabelLogits, head_of, log_odds
 
 TEACHER_OUTPUTS = ("auto", "logits", "probabilities")
+# Layers behind which logits are still logits, and a distribution would still be one.
+_PASSING = (
+    keras.layers.Resizing,
+    keras.layers.Reshape,
+    keras.layers.Flatten,
+    keras.layers.UpSampling2D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.Dropout,
+    keras.layers.Identity,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
 class LogProbabilities(keras.layers.Layer):
-    """Logits log(max(p, 1e-7)) for a teacher of which only the probabilities p can be had."""
+    """Logits log(max(p, 1e-7)) for a teacher of which only the probabilities p can be had.
+
+    Of one unit it is the probability of a binary classifier, and the logit is log(p / (1 - p)).
+    """
 
     def __init__(self, **kwargs):
         # Float32 under every policy: 1 - p of a confident teacher is lost in 16 bits.
@@ -25,43 +43,135 @@ class LogProbabilities(keras.layers.Layer):
 
     def call(self, probabilities):
         """Logits of the shape of `probabilities`."""
+        if probabilities.shape[-1] == 1:
+            return log_odds(probabilities)
         return ops.log(ops.maximum(probabilities, 1e-7))
 
 
-def as_logits(teacher, outputs="auto"):
+def as_logits(teacher, outputs="auto", head="auto"):
     """Returns a model that gives the teacher's logits; the teacher itself is left as it is.
 
     Args:
-        teacher: built Keras model from images to `[..., classes]`.
+        teacher: built Keras model from images to `[..., units]`.
         outputs: "logits" or "probabilities" declares what the teacher gives; "auto" looks: a last
-            layer with softmax is recognised, and where the layers cannot be inspected the teacher
-            is tried on random images.
+            layer with softmax or sigmoid is recognised, and where the layers cannot be inspected
+            the teacher is tried on random images.
+        head: "classes" or "labels" declares what they are of, where softmax or sigmoid do not tell;
+            "auto" takes logits for those of classes. One unit is a binary classifier always.
 
     Returns:
-        `teacher` where it gives logits already, else a new model that shares its layers.
+        `teacher` where it gives logits of classes already, else a new model that shares its layers.
 
     Raises:
-        InputError: if `outputs` is not one of the three, or if "logits" is declared for a model
-            whose last layer is a softmax.
+        InputError: if an argument is none of these, or if it contradicts what is seen.
     """
-    if outputs not in TEACHER_OUTPUTS:
+    return recognized(teacher, outputs, head)[0]
+
+
+def recognized(teacher, outputs="auto", head="auto"):
+    """As `as_logits`, with a few words on what was recognised.
+
+    Returns:
+        The model, and text such as "10 classes (softmax)".
+    """
+    for name, value, known in (
+        ("teacher_outputs", outputs, TEACHER_OUTPUTS),
+        ("head", head, HEADS),
+    ):
+        if value not in known:
+            raise InputError(f"{name} must be one of {', '.join(known)}. Received: {value!r}")
+    teacher = with_shapes(teacher)
+    model, activation, ending = _logits_of(teacher, outputs, head)
+    units = model.output_shape[-1]
+    seen = {"softmax": "classes", "sigmoid": "labels"}.get(activation)
+    if units > 1 and head != "auto" and seen not in (None, head):
         raise InputError(
-            f"teacher_outputs must be one of {', '.join(TEACHER_OUTPUTS)}. Received: {outputs!r}"
+            f"head must be {seen!r}, or 'auto', for {teacher.name!r}, which ends in {activation}. "
+            f"Received: {head!r}"
         )
-    stripped = _without_softmax(teacher)
+    if activation == "softmax" and units == 1:
+        raise InputError(
+            "the teacher must have two classes or more. Received: "
+            f"{teacher.name!r} with a softmax of one unit, which is always 1"
+        )
+    if (seen or head) != "labels" or units == 1:
+        what = f"{units} classes" if units > 1 else "a binary classifier of one unit"
+        return model, f"{what} ({ending})"
+    if head_of(model).kind != "labels":
+        model = keras.Model(model.inputs[0], LabelLogits()(model.outputs[0]), name=model.name)
+    return model, f"{units} independent labels ({ending})"
+
+
+def _logits_of(teacher, outputs, head):
+    """A model of the teacher's logits, the activation that was recognised, and how it ends."""
+    stripped, activation = _without_activation(teacher)
     if stripped is not None:
         if outputs == "logits":
             raise InputError(
                 f"teacher_outputs='logits' was declared, but the last layer of {teacher.name!r} is "
-                "a softmax. Expected: 'probabilities' or 'auto'"
+                f"a {activation}. Expected: 'probabilities' or 'auto'"
             )
-        return stripped
+        return stripped, activation, activation
+    if head_of(teacher).kind == "labels":
+        return teacher, "sigmoid", "logits"
     if outputs == "logits" or (outputs == "auto" and _is_linear(teacher)):
-        return teacher
-    if outputs == "auto" and not _gives_probabilities(teacher):
-        return teacher
+        return teacher, None, "logits"
+    activation = _tried(teacher)
+    if activation is None and outputs == "probabilities":
+        activation = "sigmoid" if head == "labels" else "softmax"
+    if activation is None:
+        return teacher, None, "logits"
     images = keras.Input(teacher.input_shape[1:])
-    return keras.Model(images, LogProbabilities()(teacher(images)), name=f"{teacher.name}_logits")
+    answers = teacher(images)
+    is_labels = activation == "sigmoid" and answers.shape[-1] > 1
+    layer = LabelLogits(from_probabilities=True) if is_labels else LogProbabilities()
+    made = keras.Model(images, layer(answers), name=f"{teacher.name}_logits")
+    return made, activation, f"probabilities, as of a {activation}"
+
+
+def student_logits(student, shape, copies=False):
+    """A student without its softmax or sigmoid, on its own layers.
+
+    Args:
+        student: built Keras model.
+        shape: `(height, width, channels)` of the images.
+        copies: whether a last layer with weights and an activation may be copied: then the model
+            in the caller's hands is not trained.
+
+    Returns:
+        The student itself where it gives logits, else a model that shares its layers.
+
+    Raises:
+        InputError: where it would take a copy that is not allowed, or its layers are not seen.
+    """
+    stripped, activation = _without_activation(student, copies)
+    if stripped is not None:
+        return stripped
+    if activation is None and not _is_linear(student):
+        activation = _tried(student, shape)
+    if activation is None:
+        return student
+    raise InputError(
+        f"the student must give logits. Received: {student.name!r}, which ends in {activation}: "
+        f"leave activation={activation!r} away, or make it a layer of its own"
+    )
+
+
+def with_shapes(model):
+    """A subclassed model inside a functional one, whose shapes are known; any other as it is.
+
+    Raises:
+        InputError: if it was never called.
+    """
+    if not isinstance(model, keras.Model) or hasattr(model, "input_shape"):
+        return model
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if not model.built or shape is None:
+        raise InputError(
+            f"expected a built model. Received: {model.name!r}: call it on a batch of images first"
+        )
+    images = keras.Input(tuple(shape[1:]))
+    return keras.Model(images, model(images), name=model.name)
 
 
 def _last_call(model):
@@ -76,6 +186,8 @@ def _is_linear(model):
     It saves trying the teacher, which on JAX compiles every one of its layers.
     """
     found = _last_call(model)
+    while found is not None and isinstance(found.layer, _PASSING):
+        found = producer(found.inputs[0])
     if found is None:
         return False
     last = found.layer
@@ -88,41 +200,55 @@ def _is_linear(model):
     )
 
 
-def _without_softmax(model):
-    """The model up to its final softmax, on the same layers; None where there is none to see."""
+def _without_activation(model, copies=True):
+    """The model up to its final softmax or sigmoid, on the same layers, and which of the two.
+
+    None for the activation where there is none to see, and for the model where there is none or
+    where it would take a copy of a layer's weights and `copies` is False.
+    """
     found = _last_call(model)
     if found is None:
-        return None
+        return None, None
     last, inputs = found.layer, found.inputs
     if isinstance(last, keras.Model):
-        inner = _without_softmax(last)
-        logits = inner(inputs[0]) if inner is not None else None
-    elif activation_of(last) != "softmax":
-        return None
-    elif not getattr(last, "weights", ()):
-        logits = inputs[0]
+        inner, activation = _without_activation(last, copies)
+        logits = None if inner is None else inner(inputs[0])
     else:
-        # A layer with weights and a softmax activation: the same layer without the activation.
-        linear = type(last).from_config(
-            {**last.get_config(), "activation": "linear", "name": f"{last.name}_logits"}
-        )
-        logits = linear(inputs[0])
-        linear.set_weights(last.get_weights())
+        activation = activation_of(last)
+        if activation not in ("softmax", "sigmoid"):
+            return None, None
+        logits = None
+        if not getattr(last, "weights", ()):
+            logits = inputs[0]
+        elif copies:
+            linear = type(last).from_config(
+                {**last.get_config(), "activation": "linear", "name": f"{last.name}_logits"}
+            )
+            logits = linear(inputs[0])
+            linear.set_weights(last.get_weights())
     if logits is None:
-        return None
+        return None, activation
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
-    return keras.Model(inputs, logits, name=f"{model.name}_logits")
+    return keras.Model(inputs, logits, name=f"{model.name}_logits"), activation
 
 
-def _gives_probabilities(teacher, images=4):
-    """Whether every prediction on random images is a distribution."""
-    if any(size is None for size in teacher.input_shape[1:]):
+def _tried(model, shape=None):
+    """What a model's answers to random images are: of a "softmax", of a "sigmoid", or None.
+
+    The images reach far beyond their range, where logits leave that of probabilities.
+    """
+    shape = [own or given for own, given in zip_longest(model.input_shape[1:], shape or ())]
+    if None in shape:
         raise InputError(
-            f"the teacher {teacher.name!r} has no fixed input shape and cannot be tried: declare "
-            f"teacher_outputs='logits' or 'probabilities'. Received: {teacher.input_shape}"
+            f"the model {model.name!r} has no fixed input shape and cannot be tried: declare "
+            f"teacher_outputs='logits' or 'probabilities'. Received: {model.input_shape}"
         )
-    shape = (images, *teacher.input_shape[1:])
-    noise = np.random.default_rng(0).random(shape, dtype="float32")
-    predictions = ops.convert_to_numpy(teacher(noise, training=False)).astype("float64")
-    sums = predictions.sum(axis=-1)
-    return bool((predictions >= 0).all() and (abs(sums - 1) < 1e-3).all())
+    noise = np.random.default_rng(0).random((4, *shape), dtype="float32")
+    noise = np.concatenate([noise * scale for scale in (1, -10, 100, 1000)])
+    answers = ops.convert_to_numpy(model(noise, training=False)).astype("float64")
+    # What the model cannot compute out there says nothing.
+    answers = answers[np.isfinite(answers.reshape(len(answers), -1)).all(axis=1)]
+    if not ((answers >= 0) & (answers <= 1)).all() or not answers.any():
+        return None
+    sums = answers.sum(axis=-1)
+    return "softmax" if answers.shape[-1] > 1 and (abs(sums - 1) < 1e-3).all() else "sigmoid"

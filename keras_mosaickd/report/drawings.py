@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_mosaickd.config import GAMES
-from keras_mosaickd.evaluation import image_quality as quality
 from keras_mosaickd.evaluation import scores as evaluation
 from keras_mosaickd.report.runs import Run
-from keras_mosaickd.teachers import features as teacher_features
+from keras_mosaickd.teachers.features import Features, generate
 
 # Synthetic images on which the class balance is counted.
 COUNT = 512
@@ -55,10 +55,14 @@ def draw(run: Run, seed: int = 0) -> Drawn:
     trainer = evaluation.load_run(run.path)
     shape = (COUNT, trainer.latent_dim)
     latents = np.random.default_rng(seed).standard_normal(shape, "float32")
-    images = teacher_features.generate(trainer.generator, latents)
-    _, probabilities = teacher_features.see(teacher_features.feature_model(trainer.teacher), images)
-    means = probabilities.reshape(COUNT, -1, probabilities.shape[-1]).mean(axis=1)
-    return Drawn(images, means.argmax(axis=-1), quality.class_counts(probabilities))
+    images = generate(trainer.generator, latents)
+    features = Features(trainer.teacher)
+    _, logits = features.see(images)
+    classes, predictions = (
+        keras.ops.convert_to_numpy(seen(logits))
+        for seen in (features.head.leading, features.head.predictions)
+    )
+    return Drawn(images, classes, features.head.counts(predictions).tolist())
 
 
 def regularizer_runs(runs: Sequence[Run]) -> list[list[Run]]:

@@ -62,10 +62,27 @@ def check_domain(prepared):
             "--teacher_input describes a --teacher of your own; a network of this package "
             f"takes 0-1. Received: {config.teacher_input} with --teacher={config.teacher}"
         )
+    elif config.head != "auto":
+        raise InputError(
+            "--head describes a --teacher of your own; a network of this package has classes. "
+            f"Received: {config.head} with --teacher={config.teacher}"
+        )
     if prepared.classes < 2:
         raise InputError(
             f"{'--dataset' if prepared.has_domain else '--teacher'} must have two classes or "
             f"more. Received: {config.dataset or config.teacher}"
+        )
+    labelled = f"--dataset={config.dataset}" if config.dataset else f"--eval={config.eval}"
+    if prepared.head.kind == "labels" and (config.dataset or config.eval):
+        raise InputError(
+            "--dataset and --eval have one class for each image, and --teacher has "
+            f"{prepared.classes} independent labels: leave them away, and measure the student from "
+            f"Python with evaluate(images, labels). Received: {labelled}"
+        )
+    if prepared.head.kind == "labels" and config.method == "balanced":
+        raise InputError(
+            "--method=balanced balances over classes, and --teacher has "
+            f"{prepared.classes} independent labels. Received: --teacher={config.teacher}"
         )
     if prepared.has_domain:
         _check_dataset(prepared)

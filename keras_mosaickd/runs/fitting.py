@@ -11,7 +11,7 @@ from keras_mosaickd.callbacks.checkpoint import Checkpoint, newest_intact
 from keras_mosaickd.callbacks.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.callbacks.image_quality import ImageQuality
 from keras_mosaickd.callbacks.progress import Progress
-from keras_mosaickd.data.streams import validation_stream
+from keras_mosaickd.data.streams.training import validation_stream
 from keras_mosaickd.evaluation.label_free import SCORE, LabelFreeAgreement
 from keras_mosaickd.evaluation.scores import EVALUATION_BATCH
 from keras_mosaickd.networks.loading import load_model
@@ -105,7 +105,7 @@ def _callbacks(experiment, run, images, stop):
                 class_names=experiment.class_names,
             )
         )
-        chosen.append(CollapseWarning(experiment.classes))
+        chosen.append(CollapseWarning(np.exp(experiment.head.most_entropy)))
     values = [row[monitor] for row in callbacks.read_history(run / HISTORY)]
     # Last, so that a checkpoint stands for a round whose other traces are on the disk.
     return [

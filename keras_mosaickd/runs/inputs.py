@@ -12,7 +12,8 @@ from keras_mosaickd.data import load, parse, stored
 from keras_mosaickd.data.class_matching import class_names_of, labelled_as, read_labelled
 from keras_mosaickd.data.held_out import hold_out
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.networks.logits import as_logits
+from keras_mosaickd.networks.heads import head_of, new_head
+from keras_mosaickd.networks.logits import student_logits
 from keras_mosaickd.teachers import given_models
 from keras_mosaickd.teachers import training as teachers
 
@@ -96,11 +97,23 @@ class Preparation:
         return tuple(self.domain.images.shape[1:])
 
     @property
+    def head(self):
+        """What the teacher's logits say (`keras_mosaickd.networks.heads`)."""
+        if self.given_teacher is not None:
+            return head_of(self.given_teacher.model)
+        return new_head("classes", len(self.domain.class_names))
+
+    @property
     def classes(self):
-        """Number of classes of the teacher."""
+        """Number of classes (or labels) of the teacher."""
+        return self.head.classes
+
+    @property
+    def units(self):
+        """Number of the teacher's logits: one may stand for two classes."""
         if self.given_teacher is not None:
             return self.given_teacher.model.output_shape[-1]
-        return len(self.domain.class_names)
+        return self.classes
 
     @functools.cached_property
     def class_names(self):
@@ -165,7 +178,7 @@ class Preparation:
         return networks.build(
             name,
             self.input_shape,
-            self.classes,
+            self.units,
             mean=mean,
             std=std,
             task=self.config.task,
@@ -182,11 +195,11 @@ class Preparation:
                 "--student must be a network's name, a .keras file or module:function: a "
                 f"SavedModel cannot be trained. Received: {name}"
             )
-        student = as_logits(
-            given_models.load(name, "--student", input_shape=self.input_shape, classes=self.classes)
+        student = given_models.load(
+            name, "--student", input_shape=self.input_shape, classes=self.units
         )
         self._check_given_student(student)
-        return student
+        return student_logits(student, self.input_shape, copies=True)
 
     def _check_given_student(self, student):
         rank = 4 if self.config.task == "segmentation" else 2
@@ -195,9 +208,9 @@ class Preparation:
             for received, wanted in zip(student.input_shape[1:], self.input_shape, strict=True)
         )
         fits = fits and len(student.output_shape) == rank
-        if not fits or student.output_shape[-1] != self.classes:
+        if not fits or not self.head.fits(student.output_shape[-1]):
             raise InputError(
-                f"--student must take images of {self.input_shape} and have {self.classes} "
+                f"--student must take images of {self.input_shape} and have {self.units} "
                 f"outputs, as the teacher. Received: {self.config.student} with input "
                 f"{student.input_shape[1:]} and output {student.output_shape[1:]}"
             )

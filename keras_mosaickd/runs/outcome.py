@@ -51,6 +51,7 @@ def finish(prepared, run, trainer, schedule, judge, origin):
         "teacher": config.teacher,
         "student": config.student,
         "class_names": list(prepared.class_names),
+        "head": trainer.head.kind,
         **origin,
         **_validated(chosen, history),
         "select": config.select,

@@ -1,7 +1,6 @@
 """One experiment from plain settings: teacher, selection, distillation, evaluation, export."""
 
 import functools
-import math
 
 from keras_mosaickd.callbacks.checkpoint import StopSignals
 from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
@@ -174,14 +173,13 @@ class Experiment(Preparation):
         if self.config.method in OUT_OF_DOMAIN:
             selection = self.select(teacher)
             print(selection.describe())
-            self._warn_of_certainty(selection.kept_mean, teacher.output_shape[-1])
+            self._warn_of_certainty(selection.kept_mean, self.head.most_entropy)
             run.write_json(SELECTION, selection.summary())
             selected = selection.images
         return methods.training_images(self, teacher, selected)
 
-    def _warn_of_certainty(self, entropy, classes):
+    def _warn_of_certainty(self, entropy, most):
         """No teacher is certain of nearly all out-of-domain images that it sees well."""
-        most = math.log(classes)
         if entropy < 0.01 * most:
             print(
                 f"Warning: the teacher is certain of nearly all of these images (mean entropy "

@@ -4,17 +4,16 @@ A `.keras` file is loaded in Keras's safe mode, so that no code in it is run. A 
 function are run because the user named them.
 """
 
-import hashlib
 import importlib
 import inspect
 import os
 import re
 import sys
-from pathlib import Path
 
 import keras
 
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import file_sha256
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.teachers.saved_model_layer import folder_hash, is_saved_model, saved_model
 
@@ -68,8 +67,7 @@ def file_hash(text):
         return folder_hash(text)
     if not os.path.isfile(text):
         return None
-    with Path(text).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(text)
 
 
 def _made(text, flag, arguments):

@@ -3,12 +3,12 @@
 import keras
 
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.networks.logits import as_logits
+from keras_mosaickd.networks.logits import recognized, with_shapes
 from keras_mosaickd.teachers import given_models
 from keras_mosaickd.teachers.normalization import declared
 
 
-def load_teacher(teacher, teacher_input="0-1", image_size=None):
+def load_teacher(teacher, teacher_input="0-1", image_size=None, head="auto"):
     """Makes any Keras classifier a teacher: images in [0, 1] in, logits out.
 
     Args:
@@ -19,6 +19,8 @@ def load_teacher(teacher, teacher_input="0-1", image_size=None):
             [0, 1], as "0.485,0.456,0.406/0.229,0.224,0.225". A layer in front turns images in
             [0, 1] into it. What the model does inside, by layers of its own, is not declared.
         image_size: height and width in pixels, for a model that takes images of any size.
+        head: "classes" or "labels", where the model gives logits of either; "auto" looks for a
+            softmax or sigmoids, and takes other logits for those of classes.
 
     Returns:
         `keras.Model` from `[batch, h, w, c]` in [0, 1] to logits `[batch, classes]` or `[batch, h,
@@ -27,10 +29,10 @@ def load_teacher(teacher, teacher_input="0-1", image_size=None):
     Raises:
         InputError: if it cannot be loaded, or does not take square images, grey or RGB.
     """
-    return read(teacher, teacher_input, image_size)[0]
+    return read(teacher, teacher_input, image_size, head)[0]
 
 
-def read(teacher, teacher_input="0-1", image_size=None):
+def read(teacher, teacher_input="0-1", image_size=None, head="auto"):
     """As `load_teacher`, with what was read from the model besides.
 
     Returns:
@@ -38,17 +40,16 @@ def read(teacher, teacher_input="0-1", image_size=None):
     """
     name = teacher if isinstance(teacher, str) else getattr(teacher, "name", "the model")
     model = given_models.load(teacher, "--teacher") if isinstance(teacher, str) else teacher
+    model = with_shapes(model)
     shape = _image_shape(model, name, image_size)
     mean, std = declared(teacher_input, shape[-1])
     if tuple(model.input_shape[1:]) != shape:
         model = _of_fixed_size(model, shape, name)
-    logits = as_logits(model)
-    per_pixel = "a prediction per pixel, " if len(logits.output_shape) == 4 else ""
-    ending = "logits" if logits is model else "probabilities, of which logits are made"
+    logits, recognized_as = recognized(model, head=head)
+    per_pixel = "for each pixel " if len(logits.output_shape) == 4 else ""
     line = (
         f"Teacher {name}: images {shape[0]}x{shape[1]}x{shape[2]}, given to it as "
-        f"{teacher_input}; {per_pixel}{logits.output_shape[-1]} classes; ends in {ending}; "
-        f"{model.count_params():,} parameters"
+        f"{teacher_input}; {per_pixel}{recognized_as}; {model.count_params():,} parameters"
     )
     if teacher_input == "0-1":
         return logits, line

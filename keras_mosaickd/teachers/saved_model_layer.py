@@ -1,12 +1,12 @@
 """A SavedModel as a frozen Keras layer, of which a saved model keeps only path and hash."""
 
-import hashlib
 from pathlib import Path
 
 import keras
 
 from keras_mosaickd.backend import keras_graph
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import file_sha256, sha256
 
 # SHA-256 of the SavedModels that this process was told to run. Loading one runs what is written in
 # it, so a `.keras` file that names one must not be enough.
@@ -131,9 +131,7 @@ def folder_hash(path):
     path = Path(path)
     if not is_saved_model(path):
         raise InputError(f"expected the directory of a SavedModel. Received: {path}")
-    digest = hashlib.sha256()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        with file.open("rb") as content:
-            part = hashlib.file_digest(content, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(path).as_posix()}\0{part}\n".encode())
-    return digest.hexdigest()
+    return sha256(
+        f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\n"
+        for file in sorted(file for file in path.rglob("*") if file.is_file())
+    )

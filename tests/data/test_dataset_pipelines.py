@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from keras_mosaickd.data import mosaic_stream
-from keras_mosaickd.data.arrays import augment, unit_range
+from keras_mosaickd.data.pixels import unit_range
+from keras_mosaickd.data.streams.arrays import augment
 from keras_mosaickd.errors import InputError
 
 tf = pytest.importorskip("tensorflow")
@@ -110,7 +111,7 @@ def test_what_does_not_fit_is_refused(dataset):
 
 
 def test_crops_and_flips_are_those_of_numpy():
-    from keras_mosaickd.data.dataset_pipelines import crop_and_flip
+    from keras_mosaickd.data.streams.tf_dataset import crop_and_flip
 
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (30, 6, 9, 3), dtype=np.uint8)
@@ -129,7 +130,7 @@ def test_mirrored_replicas_share_each_global_batch():
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
         )
         from keras_mosaickd.data import mosaic_stream
-        from keras_mosaickd.data.arrays import MosaicBatches
+        from keras_mosaickd.data.streams.arrays import MosaicBatches
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
         pool = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
         expected = MosaicBatches(pool, 8, 3)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_mosaickd.data import load, stored
-from keras_mosaickd.data.decoding import decode
+from keras_mosaickd.data.sources.decoding import decode
 from keras_mosaickd.errors import InputError
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from keras_mosaickd.data import mosaic_stream, select, supervised_stream
-from keras_mosaickd.data.forward import ForwardImages
+from keras_mosaickd.data.cache import write_images
+from keras_mosaickd.data.image_set import ImageSet
 from keras_mosaickd.data.scores import entropies
-from keras_mosaickd.data.sources import ImageSet
-from keras_mosaickd.data.store import write_images
+from keras_mosaickd.data.sources.forward import ForwardImages
 from keras_mosaickd.errors import InputError
 
 POOL = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 1), dtype=np.uint8)

@@ -4,10 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mosaickd.data import load, select, sources, stored
-from keras_mosaickd.data.forward import ForwardImages
-from keras_mosaickd.data.resizing import resized, with_channels
-from keras_mosaickd.data.specs import SPECS
+from keras_mosaickd.data import load, select, stored
+from keras_mosaickd.data.sources import load as loading
+from keras_mosaickd.data.sources.forward import ForwardImages
+from keras_mosaickd.data.sources.request import SPECS
+from keras_mosaickd.data.sources.resizing import resized, with_channels
 from keras_mosaickd.errors import InputError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -97,7 +98,7 @@ def test_counts_are_checked(monkeypatch, name, split):
         info = tfds.core.SplitInfo(name=split, shard_lengths=received, num_bytes=1)
         self.info.set_splits(tfds.core.splits.SplitDict([info]))
 
-    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(loading, "IN_MEMORY_BYTES", 0)
     # Undone before the stand-in data are, or their own patch would stay in place.
     with tfds.testing.mock_data(num_examples=3), monkeypatch.context() as patch:
         patch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepare)
@@ -147,7 +148,7 @@ def test_a_large_set_is_streamed_and_equals_the_one_in_memory(monkeypatch, name)
     with data:
         held = load(name, "all", image_size=32)
         some = load(f"{name}[7,3]", "train", image_size=32)
-        monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 300 * 32 * 32 * 3)
+        monkeypatch.setattr(loading, "IN_MEMORY_BYTES", 300 * 32 * 32 * 3)
         pool = load(name, "all", image_size=32, with_labels=False)
         streamed = load(name, "all", image_size=32)
         np.testing.assert_array_equal(pool.images[:], held.images)
@@ -167,7 +168,7 @@ def test_a_streamed_pool_is_selected_from_as_one_in_memory(monkeypatch, tmp_path
     data, _ = known([(256, 256, 3)] * 300)
     with data:
         held = load("places365", "train", image_size=8)
-        monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr(loading, "IN_MEMORY_BYTES", 0)
         pool = load("places365", "train", image_size=8, with_labels=False)
         chosen = select(teacher, pool, count, batch_size=100, cache_dir=tmp_path)
         expected = select(teacher, held, count, batch_size=100, cache_dir=tmp_path)

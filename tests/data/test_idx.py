@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_mosaickd.data import load
-from keras_mosaickd.data.idx import find_idx, read_idx, read_split
+from keras_mosaickd.data.sources.idx import find_idx, read_idx, read_split
 from keras_mosaickd.errors import InputError
 
 
@@ -61,14 +61,14 @@ def test_a_damaged_compression_is_named(tmp_path, images, cut):
 
 
 def test_images_and_labels_must_fit(tmp_path, images):
-    image_file, labels = tmp_path / "i", tmp_path / "l"
-    image_file.write_bytes(idx_bytes(images))
-    labels.write_bytes(idx_bytes(np.arange(5)))
+    files = tmp_path / "i", tmp_path / "l"
+    files[0].write_bytes(idx_bytes(images))
+    files[1].write_bytes(idx_bytes(np.arange(5)))
     with pytest.raises(InputError, match="Received: 5 labels, 6 images"):
-        read_split(image_file, labels, 10)
-    labels.write_bytes(idx_bytes(np.full(6, 10)))
+        read_split(*files, 10)
+    files[1].write_bytes(idx_bytes(np.full(6, 10)))
     with pytest.raises(InputError, match="expected labels below 10. Received: 10"):
-        read_split(image_file, labels, 10)
+        read_split(*files, 10)
 
 
 def test_files_in_data_dir_are_used(tmp_path, images):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_mosaickd.data import VOID, evaluation_arrays, load, parse
-from keras_mosaickd.data.specs import SPECS
+from keras_mosaickd.data.sources.request import SPECS
 from keras_mosaickd.errors import InputError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_mosaickd.data import VOID, supervised_stream
-from keras_mosaickd.data.arrays import SupervisedBatches, augment
+from keras_mosaickd.data.streams.arrays import SupervisedBatches, augment
 from keras_mosaickd.errors import InputError
 
 # Every pixel of an image differs from the others and from the padding, and is its own label.

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_mosaickd.data import Selection, entropies, select, teacher_hash, top_entropy
-from keras_mosaickd.data.ood import _histogram
-from keras_mosaickd.data.sources import ImageSet
+from keras_mosaickd.data.image_set import ImageSet
+from keras_mosaickd.data.selection import _histogram
 from keras_mosaickd.errors import InputError
 
 NAN = float("nan")

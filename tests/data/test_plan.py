@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_mosaickd.data.arrays import MosaicBatches, SupervisedBatches, augment, unit_range
-from keras_mosaickd.data.plan import EpochCounter, StreamPlan, default_padding
+from keras_mosaickd.data.pixels import unit_range
+from keras_mosaickd.data.streams.arrays import MosaicBatches, SupervisedBatches, augment
+from keras_mosaickd.data.streams.plan import EpochCounter, StreamPlan, default_padding
 from keras_mosaickd.errors import InputError
 
 POOL = np.random.default_rng(1).integers(0, 256, (23, 6, 5, 3), dtype=np.uint8)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_mosaickd.data import evaluation_arrays, load
-from keras_mosaickd.data.resizing import resized, with_channels
+from keras_mosaickd.data.sources.resizing import resized, with_channels
 from keras_mosaickd.errors import InputError
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_mosaickd.data.classes import class_indices
-from keras_mosaickd.data.specs import SPECS, parse
+from keras_mosaickd.data.sources.classes import class_indices
+from keras_mosaickd.data.sources.request import SPECS, parse
 from keras_mosaickd.errors import InputError
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from keras_mosaickd.data import ImageSet, load, mosaic_stream, supervised_stream
-from keras_mosaickd.data.arrays import MosaicBatches, SupervisedBatches
-from keras_mosaickd.data.streams import validation_stream
+from keras_mosaickd.data.streams.arrays import MosaicBatches, SupervisedBatches
+from keras_mosaickd.data.streams.training import validation_stream
 from keras_mosaickd.errors import InputError
 
 POOL = np.random.default_rng(1).integers(0, 256, (90, 8, 8, 1), dtype=np.uint8)

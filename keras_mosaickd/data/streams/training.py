@@ -12,10 +12,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mosaickd.data.arrays import MosaicBatches, SupervisedBatches
-from keras_mosaickd.data.folder import FolderImages
-from keras_mosaickd.data.forward import ForwardImages
-from keras_mosaickd.data.sources import evaluation_arrays
+from keras_mosaickd.data.image_set import evaluation_arrays
+from keras_mosaickd.data.sources.folder import FolderImages
+from keras_mosaickd.data.sources.forward import ForwardImages
+from keras_mosaickd.data.streams.arrays import MosaicBatches, SupervisedBatches
 from keras_mosaickd.errors import InputError
 
 # Floats are checked whole up to this many images, beyond it on as many spread evenly.
@@ -72,7 +72,7 @@ def mosaic_stream(
     """
     options = (batch_size, student_steps, seed, first_step, steps_per_epoch, augment, flip, padding)
     if _is_tf_dataset(images):
-        from keras_mosaickd.data.dataset_pipelines import mosaic_from_dataset
+        from keras_mosaickd.data.streams.tf_dataset import mosaic_from_dataset
 
         return mosaic_from_dataset(images, *options)
     images = checked_images(images)
@@ -80,7 +80,7 @@ def mosaic_stream(
     batches = MosaicBatches(images, *options)
     if keras.backend.backend() != "tensorflow":
         return batches
-    from keras_mosaickd.data.pipelines import batches_dataset
+    from keras_mosaickd.data.streams.tensorflow import batches_dataset
 
     return batches_dataset(batches)
 
@@ -125,7 +125,7 @@ def supervised_stream(
     )
     if keras.backend.backend() != "tensorflow":
         return batches
-    from keras_mosaickd.data.pipelines import batches_dataset
+    from keras_mosaickd.data.streams.tensorflow import batches_dataset
 
     return batches_dataset(batches)
 
@@ -143,7 +143,7 @@ def validation_stream(images: Any, batch_size: int) -> dict[str, Any]:
     arrays = tuple(array for array in evaluation_arrays(images) if array is not None)
     if keras.backend.backend() != "tensorflow":
         return {"validation_data": arrays, "validation_batch_size": batch_size}
-    from keras_mosaickd.data.pipelines import arrays_dataset
+    from keras_mosaickd.data.streams.tensorflow import arrays_dataset
 
     return {"validation_data": arrays_dataset(arrays, batch_size)}
 

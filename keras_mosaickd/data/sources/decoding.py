@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.data.resizing import THREADS
+from keras_mosaickd.data.sources.resizing import THREADS
 from keras_mosaickd.errors import InputError
 
 # Of the images that cannot be read so many are named.

@@ -11,8 +11,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keras_mosaickd.data.classes import class_indices, compressed
-from keras_mosaickd.data.table import ALIASES, FOLDER, SEGMENTATION, SPECS, DatasetSpec
+from keras_mosaickd.data.sources.classes import class_indices, compressed
+from keras_mosaickd.data.sources.table import ALIASES, FOLDER, SEGMENTATION, SPECS, DatasetSpec
 from keras_mosaickd.errors import InputError
 
 __all__ = ["SPECS", "DatasetRequest", "DatasetSpec", "parse"]

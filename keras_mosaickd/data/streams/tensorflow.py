@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_mosaickd.data.arrays import PIXEL_SCALE, MosaicBatches, SupervisedBatches
-from keras_mosaickd.data.plan import EpochCounter
+from keras_mosaickd.data.pixels import PIXEL_SCALE
+from keras_mosaickd.data.streams.arrays import MosaicBatches, SupervisedBatches
+from keras_mosaickd.data.streams.plan import EpochCounter
 
 # Threads that make elements, and elements that are ready before they are asked for.
 AHEAD = 2

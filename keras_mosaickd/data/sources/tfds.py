@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.data.forward import ForwardImages
-from keras_mosaickd.data.specs import DatasetSpec
+from keras_mosaickd.data.sources.forward import ForwardImages
+from keras_mosaickd.data.sources.request import DatasetSpec
 from keras_mosaickd.errors import InputError
 
 # Images decoded at a time: a thousand of ImageNet's would take half a gigabyte.

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_mosaickd.data.decoding import UnreadableError, all_unreadable, decode
-from keras_mosaickd.data.folder import SUFFIXES
-from keras_mosaickd.data.labels import VOID
-from keras_mosaickd.data.resizing import THREADS
-from keras_mosaickd.data.specs import DatasetRequest
+from keras_mosaickd.data.pixels import VOID
+from keras_mosaickd.data.sources.decoding import UnreadableError, all_unreadable, decode
+from keras_mosaickd.data.sources.folder import SUFFIXES
+from keras_mosaickd.data.sources.request import DatasetRequest
+from keras_mosaickd.data.sources.resizing import THREADS
 from keras_mosaickd.errors import InputError
 
 _CLASSES_FILE = "classes.txt"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_mosaickd.data.pipelines import AHEAD, ahead, unit_range
-from keras_mosaickd.data.plan import EpochCounter, default_padding, positive
+from keras_mosaickd.data.streams.plan import EpochCounter, default_padding, positive
+from keras_mosaickd.data.streams.tensorflow import AHEAD, ahead, unit_range
 from keras_mosaickd.errors import InputError
 
 # Images among which the next one is drawn.
@@ -159,7 +159,7 @@ def _single_images(dataset: Any) -> Any:
 
 
 def _check_padding(padding: int | None, shape: Any) -> None:
-    from keras_mosaickd.data.streams import check_padding
+    from keras_mosaickd.data.streams.training import check_padding
 
     check_padding(padding, (1, *shape))
 

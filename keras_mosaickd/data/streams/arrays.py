@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.lib.stride_tricks import sliding_window_view
 
-from keras_mosaickd.data.labels import VOID
-from keras_mosaickd.data.plan import EpochCounter, StreamPlan, default_padding, positive
+from keras_mosaickd.data.pixels import VOID, unit_range
+from keras_mosaickd.data.streams.plan import EpochCounter, StreamPlan, default_padding, positive
 from keras_mosaickd.errors import InputError
-
-__all__ = [
-    "MosaicBatches",
-    "StreamPlan",
-    "SupervisedBatches",
-    "augment",
-    "unit_range",
-    "unit_range_tensor",
-]
-
-# Multiplying, on every backend, keeps the images equal to the last bit; dividing would not,
-# because compilers replace it by this multiplication.
-PIXEL_SCALE = np.float32(1 / 255)
 
 
 def augment(
@@ -54,20 +40,6 @@ def augment(
     pixels = result.view(np.dtype((np.void, channels * images.itemsize)))
     pixels[flips] = pixels[flips][:, :, ::-1]
     return result.reshape(n, height, width, channels)
-
-
-def unit_range(images: np.ndarray) -> np.ndarray:
-    """Images as float32 in [0, 1]: uint8 is divided by 255, floats are kept."""
-    if images.dtype == np.uint8:
-        return images.astype(np.float32) * PIXEL_SCALE
-    return np.asarray(images, np.float32)
-
-
-def unit_range_tensor(images):
-    """The same of a tensor, inside a network or a step; floats keep their type."""
-    if keras.backend.standardize_dtype(images.dtype) == "uint8":
-        return ops.cast(images, "float32") * PIXEL_SCALE
-    return images
 
 
 class _Batches(keras.utils.PyDataset):

@@ -2,76 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.data.folder import FolderImages, list_folder, ranks
-from keras_mosaickd.data.idx import find_idx, read_split
-from keras_mosaickd.data.resizing import resized, with_channels
-from keras_mosaickd.data.specs import DatasetRequest, DatasetSpec, parse
+from keras_mosaickd.data.image_set import ImageSet
+from keras_mosaickd.data.sources.folder import FolderImages, list_folder, ranks
+from keras_mosaickd.data.sources.idx import find_idx, read_split
+from keras_mosaickd.data.sources.request import DatasetRequest, DatasetSpec, parse
+from keras_mosaickd.data.sources.resizing import resized, with_channels
 from keras_mosaickd.errors import InputError
-
-__all__ = ["IN_MEMORY_BYTES", "SPLITS", "ImageSet", "evaluation_arrays", "load"]
 
 SPLITS = ("train", "test", "all")
 # Larger sets of tensorflow-datasets are read from their files whenever they are used.
 IN_MEMORY_BYTES = 10**9
 # Where Debian's package dataset-fashion-mnist puts the files.
 _SYSTEM_FOLDERS = {"fashion_mnist": "/usr/share/datasets/fashion-mnist"}
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """One split of a data set.
-
-    Attributes:
-        images: uint8 [n, h, w, c]: a numpy array, a `FolderImages` that decodes on demand, or a
-            `ForwardImages` that is read forward.
-        labels: int64 [n]; for segmentation uint8 [n, h, w] with VOID (255) where a pixel belongs
-            to no class; None where the images have none.
-        class_names: Names in label order, or ().
-        name: The data set in its canonical spelling, such as "digits[0-4]".
-        split: "train", "test" or "all".
-        flip: Whether a horizontal flip leaves the label true.
-    """
-
-    images: Any
-    labels: np.ndarray | None
-    class_names: tuple[str, ...]
-    name: str
-    split: str
-    flip: bool
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def task(self) -> str:
-        """Either "segmentation", where every pixel has a label, or "classification"."""
-        is_map = self.labels is not None and self.labels.ndim == 3
-        return "segmentation" if is_map else "classification"
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the content, label maps included.
-
-        Of the bytes, or of what names them: in a folder paths, sizes and times, for a stream the
-        data set's name and version.
-        """
-        if not isinstance(self.images, np.ndarray):
-            return self.images.fingerprint()
-        arrays = [self.images]
-        if self.labels is not None and self.task == "segmentation":
-            arrays.append(self.labels)
-        digest = hashlib.sha256()
-        for array in arrays:
-            digest.update(f"{array.shape} {array.dtype}".encode())
-            for start in range(0, len(array), 4096):
-                digest.update(np.ascontiguousarray(array[start : start + 4096]).data)
-        return digest.hexdigest()
 
 
 def load(
@@ -144,7 +90,7 @@ def _load_tfds(
     data_dir: str | Path | None,
     with_labels: bool,
 ) -> ImageSet:
-    from keras_mosaickd.data.from_tfds import open_tfds
+    from keras_mosaickd.data.sources.tfds import open_tfds
 
     spec = request.spec
     splits = [spec.train_split if part == "train" else spec.test_split for part in _parts(split)]
@@ -167,7 +113,7 @@ def _load_tfds(
 def _load_label_maps(
     request: DatasetRequest, split: str, size: int, channels: int, data_dir: str | Path | None
 ) -> ImageSet:
-    from keras_mosaickd.data.label_maps import read_label_maps
+    from keras_mosaickd.data.sources.segmentation import read_label_maps
 
     read = read_label_maps(request, _parts(split), size, channels, data_dir)
     name = request.canonical()
@@ -233,22 +179,3 @@ def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     train = ranks(labels) % 10 < 7
     chosen = train if split == "train" else ~train
     return images[chosen], labels[chosen]
-
-
-def evaluation_arrays(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images as `evaluate` and `predict` take them.
-
-    Args:
-        image_set: One split of a data set.
-
-    Returns:
-        x, float32 [n, h, w, c] in [0, 1], and y: int64 [n], int32 [n, h, w] for segmentation,
-        or None.
-    """
-    from keras_mosaickd.data.arrays import unit_range
-
-    labels = image_set.labels
-    if labels is not None and image_set.task == "segmentation":
-        # Losses and metrics compute in the labels' type, in which uint8 would overflow.
-        labels = labels.astype(np.int32)
-    return unit_range(np.asarray(image_set.images[:])), labels

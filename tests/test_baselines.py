@@ -403,7 +403,10 @@ def test_data_free_as_version_0_1_saved_it_is_loaded(tmp_path):
             old.writestr(name, content)
     restored = keras.models.load_model(tmp_path / "old.keras")
     assert type(restored) is MosaicKD
-    assert restored.get_config() == model.get_config()
+    options = (
+        {k: v for k, v in m.get_config().items() if k not in m.networks} for m in (restored, model)
+    )
+    assert next(options) == next(options)
     for trainer in (model, restored):
         trainer.fit(make("data_free")[1], verbose=0)
     assert not moved(values(model.weights), values(restored.weights))

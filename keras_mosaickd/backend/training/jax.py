@@ -4,6 +4,7 @@ import contextlib
 
 import jax
 import keras
+import numpy as np
 
 from keras_mosaickd.backend.training.single_device import (
     ONE_DEVICE,
@@ -57,8 +58,48 @@ class PhaseTrainer(SingleProgramTrainer):
         _write(others, updated)
         return Recorded(outputs, lambda gradient: pullback(gradient)[0])
 
+    def repeat(self, times, update, *tensors):
+        """Calls `update(step, *tensors)` for each step; `_Programs` compiles it once."""
+        if self._programs is not None:
+            self._programs.postponed = times, update, tensors
+            return
+        for step in range(times):
+            update(step, *tensors)
+
+    def make_train_function(self, force=False):
+        """As Keras's, but of two programs where it would compile one: see `_Programs`."""
+        is_compiled = self.jit_compile
+        self._programs = None
+        # Keras gives the state its layout on several devices in its own way alone.
+        if is_compiled and not self.run_eagerly and keras.distribution.distribution() is None:
+            self._programs = _Programs(self)
+            self.jit_compile = False
+        try:
+            super().make_train_function(force)
+        finally:
+            self.jit_compile = is_compiled
+
+    _programs = None
+
     def train_step(self, state, data):
-        """One step of `fit`: `alternate` inside one scope that holds the whole state."""
+        """One step of `fit`."""
+        return (
+            self.stateless(state, self.alternate, data)
+            if self._programs is None
+            else (self._programs(state, data))
+        )
+
+    def stateless(self, state, function, *arguments):
+        """Calls a function inside one scope that holds the whole state.
+
+        Args:
+            state: values of the variables in Keras's four groups.
+            function: what changes variables.
+            *arguments: its arguments.
+
+        Returns:
+            `training_logs()` afterwards, and the new state.
+        """
         groups = (
             self.trainable_variables,
             self.non_trainable_variables,
@@ -67,7 +108,7 @@ class PhaseTrainer(SingleProgramTrainer):
         )
         values = [value for values in state for value in values]
         with _scope([v for variables in groups for v in variables], values) as scope:
-            self.alternate(data)
+            function(*arguments)
             logs = self.training_logs()
         return logs, tuple(_current(scope, variables) for variables in groups)
 
@@ -93,6 +134,41 @@ class PhaseTrainer(SingleProgramTrainer):
             *self.optimizer.variables,
         )
         return [variable for variable in variables if id(variable) not in chosen]
+
+
+class _Programs:
+    """A training step of two compiled programs: what `alternate` does until it calls `repeat`, and
+    one of the repeated updates, which is called that many times.
+
+    As one program the repeated update is written out, optimised and compiled once for each
+    repetition: five times the compiler's time and memory (docs/speed.md). A loop inside of the
+    program takes 15 times as long to run.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.postponed = None
+        # Kept from the first call on: later ones run what was compiled, and trace nothing.
+        self.times, self.update = 0, None
+        self.begin = jax.jit(self._begin, donate_argnums=0)
+        self.proceed = jax.jit(self._proceed, donate_argnums=0)
+
+    def __call__(self, state, data):
+        """The step: logs and the new state."""
+        logs, state, tensors = self.begin(state, data)
+        for step in range(self.times):
+            logs, state = self.proceed(state, np.int32(step), tensors)
+        return logs, state
+
+    def _begin(self, state, data):
+        self.postponed = 0, None, ()
+        logs, state = self.trainer.stateless(state, self.trainer.alternate, data)
+        self.times, self.update, tensors = self.postponed
+        self.postponed = None
+        return logs, state, tensors
+
+    def _proceed(self, state, step, tensors):
+        return self.trainer.stateless(state, self.update, step, *tensors)
 
 
 class _OwnRows(keras.utils.PyDataset):

@@ -1,6 +1,7 @@
 """PhaseTrainer on JAX: stateless functions under the algorithm's stateful ones."""
 
 import contextlib
+from typing import Any
 
 import jax
 import keras
@@ -19,6 +20,8 @@ __all__ = ["PhaseTrainer", "devices", "distribution"]
 
 class PhaseTrainer(SingleProgramTrainer):
     """See `keras_mosaickd.backend.training`."""
+
+    _programs: Any = None
 
     def minimize(self, objective, optimizer, variables, through=None):
         """Makes one update of `variables` and returns the objective's terms."""
@@ -68,7 +71,7 @@ class PhaseTrainer(SingleProgramTrainer):
 
     def make_train_function(self, force=False):
         """As Keras's, but of two programs where it would compile one: see `_Programs`."""
-        is_compiled = self.jit_compile
+        is_compiled: bool = self.jit_compile
         self._programs = None
         # Keras gives the state its layout on several devices in its own way alone.
         if is_compiled and not self.run_eagerly and keras.distribution.distribution() is None:
@@ -78,8 +81,6 @@ class PhaseTrainer(SingleProgramTrainer):
             super().make_train_function(force)
         finally:
             self.jit_compile = is_compiled
-
-    _programs = None
 
     def train_step(self, state, data):
         """One step of `fit`."""

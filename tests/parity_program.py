@@ -21,22 +21,15 @@ ITERATIONS = 10
 
 
 class TabledLatents(MosaicKD):
-    """Takes z from a table: row = number of the draw since the beginning."""
-
-    def alternate(self, data):
-        """Counts the draws of this iteration."""
-        self.drawn = 0
-        return super().alternate(data)
+    """Takes z from a table, whose row is the number of updates that G and S have made before."""
 
     def latents(self, batch):
         """The next z of the table."""
-        row = (
-            self.phase_optimizers["generator_optimizer"].iterations * (game.STEPS + 1) + self.drawn
+        generators, students = (
+            self.phase_optimizers[f"{role}_optimizer"].iterations
+            for role in ("generator", "student")
         )
-        if self.drawn:  # G's own update has been counted by then
-            row = row - (game.STEPS + 1)
-        self.drawn += 1
-        return keras.ops.take(self.table, row, axis=0)
+        return keras.ops.take(self.table, generators + students, axis=0)
 
 
 def networks_with_known_weights():

@@ -9,7 +9,7 @@ _HOMES = {
     "MosaicKD": "methods",
     "KnowledgeDistillation": "methods",
     "StudentCheckpoint": "callbacks.checkpoint",
-    "load_teacher": "teachers.own_teacher",
+    "load_teacher": "teachers.load",
     "measure_agreement": "evaluation.agreement",
     "InputError": "errors",
     "SGD": "optimizers",

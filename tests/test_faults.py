@@ -18,7 +18,7 @@ from keras_mosaickd import export
 from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.cli import evaluate, runner, teacher, train
 from keras_mosaickd.runs import run as experiment
-from keras_mosaickd.teachers import given_models
+from keras_mosaickd.teachers import load as given_models
 from keras_mosaickd.teachers import training as teachers
 from tests import fuzz_files, game
 

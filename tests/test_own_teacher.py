@@ -15,9 +15,9 @@ from keras.ops import convert_to_numpy as numpy
 from keras_mosaickd import InputError, KnowledgeDistillation, load_teacher
 from keras_mosaickd.methods.base import StudentTrainer
 from keras_mosaickd.optimizers import student_recipe
-from keras_mosaickd.teachers import given_models
-from keras_mosaickd.teachers.normalization import declared, normalization
-from keras_mosaickd.teachers.saved_model_layer import SavedModelLayer, folder_hash, saved_model
+from keras_mosaickd.teachers import load as given_models
+from keras_mosaickd.teachers.foreign import SavedModelLayer, folder_hash, saved_model
+from keras_mosaickd.teachers.scaling import declared, normalization
 from tests import game
 
 SHAPE, CLASSES = (16, 16, 3), 4
@@ -269,7 +269,7 @@ def test_a_trainer_keeps_a_saved_models_path_and_hash(exported, tmp_path, monkey
     assert isinstance(again, StudentTrainer)
     np.testing.assert_array_equal(again.teacher(images()), teacher(images()))
     # A process that was not told to run it does not, whatever a file says.
-    monkeypatch.setattr("keras_mosaickd.teachers.saved_model_layer._allowed", set())
+    monkeypatch.setattr("keras_mosaickd.teachers.foreign._told", {})
     with pytest.raises(InputError, match="it must be named"):
         keras.saving.load_model(tmp_path / "run.keras", safe_mode=True)
 

@@ -45,7 +45,7 @@ def main(parsed: flags.Parsed) -> None:
 
 def without_domain(parsed: flags.Parsed) -> dict[str, str]:
     """Returns the setting of ``--dataset`` where a teacher of the user's own stands without it."""
-    from keras_mosaickd.teachers.given_models import is_given
+    from keras_mosaickd.teachers.load import is_given
 
     if "dataset" in parsed.given or not is_given(str(parsed.values["teacher"])):
         return {}

@@ -18,7 +18,7 @@ from keras_mosaickd.methods.mosaic_kd import MosaicKD
 from keras_mosaickd.networks.heads import head_of
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.run_directory import CHECKPOINT, METRICS, STUDENT, RunDirectory
-from keras_mosaickd.teachers import given_models
+from keras_mosaickd.teachers import load as teachers
 
 # Images at a time, by task: logits of every pixel take more memory.
 EVALUATION_BATCH = {"classification": 256, "segmentation": 16}
@@ -87,7 +87,7 @@ def load_run(run_dir, teacher=""):
     """
     run = RunDirectory(run_dir)
     if teacher:
-        given_models.load(teacher, "--teacher")
+        teachers.tell(teacher)
     if not run.path.is_dir():
         what = "a file" if run.path.exists() else "which does not exist"
         raise InputError(f"--run_dir must be the directory of a run. Received: {run_dir}, {what}")

@@ -4,7 +4,7 @@ from keras_mosaickd import export
 from keras_mosaickd.config import METHODS, OUT_OF_DOMAIN
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.run_directory import RunDirectory
-from keras_mosaickd.teachers import given_models
+from keras_mosaickd.teachers import load as given_models
 
 
 def check(prepared):

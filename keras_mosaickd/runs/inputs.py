@@ -14,7 +14,7 @@ from keras_mosaickd.data.held_out import hold_out
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.heads import head_of, new_head
 from keras_mosaickd.networks.logits import student_logits
-from keras_mosaickd.teachers import given_models
+from keras_mosaickd.teachers import load as given_models
 from keras_mosaickd.teachers import training as teachers
 
 

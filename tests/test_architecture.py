@@ -19,7 +19,7 @@ pytestmark = pytest.mark.backend("tensorflow")
 # The floors of the house, each may use those before it. `errors` and `__version__` know nothing and
 # may be imported by all. Modules of one line do not know each other.
 FLOORS = (
-    ("errors", "config", "losses", "optimizers"),
+    ("errors", "config", "files", "losses", "optimizers"),
     ("backend",),
     ("run_directory",),
     ("networks",),

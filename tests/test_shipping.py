@@ -252,11 +252,3 @@ def test_table_is_aligned():
     assert len({len(line) for line in lines}) == 1
     assert lines[1].split() == ["onnx", "student.onnx", "1,234,567", "1.50", "2.0e-07", "1.0000"]
     assert lines[2].split() == ["litert_int8", "student.onnx", "9", "1.50", "2.0e-07", "0.5000"]
-
-
-def test_sha256_of_a_file(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    # FIPS 180-2, appendix B.1.
-    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert model_card.sha256(tmp_path / "a") == expected
-    assert model_card.sha256(tmp_path / "b") is None

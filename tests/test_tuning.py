@@ -211,7 +211,7 @@ def test_bayesian_search_learns_from_agreement(tmp_path, monkeypatch):
 def test_killed_at_any_write_no_trial_is_lost_or_done_twice(name, moment, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "check", lambda *arguments: None)
     study = tuning.Study(name, grid="0,1,3" if name == "lambda" else "", max_trials=3)
-    replace = oracles.replace
+    write = oracles.write_file
     interruptions = 0
     for nth in range(1, 100):
         calls, writes = [], []
@@ -222,17 +222,17 @@ def test_killed_at_any_write_no_trial_is_lost_or_done_twice(name, moment, tmp_pa
             writes.append(path)
             if moment == "before" and len(writes) == nth:
                 raise KeyboardInterrupt
-            replace(path, text)
+            write(path, text)
             if len(writes) == nth:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(oracles, "replace", killed)
+        monkeypatch.setattr(oracles, "write_file", killed)
         try:
             tuning.tune(config, study)
         except KeyboardInterrupt:
             interruptions += 1
         finished = len(writes) < nth
-        monkeypatch.setattr(oracles, "replace", replace)
+        monkeypatch.setattr(oracles, "write_file", write)
         final = tuning.tune(config, study)
         assert [t["status"] for t in final["trials"]] == ["COMPLETED"] * 3, f"write {nth}"
         values = {json.dumps(t["hyperparameters"]) for t in final["trials"]}

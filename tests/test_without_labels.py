@@ -309,7 +309,7 @@ def test_a_saved_model_teaches_a_keras_file(place, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--teacher=none.keras"], "--teacher must be a network's name, a .keras file"),
+        (["--teacher=none.keras"], "--teacher must be a network's name, a .keras or .h5 file"),
         (["--teacher=none.keras"], "Received: none.keras: no such file"),
         (["--teacher=some/where"], "Received: some/where: no such file"),
         (["--teacher=./labelled"], "Received: ./labelled\n"),

@@ -93,7 +93,7 @@ class Fused:
             if id(call.layer) in replaced and args:
                 # The graph gives some layers a mask=None; images have no mask.
                 return replaced[id(call.layer)](args[0])
-            return call(*args, training=training, **kwargs)
+            return call(training, *args, **kwargs)
 
         values = [
             ops.convert_to_tensor(value, dtype=symbolic.dtype)

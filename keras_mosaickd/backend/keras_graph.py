@@ -30,7 +30,7 @@ class Call(NamedTuple):
     node: Any
     has_modes: bool
 
-    def __call__(self, *args, training, **kwargs):
+    def __call__(self, training, /, *args, **kwargs):
         """Calls the layer, in training or in inference mode where it has modes."""
         if self.has_modes:
             kwargs["training"] = training

@@ -1,7 +1,5 @@
 """Files that a training can go on from, the signals that stop it, and the student's checkpoints."""
 
-import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -12,6 +10,7 @@ import keras
 
 from keras_mosaickd.callbacks.divergence import check_weights
 from keras_mosaickd.errors import InputError, StoppedError
+from keras_mosaickd.files import file_sha256, replacing, write_file
 
 _CHECKSUMS = "sha256.json"
 
@@ -65,7 +64,8 @@ class Checkpoint(keras.callbacks.Callback):
         value = (logs or {}).get(self.monitor, -1.0)
         if self.best is not None and value > self.best_so_far:
             self.best_so_far = value
-            save_atomically(self.model.student, self.best)
+            with replacing(self.best) as new:
+                self.model.student.save(new)
         save_checkpoint(self.model, self.path)
 
 
@@ -128,13 +128,12 @@ def save_checkpoint(model, path):
     """
     path = Path(path)
     check_weights(model, path)
-    with _saved_beside(model, path) as temporary:
+    with replacing(path) as new:
+        model.save(new)
         known = _known_checksums(path.parent)[-2:]
-        _write_checksums(path.parent, [*known, _checksum(temporary)])
+        write_file(path.parent / _CHECKSUMS, json.dumps([*known, file_sha256(new)]))
         if path.is_file():
             os.replace(path, previous(path))
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
 
 
 def newest_intact(path):
@@ -152,7 +151,7 @@ def newest_intact(path):
     path = Path(path)
     found = [file for file in (path, previous(path)) if file.is_file()]
     for file in found:
-        if _checksum(file) in _known_checksums(path.parent):
+        if file_sha256(file) in _known_checksums(path.parent):
             return file
         print(f"The checkpoint {file} is damaged: its SHA-256 is not the one recorded")
     if found:
@@ -163,57 +162,9 @@ def newest_intact(path):
     return None
 
 
-def save_atomically(model, path):
-    """Saves a `.keras` file: written beside its place, forced to disk, then renamed."""
-    with _saved_beside(model, Path(path)) as temporary:
-        os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def _saved_beside(model, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Keras wants the ending. What a kill leaves under this name is replaced by the next save.
-    temporary = path.with_name(f".{path.stem}.keras")
-    try:
-        model.save(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        yield temporary
-    except OSError as error:
-        # A full disk does not say which file it had no room for.
-        error.filename = error.filename or str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _checksum(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _known_checksums(folder):
     try:
         known = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
     return known if isinstance(known, list) else []
-
-
-def _write_checksums(folder, checksums):
-    temporary = folder / f".{_CHECKSUMS}-{os.getpid()}"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(checksums, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / _CHECKSUMS)
-
-
-def _flush_folder(folder):
-    # Not every system can open a folder, nor every file system flush one.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

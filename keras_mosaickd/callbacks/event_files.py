@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy
 
 from keras_mosaickd.data import image_grid
+from keras_mosaickd.files import replacing
 
 
 class EventFile:
@@ -98,16 +98,13 @@ def write_whole(path: str | os.PathLike[str], values: Sequence[Mapping[str, Any]
     from tensorboard.compat.proto import event_pb2, summary_pb2
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    target = Path(path)
-    # Without "tfevents", so that nobody reads what is not finished.
-    temporary = target.with_name(f".new.{os.getpid()}")
     summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(**value) for value in values])
     now = time.time()
-    with temporary.open("wb") as file:
+    # TensorBoard does not read what is not finished: the new file's name has no "tfevents".
+    with replacing(path) as new, new.open("wb") as file:
         records = RecordWriter(file)
         for event in (
             event_pb2.Event(file_version="brain.Event:2", wall_time=now),
             event_pb2.Event(summary=summary, wall_time=now),
         ):
             records.write(event.SerializeToString())
-    os.replace(temporary, target)

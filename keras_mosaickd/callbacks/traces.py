@@ -15,6 +15,7 @@ import numpy
 
 from keras_mosaickd.callbacks.event_files import EventFile
 from keras_mosaickd.data import image_grid
+from keras_mosaickd.files import replacing
 from keras_mosaickd.networks.heads import head_of
 
 # What csv.DictWriter calls a field that a row does not have.
@@ -159,7 +160,8 @@ class HistoryCsv(keras.callbacks.Callback):
             return
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns, restval=_MISSING).writerow(row)
-            _to_disk(file)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _take_over(self, first_epoch: int) -> None:
         self._columns, rows = _read(self.path)
@@ -167,20 +169,11 @@ class HistoryCsv(keras.callbacks.Callback):
         self._rewrite()
 
     def _rewrite(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.path) as new, new.open("w", newline="", encoding="utf-8") as file:
             if self._columns:
                 writer = csv.DictWriter(file, self._columns, restval=_MISSING)
                 writer.writeheader()
                 writer.writerows(self._rows)
-            _to_disk(file)
-        os.replace(temporary, self.path)
-
-
-def _to_disk(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:

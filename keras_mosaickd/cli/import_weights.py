@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import replacing
 
 
 def main(parsed: flags.Parsed) -> None:
@@ -19,7 +19,7 @@ def main(parsed: flags.Parsed) -> None:
     if out.suffix != ".keras" or out.exists():
         raise InputError(f"--out: expected a new .keras file. Received: {out}")
     normalization = statistics(values["normalization"])
-    runner.load_backend()
+    runner.load_backend(parsed)
     from keras_mosaickd.networks import pytorch_layers as layer_maps
     from keras_mosaickd.networks.pytorch_weights import import_weights, read
 
@@ -27,13 +27,8 @@ def main(parsed: flags.Parsed) -> None:
     model = import_weights(
         read(values["weights"]), values["network"], values["image_size"], normalization, layer_map
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.stem}.{os.getpid()}.keras")
-    try:
-        model.save(temporary)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(out) as new:
+        model.save(new)
     runner.print_values(
         {
             "network": values["network"],

@@ -17,7 +17,7 @@ def main(parsed: flags.Parsed) -> None:
         "--flagfile=FILE (configs/quickstart_mosaickd.flags, which bin/quickstart runs, is one), "
         "or --teacher=PATH.keras with --ood=folder:PATH, or other flags",
     )
-    runner.load_backend()
+    runner.load_backend(parsed)
     from keras_mosaickd.runs import run as experiment
 
     settings = parsed.settings()

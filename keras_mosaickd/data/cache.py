@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
-import os
-import shutil
-import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,10 +16,10 @@ from keras_mosaickd.data.image_set import ImageSet
 from keras_mosaickd.data.sources.folder import FolderImages
 from keras_mosaickd.data.sources.forward import ForwardImages
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import file_sha256, locked, remove_abandoned, replacing, sha256
 
 _VERSION = 1
 _CHUNK = 1024
-_ABANDONED_SECONDS = 24 * 3600
 
 
 class _DamagedError(Exception):
@@ -57,20 +52,26 @@ def cached(
         record = _read(folder, record_name)
         if record is not None:
             return record, False
+    path = folder.parent / f".{folder.name}.lock"
+    stack = contextlib.ExitStack()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = stack.enter_context(locked(path, f"the process that makes {folder}"))
     except OSError as error:
-        raise _unwritable(folder.parent, error) from error
-    with _locked(folder.parent / f".{folder.name}.lock"):
+        raise InputError(
+            f"expected a folder for the cache that can be written. Received: {folder.parent} "
+            f"({error})"
+        ) from error
+    with stack:
         try:
             record = _read(folder, record_name)
         except _DamagedError as error:
             warnings.warn(f"{folder} is damaged ({error}) and is built again", stacklevel=2)
-            shutil.rmtree(folder)
             record = None
         if record is not None:
             return record, False
-        _remove_abandoned(folder)
+        if lock is not None:
+            remove_abandoned(folder.parent, folder.name, older_than=0)
         return _build(folder, record_name, build), True
 
 
@@ -93,7 +94,6 @@ def write_array(
         )
         for part in parts:
             file.write(np.ascontiguousarray(part, dtype).data)
-        _flush(file)
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -134,7 +134,7 @@ def stored(image_set: ImageSet, cache_dir: str | Path, streams: bool = False) ->
     if not isinstance(images, FolderImages) and not (streams and isinstance(images, ForwardImages)):
         return image_set
     parts = [str(_VERSION), image_set.fingerprint(), str(images.shape)]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    key = sha256("\n".join(parts))[:32]
     folder = Path(cache_dir) / "pictures" / key
 
     def build(directory: Path) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _read(folder: Path, record_name: str) -> dict[str, Any] | None:
         if checksum != _record_hash(record):
             raise _DamagedError(f"{record_name} was changed")
         for name, expected in record["files"].items():
-            if _file_hash(folder / name) != expected:
+            if file_sha256(folder / name) != expected:
                 raise _DamagedError(f"{name} was changed")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _DamagedError(f"{record_name}: {error!r}") from error
@@ -165,78 +165,16 @@ def _read(folder: Path, record_name: str) -> dict[str, Any] | None:
 def _build(
     folder: Path, record_name: str, build: Callable[[Path], dict[str, Any]]
 ) -> dict[str, Any]:
-    directory = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with replacing(folder) as directory:
+        directory.mkdir()
         record = build(directory)
-        record["files"] = {path.name: _file_hash(path) for path in sorted(directory.iterdir())}
+        record["files"] = {path.name: file_sha256(path) for path in sorted(directory.iterdir())}
         content = json.dumps(
             record | {"sha256": _record_hash(record)}, indent=2, sort_keys=True, allow_nan=False
         )
-        with open(directory / record_name, "w", encoding="utf-8") as file:
-            file.write(content + "\n")
-            _flush(file)
-        # Readable by whom the user's umask lets read, not by the owner alone as mkdtemp has it.
-        umask = os.umask(0)
-        os.umask(umask)
-        directory.chmod(0o777 & ~umask)
-        _flush_folder(directory)
-        directory.rename(folder)
-        _flush_folder(folder.parent)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
+        (directory / record_name).write_text(content + "\n", encoding="utf-8")
     return record
 
 
 def _record_hash(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def _file_hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    # Not every system can open a folder (Windows), nor every file system flush one.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Removes what a process that was killed left of this entry."""
-    for path in folder.parent.glob(f".{folder.name}.*"):
-        if path.is_dir() and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock between processes; the system frees it when its holder ends in any way."""
-    try:
-        import fcntl
-    except ImportError:  # Without it two processes may both build; the rename stays atomic.
-        yield
-        return
-    try:
-        file = open(path, "w")  # noqa: SIM115
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(
-        f"expected a folder for the cache that can be written. Received: {path} ({error})"
-    )
+    return sha256(json.dumps(record, sort_keys=True))

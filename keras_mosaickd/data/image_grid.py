@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy
 
+from keras_mosaickd.files import write_file
+
 # White lines between the images: early synthetic images are grey, and digits are on black.
 _SEPARATOR = 255
 # In pixels, as large as the names of classes can be below images of 48 pixels.
@@ -115,12 +117,8 @@ def encode_png(image: numpy.ndarray) -> bytes:
 
 def write_png(path: str | os.PathLike[str], image: numpy.ndarray) -> Path:
     """Writes a uint8 [h, w, c] image as PNG; the file appears whole or not at all."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_bytes(encode_png(image))
-    os.replace(temporary, target)
-    return target
+    write_file(path, encode_png(image))
+    return Path(path)
 
 
 def as_bytes(images: Any) -> numpy.ndarray:

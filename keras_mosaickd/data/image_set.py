@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from keras_mosaickd.files import sha256
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,14 @@ class ImageSet:
         arrays = [self.images]
         if self.labels is not None and self.task == "segmentation":
             arrays.append(self.labels)
-        digest = hashlib.sha256()
-        for array in arrays:
-            digest.update(f"{array.shape} {array.dtype}".encode())
-            for start in range(0, len(array), 4096):
-                digest.update(np.ascontiguousarray(array[start : start + 4096]).data)
-        return digest.hexdigest()
+
+        def parts() -> Iterator[Any]:
+            for array in arrays:
+                yield f"{array.shape} {array.dtype}"
+                for start in range(0, len(array), 4096):
+                    yield np.ascontiguousarray(array[start : start + 4096]).data
+
+        return sha256(parts())
 
 
 def evaluation_arrays(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from keras import ops
 
 from keras_mosaickd.data.pixels import unit_range_tensor
 from keras_mosaickd.data.streams.plan import positive
+from keras_mosaickd.files import sha256
 from keras_mosaickd.networks.heads import head_of
 
 
@@ -96,12 +96,15 @@ def teacher_hash(model: Any) -> str:
     Equal weights behind another scaling of the images are another teacher. Names do not count:
     Keras numbers them as layers come into being.
     """
-    digest = hashlib.sha256(_settings(model).encode())
-    for weight in model.weights:
-        value = np.ascontiguousarray(ops.convert_to_numpy(weight))
-        digest.update(f"{value.shape} {weight.dtype}\n".encode())
-        digest.update(value.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+
+    def parts() -> Iterator[Any]:
+        yield _settings(model)
+        for weight in model.weights:
+            value = np.ascontiguousarray(ops.convert_to_numpy(weight))
+            yield f"{value.shape} {weight.dtype}\n"
+            yield value.reshape(-1).view(np.uint8).data
+
+    return sha256(parts())
 
 
 def _settings(model: Any) -> str:

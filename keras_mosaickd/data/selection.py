@@ -7,7 +7,6 @@ to disk once, resized, and training reads only those.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from keras_mosaickd.data.cache import cached, read_array, write_array, write_ima
 from keras_mosaickd.data.image_set import ImageSet
 from keras_mosaickd.data.scores import entropies, teacher_hash
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import sha256
 from keras_mosaickd.networks.logits import as_logits
 
 __all__ = ["Selection", "check_count", "entropies", "select", "top_entropy", "teacher_hash"]
@@ -187,7 +187,7 @@ def select(
         "shape": [int(size) for size in image_set.images.shape],
         "count": int(count),
     }
-    key = hashlib.sha256(repr(sorted(inputs.items())).encode()).hexdigest()[:32]
+    key = sha256(repr(sorted(inputs.items())))[:32]
     folder = Path(cache_dir) / "ood" / key
 
     def build(directory: Path) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 from keras_mosaickd.data import image_grid
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.scores import load_game
+from keras_mosaickd.files import replacing
 from keras_mosaickd.run_directory import METRICS, RunDirectory
 from keras_mosaickd.teachers.features import Features, generate
 
@@ -38,6 +37,7 @@ def write(
     out: str | os.PathLike[str],
     seed: int = 0,
     teacher: str = "",
+    unsafe: bool = False,
 ) -> Path:
     """Draws synthetic images from a run's last checkpoint and writes them as a data set.
 
@@ -60,6 +60,7 @@ def write(
         out: Directory to make, new or empty. It appears whole or not at all.
         seed: Seed of the latent vectors.
         teacher: As of `keras_mosaickd.evaluation.scores.load_run`.
+        unsafe: Likewise.
 
     Returns:
         The directory's path.
@@ -69,21 +70,12 @@ def write(
     """
     target = Path(out)
     _check(target)
-    trainer = load_game(run_dir, teacher)
+    trainer = load_game(run_dir, teacher, unsafe)
     names = _class_names(run_dir, trainer.head.classes)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with replacing(target) as directory:
         _fill(directory, trainer, names, count, seed)
-        # As the user's umask has it, and not for the owner alone as mkdtemp has it.
-        umask = os.umask(0)
-        os.umask(umask)
-        directory.chmod(0o777 & ~umask)
+        # All at once: file by file, a million of them would take hours.
         os.sync()
-        os.replace(directory, target)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
     return target
 
 

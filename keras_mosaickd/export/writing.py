@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from keras_mosaickd.export.comparison import (
     tolerance,
 )
 from keras_mosaickd.export.formats import FORMATS
+from keras_mosaickd.files import replacing
 from keras_mosaickd.networks.heads import new_head
 
 
@@ -143,26 +142,19 @@ def checked_target(name: str, path: Path) -> Path:
 @contextlib.contextmanager
 def _replacing(target: Path, suffix: str) -> Iterator[Path]:
     """A path to write to, which takes the target's place when all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        written = temporary / f"new{suffix}"
-        yield written
-        if target.is_dir():
-            os.rename(target, temporary / "old")
-        os.replace(written, target)
+        with replacing(target, suffix) as new:
+            yield new
     except Exception as error:
         if reason := _why_not_written(error):
             raise ExportError(f"{target} cannot be written: {reason}") from error
         raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _why_not_written(error: Exception) -> str:
     """What the system said of a full disk and the like; empty for an error of another kind."""
     if isinstance(error, OSError):
-        return str(error)
+        return error.strerror or str(error)
     # TensorFlow's errors are no OSError: "...; No space left on device [Op:SaveV2]".
     text = (str(error).strip().splitlines() or [""])[0].partition(" [Op:")[0].rpartition("; ")[2]
     return text if text in (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG)) else ""

@@ -194,9 +194,10 @@ def one_output(outputs, chosen, source):
     known = outputs if isinstance(outputs, dict) else {"": outputs}
     if chosen in known or (not chosen and len(known) == 1):
         return known[chosen] if chosen in known else next(iter(known.values()))
+    names = ", ".join(filter(None, sorted(known))) or "(it has one, without a name)"
     raise InputError(
-        f"--teacher_output must be one of the outputs of {source}: "
-        f"{', '.join(known) or '(it has one, without a name)'}. Received: {chosen or 'none'}"
+        f"--teacher_output must be one of the outputs of {source}: {names}. "
+        f"Received: {chosen or 'none'}"
     )
 
 

@@ -6,12 +6,11 @@ directory knows; what only the user can know is asked for in a sentence.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from keras_mosaickd.files import file_sha256, write_file
 from keras_mosaickd.run_directory import (
     ENVIRONMENT,
     FLAGS,
@@ -57,18 +56,8 @@ def write(run: RunDirectory) -> Path:
         The file.
     """
     path = run / MODEL_CARD
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text(run), encoding="utf-8")
-    os.replace(temporary, path)
+    write_file(path, text(run))
     return path
-
-
-def sha256(path: str | os.PathLike[str]) -> str | None:
-    """SHA-256 of a file, in hexadecimal digits; None where there is no such file."""
-    if not Path(path).is_file():
-        return None
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text(run: RunDirectory) -> str:
@@ -212,8 +201,9 @@ def _provenance(
     run: RunDirectory, metrics: Mapping[str, Any], environment: Mapping[str, Any]
 ) -> str:
     versions = environment.get("versions") or {}
+    student = run / STUDENT
     facts = [
-        ("student.keras, SHA-256", sha256(run / STUDENT)),
+        ("student.keras, SHA-256", file_sha256(student) if student.is_file() else None),
         ("teacher", metrics.get("teacher_file") or metrics.get("teacher")),
         ("teacher, SHA-256", metrics.get("teacher_sha256")),
         ("domain", metrics.get("dataset")),

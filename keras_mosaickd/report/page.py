@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import write_file
 from keras_mosaickd.report.content import Figure, Section, Table
 
 # Colours are those of the reader's system; figures keep a light ground of their own, on which they
@@ -55,12 +56,12 @@ def write(out: str | os.PathLike[str], title: str, sections: Sequence[Section]) 
         for section in sections:
             for item in section.items:
                 if isinstance(item, Figure):
-                    _replace(directory / f"{item.name}.png", item.png)
+                    write_file(directory / f"{item.name}.png", item.png)
                 elif isinstance(item, Table):
-                    _replace(directory / f"{item.name}.csv", item.csv().encode())
-        _replace(directory / "report.md", _markdown(title, sections).encode())
+                    write_file(directory / f"{item.name}.csv", item.csv())
+        write_file(directory / "report.md", _markdown(title, sections))
         target = directory / "report.html"
-        _replace(target, _html(title, sections).encode())
+        write_file(target, _html(title, sections))
     except OSError as error:
         raise InputError(
             f"--out: expected a directory that can be written to. Received: {out} ({error})"
@@ -113,10 +114,3 @@ def _figure(figure: Figure) -> str:
         f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """The file appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -5,12 +5,12 @@ to run the same one (`told`): loading one runs what is written in it, so a file 
 not be enough.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from keras_mosaickd import files
 from keras_mosaickd.backend import keras_graph
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.logits import one_output
@@ -269,14 +269,16 @@ def _images_of(module):
 
 def module_hash(module):
     """SHA-256 of a PyTorch module's class and of the names and values of all its weights."""
-    digest = hashlib.sha256(type(module).__qualname__.encode())
-    for name, value in module.state_dict().items():
-        digest.update(f"\0{name} {value.dtype} {tuple(value.shape)}\0".encode())
-        value = value.detach().cpu().contiguous()
-        # numpy has no bfloat16, which float32 holds exactly.
-        value = value.float() if value.dtype.itemsize == 2 else value
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()
+
+    def parts():
+        yield type(module).__qualname__
+        for name, value in module.state_dict().items():
+            yield f"\0{name} {value.dtype} {tuple(value.shape)}\0"
+            value = value.detach().cpu().contiguous()
+            # numpy has no bfloat16, which float32 holds exactly.
+            yield (value.float() if value.dtype.itemsize == 2 else value).numpy().tobytes()
+
+    return files.sha256(parts())
 
 
 def is_saved_model(path):
@@ -293,9 +295,7 @@ def folder_hash(path):
     path = Path(path)
     if not is_saved_model(path):
         raise InputError(f"expected the directory of a SavedModel. Received: {path}")
-    digest = hashlib.sha256()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        with file.open("rb") as content:
-            part = hashlib.file_digest(content, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(path).as_posix()}\0{part}\n".encode())
-    return digest.hexdigest()
+    names = sorted(file for file in path.rglob("*") if file.is_file())
+    return files.sha256(
+        f"{file.relative_to(path).as_posix()}\0{files.file_sha256(file)}\n" for file in names
+    )

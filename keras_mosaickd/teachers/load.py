@@ -5,17 +5,16 @@ model or, on PyTorch, a `torch.nn.Module`. A file is loaded in Keras's safe mode
 it is run. A SavedModel and a function are run because the user named them.
 """
 
-import hashlib
 import importlib
 import inspect
 import os
 import re
-from pathlib import Path
 
 import keras
 
 from keras_mosaickd.backend.keras_graph import graph
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import file_sha256
 from keras_mosaickd.networks.flops import count_parameters
 from keras_mosaickd.networks.loading import load_model, working_directory_first
 from keras_mosaickd.networks.logits import one_output, recognized, with_shapes
@@ -139,10 +138,7 @@ def content_hash(text, model):
         inner = content_hash(text, layer) if isinstance(layer, keras.Model) else None
         if inner or isinstance(layer, foreign.ForeignLayer):
             return inner or layer.sha256
-    if not os.path.isfile(text):
-        return None
-    with Path(text).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(text) if os.path.isfile(text) else None
 
 
 def _is_function(text):
@@ -223,7 +219,8 @@ def _with_one_output(model, text, output):
     # Several outputs of one layer have the same name.
     is_named = len(set(names)) == len(outputs)
     known = dict(zip(names, outputs, strict=True)) if is_named else outputs
-    return keras.Model(model.inputs, one_output(known, output, text), name=model.name)
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    return keras.Model(inputs, one_output(known, output, text), name=model.name)
 
 
 def _image_shape(model, name, image_size):

@@ -15,8 +15,9 @@ _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 _CAFFE = ([value / 255 for value in (123.68, 116.779, 103.939)], [1 / 255] * 3)
 MODES = ("caffe", "tf", "torch")
 # From black to white, what reaches the first kernel of a network spans about 1 (0 to 1), 2 (-1 to
-# 1), 4 (a usual MEAN/STD) or 255: far less or more is another range than the network was made for.
-_LEAST_SPAN, _MOST_SPAN = 0.1, 300.0
+# 1), 4 (a usual MEAN/STD) or 255, with 0 in it or near: anything far from that is another range
+# than the network was made for.
+_LEAST_SPAN, _MOST_SPAN, _MOST_OFFSET = 0.1, 300.0, 3.0
 # Numbers beyond this are no normalisation that a student would learn well with.
 _LARGEST = 10.0
 
@@ -93,16 +94,16 @@ def normalization(teacher):
 
     Returns:
         `(mean, std)`, lists with one number per channel; `(None, None)` where the images arrive as
-        they are, or nothing can be seen. Where they arrive far from 0 (a teacher of pixels up to
-        255, whose own scaling is not a layer), `([0.5], [0.5])`.
+        they are, or nothing can be seen. Where they arrive far from 0 or all alike (a teacher of
+        pixels up to 255 that does not scale them), `([0.5], [0.5])`.
     """
     first = _at_first_kernel(teacher, Scaling([0.0], [1.0]))
     if first is None:
         return None, None
     black, white = first
-    if np.abs(first).max() > _LARGEST or (black == white).any():
-        return [0.5], [0.5]
     span = (white - black).astype("float64")
+    if np.abs(first).max() > _LARGEST or np.abs(span).min() < _LEAST_SPAN:
+        return [0.5], [0.5]
     mean, std = -black / span, 1 / span
     if (mean == 0).all() and (std == 1).all() or (std < 0).any():
         return None, None
@@ -120,32 +121,32 @@ def contradiction(model, text):
         One line with the flag to give; empty where nothing speaks against the declaration.
     """
     channels = model.input_shape[-1]
-    span = _span(model, declared(text, channels))
-    if span is None or _LEAST_SPAN <= span <= _MOST_SPAN:
+
+    def arrives(name):
+        """From black to white, by how much pixels change at the first kernel, and around what."""
+        first = _at_first_kernel(model, declared(name, channels))
+        if first is None:
+            return None
+        return float(np.abs(first[1] - first[0]).mean()), float(first.mean())
+
+    def is_usual(found):
+        span, centre = found or (0.0, 0.0)
+        return _LEAST_SPAN <= span <= _MOST_SPAN and abs(centre) <= _MOST_OFFSET * span
+
+    found = arrives(text)
+    if found is None or is_usual(found):
         return ""
-    better = [
-        name
-        for name in RANGES
-        if 0.3 <= (_span(model, declared(name, channels)) or 0) <= 30 and name != text
-    ]
-    if "/" in text and span < _LEAST_SPAN:
+    others = [name for name in RANGES if name != text]
+    if "/" in text:
         parts = [[float(x) / 255 for x in part.split(",")] for part in text.split("/")]
-        of_unit = "/".join(",".join(f"{value:.4g}" for value in part) for part in parts)
-        if (_span(model, declared(of_unit, channels)) or 0) >= _LEAST_SPAN:
-            better = [of_unit]
-    advice = f"give --teacher_input={better[0]}" if better else "look at --teacher_input"
+        others.insert(0, "/".join(",".join(f"{value:.4g}" for value in part) for part in parts))
+    better = next((name for name in others if is_usual(arrives(name))), None)
+    advice = f"give --teacher_input={better}" if better else "look at --teacher_input"
     return (
-        f"Warning: from black to white, pixels change by {span:.3g} where the teacher's first "
-        f"kernel sees them, with --teacher_input={text} and the scaling inside the teacher; "
-        f"{advice}, unless that is meant"
+        f"Warning: from black to white, pixels change by {found[0]:.3g} around {found[1]:.3g} "
+        f"where the teacher's first kernel sees them, with --teacher_input={text} and the scaling "
+        f"inside the teacher; {advice}, unless that is meant"
     )
-
-
-def _span(model, scaling):
-    first = _at_first_kernel(model, scaling)
-    if first is None:
-        return None
-    return float(np.abs(first[1] - first[0]).mean())
 
 
 class _Arrived(Exception):
@@ -199,7 +200,7 @@ def _follow(model, values, seen):
             raise _Arrived
         if hasattr(call.layer, "sha256"):  # A whole network, which nobody can see into.
             raise _Arrived
-        outputs = call(*args, training=False, **kwargs)
+        outputs = call(False, *args, **kwargs)
         if getattr(outputs, "shape", None) == seen[0].shape:
             seen.append(outputs)
         return outputs

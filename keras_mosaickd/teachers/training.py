@@ -1,6 +1,5 @@
 """The experiment's teacher: given by the user, found in the cache, or trained."""
 
-import hashlib
 import json
 import sys
 import time
@@ -15,6 +14,7 @@ from keras_mosaickd.data import supervised_stream
 from keras_mosaickd.data.cache import cached
 from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.pixels import VOID
+from keras_mosaickd.files import sha256
 from keras_mosaickd.optimizers import student_recipe
 from keras_mosaickd.teachers.load import content_hash, load_teacher
 from keras_mosaickd.teachers.scaling import statistics
@@ -87,7 +87,7 @@ def trained(config, domain, cache_dir, scope):
         `Teacher`.
     """
     description = _description(config, domain)
-    key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:24]
+    key = sha256(json.dumps(description, sort_keys=True))[:24]
     folder = Path(cache_dir) / "teachers" / key
 
     def build(directory):
@@ -163,7 +163,7 @@ def _description(config, domain):
         "format": _CACHE_FORMAT,
         "dataset": domain.name,
         "pictures": domain.fingerprint(),
-        "labels": hashlib.sha256(np.asarray(domain.labels).tobytes()).hexdigest(),
+        "labels": sha256(np.asarray(domain.labels).tobytes()),
         "shape": list(domain.images.shape),
         "backend": keras.backend.backend(),
         **{name: getattr(config, name) for name in _RECIPE},

@@ -2,12 +2,12 @@
 
 import itertools
 import json
-import os
 import warnings
 from pathlib import Path
 
 import keras_tuner
 
+from keras_mosaickd.files import write_file
 from keras_mosaickd.tuning.space import OBJECTIVE, UNITS
 
 
@@ -35,13 +35,6 @@ def make(config, study):
     return oracle
 
 
-def replace(path, text):
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 class _Durable(keras_tuner.Oracle):
     """An oracle that survives a kill at any moment; mixed into KerasTuner's.
 
@@ -62,11 +55,11 @@ class _Durable(keras_tuner.Oracle):
 
     def save(self):
         # KerasTuner writes in place: a kill at that moment would leave half a file.
-        replace(Path(self._get_oracle_fname()), json.dumps(self.get_state()))
+        write_file(self._get_oracle_fname(), json.dumps(self.get_state()))
 
     def _save_trial(self, trial):
         folder = Path(self._get_trial_dir(trial.trial_id))
-        replace(folder / "trial.json", json.dumps(trial.get_state()))
+        write_file(folder / "trial.json", json.dumps(trial.get_state()))
 
     def set_state(self, state):
         super().set_state(state)

@@ -1,7 +1,5 @@
 """The runs of a trial, each trained by a process of its own and by never more than one."""
 
-import contextlib
-import fcntl
 import signal
 import subprocess
 import sys
@@ -10,12 +8,13 @@ from pathlib import Path
 import keras_tuner
 
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.run_directory import METRICS, RunDirectory, flag_value
+from keras_mosaickd.files import locked
+from keras_mosaickd.run_directory import METRICS, RunDirectory, flag_line
 
 
 def train_command(config):
     """The command line of the process that trains one run: a list of strings."""
-    flags = [f"--{name}={flag_value(value)}" for name, value in vars(config).items()]
+    flags = [flag_line(name, value) for name, value in vars(config).items()]
     return [sys.executable, "-m", "keras_mosaickd.cli.train", *flags]
 
 
@@ -42,7 +41,8 @@ def train(config, command):
     directory = RunDirectory(config.run_dir)
     directory.path.parent.mkdir(parents=True, exist_ok=True)
     log = Path(f"{directory.path}.log")
-    with _locked(Path(f"{directory.path}.lock")) as lock:
+    name = directory.path.name
+    with locked(f"{directory.path}.lock", f"the process that still trains {name}") as lock:
         if not directory.is_finished:
             with log.open("ab") as output:
                 process = subprocess.Popen(
@@ -50,7 +50,8 @@ def train(config, command):
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    pass_fds=(lock.fileno(),),
+                    # Closing does not unlock what a child has inherited.
+                    pass_fds=() if lock is None else (lock.fileno(),),
                 )
             try:
                 status = process.wait()
@@ -66,18 +67,6 @@ def train(config, command):
             if status:
                 raise keras_tuner.errors.FailedTrialError(last_line(log.read_bytes()))
         return directory.read_json(METRICS)
-
-
-@contextlib.contextmanager
-def _locked(path):
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Waiting for the process that still trains {path.stem}", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        # Closing does not unlock what a child has inherited.
-        yield file
 
 
 def last_line(output):

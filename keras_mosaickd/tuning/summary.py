@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 import platform
 import statistics
 from importlib import metadata
@@ -12,6 +11,7 @@ import keras
 
 from keras_mosaickd import __version__
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import replacing
 from keras_mosaickd.run_directory import METRICS, RunDirectory, commit
 from keras_mosaickd.tuning.runs import last_line
 from keras_mosaickd.tuning.space import OBJECTIVE
@@ -100,12 +100,13 @@ def write(directory, final):
         }
         for trial in final["trials"]
     ]
-    temporary = directory / f".{TABLE}.{os.getpid()}"
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        replacing(directory / TABLE) as new,
+        new.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["trial"])
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, directory / TABLE)
 
 
 def _trial(config, study, trial):

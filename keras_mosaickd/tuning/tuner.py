@@ -101,7 +101,7 @@ class _Tuner(BaseTuner):
     def save(self):
         if not self._is_worker():
             self.oracle.save()
-        oracles.replace(Path(self._get_tuner_fname()), json.dumps(self.get_state()))
+        oracles.write_file(self._get_tuner_fname(), json.dumps(self.get_state()))
 
     def pre_create_trial(self):
         # While the oracle waits for other workers, KerasTuner asks it without a pause.

@@ -78,13 +78,13 @@ def test_a_failed_build_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".entry.lock"]
 
 
-def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
-    old, new = tmp_path / ".entry.old", tmp_path / ".entry.new"
+def test_what_killed_processes_left_is_removed_under_the_lock(tmp_path):
+    old, new = tmp_path / ".entry.new-old", tmp_path / ".entry.new-young"
     for path in (old, new):
         path.mkdir()
     os.utime(old, (0, 0))
     cached(tmp_path / "entry", "record.json", build)
-    assert not old.exists() and new.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".entry.lock", "entry"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from keras_mosaickd.data.sources.decoding import UnreadableError, all_unreadable, decode
 from keras_mosaickd.data.sources.resizing import THREADS
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import sha256
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
@@ -75,7 +75,9 @@ class FolderImages:
 
     def fingerprint(self) -> str:
         """SHA-256 of the images' relative paths, sizes and times of change."""
-        digest = hashlib.sha256()
+        return sha256(self._identities())
+
+    def _identities(self) -> Iterator[bytes | str]:
         for file in self.files:
             path = os.path.join(self.root, file)
             try:
@@ -83,9 +85,8 @@ class FolderImages:
             except OSError as error:
                 first = UnreadableError(path, str(error.strerror))
                 raise self._all_unreadable(first) from error
-            digest.update(os.fsencode(file))
-            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-        return digest.hexdigest()
+            yield os.fsencode(file)
+            yield f"\0{status.st_size}\0{status.st_mtime_ns}\0"
 
     def _decode(self, position: Any) -> np.ndarray:
         path = os.path.join(self.root, self.files[position])

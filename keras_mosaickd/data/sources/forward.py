@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from keras_mosaickd.data.sources.resizing import resized, with_channels
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import sha256
 
 
 class ForwardImages:
@@ -106,10 +106,8 @@ class ForwardImages:
 
     def fingerprint(self) -> str:
         """SHA-256 of the source's name, version and splits, and of size, channels and number."""
-        digest = hashlib.sha256(f"{self.identity} {self._count} {self.shape}".encode())
-        if self._kept is not None:
-            digest.update(np.ascontiguousarray(self._kept, np.int64).data)
-        return digest.hexdigest()
+        kept = [] if self._kept is None else [np.ascontiguousarray(self._kept, np.int64).data]
+        return sha256([f"{self.identity} {self._count} {self.shape}", *kept])
 
     def _chunk_of(self, position: int) -> Sequence[np.ndarray]:
         if position < self._start:

@@ -1,4 +1,10 @@
-"""What every test shares. ``bin/test`` runs pytest once per backend, which is the process's."""
+"""What every test shares. `bin/test` runs pytest once per backend, which is the process's.
+
+Most of the package knows no backend, so most tests run once: on TensorFlow, or on PyTorch where
+they are whole jobs, since PyTorch traces and compiles nothing. What differs between backends (the
+training step, the fast operations, saving and resuming, one job of the command line) runs on each.
+A test that carries `@pytest.mark.backend(...)` runs on the backends that it names.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +26,44 @@ hypothesis.settings.register_profile("project", derandomize=True, deadline=None,
 hypothesis.settings.load_profile("project")
 
 
+ALL = ("tensorflow", "jax", "torch")
+HOMES = {
+    "test_baselines": ALL,
+    "test_checkpoints": ALL,
+    "test_fused": ALL,
+    "test_heads": ALL,
+    "test_keras_graph": ALL,
+    "test_losses": ALL,
+    "test_mosaic_kd": ALL,
+    "test_optimizers": ALL,
+    "test_streams": ALL,
+    "test_label_streams": ALL,
+    "test_without_tensorflow": ALL,
+    "test_own_teacher": ("tensorflow", "torch"),
+    # Whole jobs.
+    "test_experiment": ("torch",),
+    "test_methods": ("torch",),
+    "test_faults": ("torch",),
+    "test_fuzz": ("torch",),
+    "test_without_labels": ("torch",),
+    "test_own_teacher_doc": ("torch",),
+    "test_transfer_set": ("torch",),
+    "test_import_weights": ("torch",),
+}
+
+
+def homes(item: pytest.Item) -> tuple[str, ...]:
+    """The backends on which a test runs."""
+    marker = item.get_closest_marker("backend")
+    return marker.args if marker else HOMES.get(item.path.stem, ("tensorflow",))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the tests that are marked for other backends than this process's."""
+    """Leaves out the tests that run on other backends than this process's."""
     backend = keras.backend.backend()
     kept, left_out = [], []
     for item in items:
-        marker = item.get_closest_marker("backend")
-        (kept if marker is None or backend in marker.args else left_out).append(item)
+        (kept if backend in homes(item) else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept

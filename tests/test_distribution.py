@@ -144,6 +144,7 @@ def test_replicas_share_one_draw_and_one_mean_and_stay_equal():
     run(REPLICAS)
 
 
+@pytest.mark.long
 def test_two_replicas_of_half_a_batch_equal_one_of_the_whole():
     run(EQUIVALENCE)
 
@@ -161,6 +162,7 @@ def test_several_machines_are_refused_with_the_reason(monkeypatch):
         distribution("auto")
 
 
+@pytest.mark.long
 def test_command_with_two_devices(tmp_path):
     run(
         COMMAND,

@@ -120,9 +120,21 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists() or target in AWAITED, target
 
 
+# The two that people copy from first are run by every bin/test.
+WITH_BLOCKS = [
+    pytest.param(
+        page,
+        marks=() if named(page) in ("README.md", "docs/own_code.md") else pytest.mark.long,
+        id=named(page),
+    )
+    for page in PAGES
+    if blocks(page)
+]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of tensorflow-datasets, when it reads stand-in data
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
+@pytest.mark.parametrize("page", WITH_BLOCKS)
 def test_blocks_run(page, request, folder):
     backend = keras.backend.backend()
     scope = beforehand(page)

@@ -71,6 +71,7 @@ def finished(cache, tmp_path_factory):
     return run
 
 
+@pytest.mark.backend("tensorflow", "jax", "torch")
 def test_a_run_directory_holds_everything(finished):
     for name in RUN_FILES:
         assert (finished / name).stat().st_size > 0, name

@@ -448,6 +448,7 @@ export.export_student(student, {"saved_model": target, "onnx": target.with_suffi
 
 
 @pytest.mark.backend("tensorflow")
+@pytest.mark.long
 def test_student_of_a_mirrored_run(tmp_path):
     finished = subprocess.run(
         [sys.executable, "-c", MIRRORED, str(tmp_path / "out")],

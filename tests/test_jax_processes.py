@@ -96,6 +96,7 @@ def test_two_processes_give_the_variables_of_one(tmp_path):
     assert largest < 1e-4
 
 
+@pytest.mark.long
 def test_the_program_of_the_guide_trains_in_two_processes(tmp_path):
     (program,) = (
         block.text

@@ -33,8 +33,13 @@ def requirements(file):
 def wheel(tmp_path_factory):
     """The wheel of a copy of this checkout, tests and all: {name: content}."""
     source = tmp_path_factory.mktemp("source") / "checkout"
-    hidden = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, source, ignore=hidden)
+    hidden = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__")
+
+    def ignored(folder, names):
+        outputs = {"build", "dist", "runs"} if Path(folder) == ROOT else set()
+        return hidden(folder, names) | (outputs & set(names))
+
+    shutil.copytree(ROOT, source, ignore=ignored)
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     finished = subprocess.run(
         [*build, "--disable-pip-version-check", "--wheel-dir", source.parent, source],

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")  # one process of each backend is started, once is enough
-@pytest.mark.parametrize("policy", ["inference", "training"])
+@pytest.mark.parametrize("policy", [pytest.param("inference", marks=pytest.mark.long), "training"])
 def test_backends_agree_after_ten_iterations(tmp_path, policy):
     results = {}
     for backend in ("tensorflow", "jax", "torch"):

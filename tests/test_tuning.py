@@ -292,7 +292,10 @@ def begun(directory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["tuner", "group", "terminated"])
+@pytest.mark.parametrize(
+    "how",
+    ["tuner", *(pytest.param(how, marks=pytest.mark.long) for how in ("group", "terminated"))],
+)
 def test_a_killed_study_continues_where_it_was(how, tmp_path, fake):
     directory = tmp_path / "study"
     flags = ("--study=lambda", "--grid=0,1,3")
@@ -321,6 +324,7 @@ def test_a_killed_study_continues_where_it_was(how, tmp_path, fake):
     assert [t["status"] for t in study_of(directory)["trials"]] == ["COMPLETED"] * 3
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_chief_and_two_workers_one_of_them_killed(tmp_path, fake):
     directory = tmp_path / "study"

@@ -14,6 +14,10 @@ from keras_mosaickd.errors import InputError
 _DOWNLOADS = ("~/.keras", "~/.cache", "~/Library/Caches", "~/Downloads")
 _ORIGINS = ("user.xdg.origin.url", "user.xdg.referrer.url", "com.apple.quarantine")
 
+# Rooms above this one whose classes saved files name: imported by name when a file is loaded, so that
+# a process that has only been asked to load knows them.
+_REGISTERING = ("methods", "teachers.foreign")
+
 
 def load_model(path, what, compile=False, unsafe=False):
     """Loads a `.keras` or `.h5` file in Keras's safe mode.
@@ -40,6 +44,8 @@ def load_model(path, what, compile=False, unsafe=False):
             f"--unsafe_load is for files that you made yourself. Received: {path}, which is "
             f"downloaded ({origin})"
         )
+    for room in _REGISTERING:
+        importlib.import_module(f"keras_mosaickd.{room}")
     try:
         return keras.saving.load_model(path, compile=compile, safe_mode=not unsafe)
     except Exception as error:  # Keras lets many kinds through, down to those of zip and HDF5.

@@ -14,8 +14,8 @@ from keras_mosaickd.errors import InputError
 _DOWNLOADS = ("~/.keras", "~/.cache", "~/Library/Caches", "~/Downloads")
 _ORIGINS = ("user.xdg.origin.url", "user.xdg.referrer.url", "com.apple.quarantine")
 
-# Rooms above this one whose classes saved files name: imported by name when a file is loaded, so that
-# a process that has only been asked to load knows them.
+# Rooms above this one whose classes saved files name: imported by name when a file is loaded, so
+# that a process that has only been asked to load knows them.
 _REGISTERING = ("methods", "teachers.foreign")
 
 

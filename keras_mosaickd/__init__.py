@@ -4,12 +4,13 @@ The public names are loaded on first use, so that `import keras_mosaickd` import
 """
 
 import importlib
+import warnings
 
 _HOMES = {
     "MosaicKD": "methods",
     "KnowledgeDistillation": "methods",
     "StudentCheckpoint": "callbacks.checkpoint",
-    "load_teacher": "teachers.own_teacher",
+    "load_teacher": "teachers.load",
     "measure_agreement": "evaluation.agreement",
     "InputError": "errors",
     "SGD": "optimizers",
@@ -20,6 +21,8 @@ _HOMES = {
     "load": "data",
     "export_saved_model": "export",
 }
+# Names of version 0.1: they warn, and go with version 0.3.
+_RENAMED = {"experiment": "runs.run"}
 _MODULES = ("data", "losses", "networks", "optimizers", "callbacks", "methods")
 
 __version__ = "0.1.0"
@@ -27,6 +30,13 @@ __all__ = ["__version__", *_HOMES, *_MODULES]
 
 
 def __getattr__(name):
+    if name in _RENAMED:
+        warnings.warn(
+            f"{__name__}.{name} is now {__name__}.{_RENAMED[name]}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return importlib.import_module(f"{__name__}.{_RENAMED[name]}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     if name in _MODULES:

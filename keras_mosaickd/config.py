@@ -29,7 +29,10 @@ class ExperimentConfig:
     run_dir: str = ""
     teacher: str = "wrn16_1"
     teacher_input: str = "0-1"
+    teacher_output: str = ""
     head: str = "auto"
+    import_: str = ""
+    unsafe_load: bool = False
     class_names: str = ""
     teacher_epochs: int = 200
     teacher_batch_size: int = 256

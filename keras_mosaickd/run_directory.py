@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import keyword
 import os
 import platform
 import re
@@ -12,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from keras_mosaickd import __version__, files
+from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.errors import InputError
 
 FLAGS, METRICS, HISTORY, ENVIRONMENT = (
@@ -26,7 +28,7 @@ CHECKPOINT, TENSORBOARD = Path("checkpoints") / "last.keras", "tensorboard"
 BEST_STUDENT = Path("checkpoints") / "best_student.keras"
 
 # Where a run lies and where it finds things do not make it another run.
-_PLACES = ("run_dir", "data_dir", "cache_dir")
+_PLACES = ("run_dir", "data_dir", "cache_dir", "import_", "unsafe_load")
 _PUBLISHED = re.compile(r"^# Published: ([0-9]+(?:\.[0-9]+)?) %", re.MULTILINE)
 
 
@@ -71,7 +73,9 @@ class RunDirectory:
                 "--run_dir must be new, empty, or hold an interrupted run with the same flags. "
                 f"Received: {self.path}, which holds other files"
             )
-        written = self._written_settings()
+        # A run of an earlier version had what later flags are by default.
+        defaults = {name: flag_value(value) for name, value in vars(ExperimentConfig()).items()}
+        written = defaults | self._written_settings()
         mine = {name: flag_value(value) for name, value in settings.items()}
         different = sorted(
             name
@@ -82,7 +86,8 @@ class RunDirectory:
             name = different[0]
             raise InputError(
                 f"--run_dir {self.path} holds another run. Expected: the same flags, or another "
-                f"directory. Received: --{name}={mine.get(name)}, there {written.get(name)}"
+                f"directory. Received: {flag_line(name, mine.get(name))}, there "
+                f"{written.get(name)}"
             )
         if self.is_finished:
             raise InputError(
@@ -113,7 +118,7 @@ class RunDirectory:
     def _written_settings(self):
         lines = (self / FLAGS).read_text(encoding="utf-8", errors="replace").splitlines()
         pairs = (line.removeprefix("--").partition("=") for line in lines if line.startswith("--"))
-        return {name: value for name, _, value in pairs}
+        return {field_name(name): value for name, _, value in pairs}
 
     def write_json(self, name, values):
         """Writes a dict as JSON, whole or not at all."""
@@ -142,6 +147,16 @@ def flag_value(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def flag_line(name, value):
+    """A setting as a flagfile's line; its name is the flag's or that of `ExperimentConfig`."""
+    return f"--{name.removesuffix('_')}={flag_value(value)}"
+
+
+def field_name(flag):
+    """The name in `ExperimentConfig` of a flag, which Python's own words cannot be: `import_`."""
+    return f"{flag}_" if keyword.iskeyword(flag) else flag
+
+
 def published_accuracy(config_file):
     """The number in a flagfile's comment ``# Published: 61.01 %.`` as a fraction of 1.
 
@@ -159,8 +174,12 @@ def published_accuracy(config_file):
     return float(found[1]) / 100 if found else None
 
 
-def environment(seed):
-    """Where a run came from: versions, backend, devices, commit, seed and command line."""
+def environment(config):
+    """Where a run came from: versions, backend, devices, commit, seed and command line.
+
+    Args:
+        config: `ExperimentConfig`.
+    """
     import keras
 
     from keras_mosaickd.backend.training import devices
@@ -170,7 +189,8 @@ def environment(seed):
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": sys.argv,
-        "seed": seed,
+        "seed": config.seed,
+        "unsafe_load": config.unsafe_load,
         "backend": backend,
         "devices": devices(),
         "commit": commit(),

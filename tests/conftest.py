@@ -40,6 +40,7 @@ HOMES = {
     "test_label_streams": ALL,
     "test_without_tensorflow": ALL,
     "test_own_teacher": ("tensorflow", "torch"),
+    "test_teacher_kinds": ("tensorflow", "torch"),
     # Whole jobs.
     "test_experiment": ("torch",),
     "test_methods": ("torch",),

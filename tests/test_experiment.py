@@ -279,7 +279,10 @@ def broken_folder(path):
         ({"regularizer": "image", "overlap_stride": 2}, "overlap_stride"),
         ({"run_dir": "{tmp}/file"}, "--run_dir must be a directory"),
         ({"run_dir": "{tmp}/broken"}, "--run_dir must be new, empty"),
-        ({"teacher": "{tmp}/none.keras"}, "--teacher must be a network's name, a .keras file"),
+        (
+            {"teacher": "{tmp}/none.keras"},
+            "--teacher must be a network's name, a .keras or .h5 file",
+        ),
         ({"teacher": "{tmp}/bad.keras"}, "that Keras loads in its safe mode"),
         ({"teacher_batch_size": 100_000}, "--teacher_batch_size"),
     ],

@@ -18,7 +18,7 @@ from keras_mosaickd import export
 from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.cli import evaluate, runner, teacher, train
 from keras_mosaickd.runs import run as experiment
-from keras_mosaickd.teachers import given_models
+from keras_mosaickd.teachers import load as given_models
 from keras_mosaickd.teachers import training as teachers
 from tests import fuzz_files, game
 
@@ -146,13 +146,13 @@ def test_a_strangers_file_is_refused_as_teacher_and_as_checkpoint(kind, flags, t
     assert run([*flags, f"--teacher={file}"], tmp_path / "run") == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
-    assert "--teacher must be a .keras file that Keras loads in its safe mode" in err
+    assert "--teacher must be a .keras or .h5 file that Keras loads in its safe mode" in err
     assert str(file) in err and not (tmp_path / "run").exists()
     put_checkpoint(kind, tmp_path / "checkpoints")
     assert runner.run(evaluate.main, "evaluate", [f"--run_dir={tmp_path}"]) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
-    assert "the checkpoint must be a .keras file that Keras loads" in err
+    assert "the checkpoint must be a .keras or .h5 file that Keras loads" in err
 
 
 def test_a_run_is_not_continued_from_a_strangers_checkpoint(flags, tmp_path, capsys):

@@ -359,6 +359,8 @@ def test_the_served_endpoint_has_the_heads_probabilities(units, head, tmp_path):
         np.testing.assert_array_equal(found["holds"], p > 0.5)
 
 
+# A whole job: those of test_experiment show that JAX runs one.
+@pytest.mark.backend("tensorflow", "torch")
 def test_the_command_line_distils_labels(tmp_path, monkeypatch):
     from keras_mosaickd.cli import runner, train
 

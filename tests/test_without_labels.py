@@ -299,7 +299,7 @@ def test_a_saved_model_teaches_a_keras_file(place, monkeypatch, capsys):
     assert "Teacher saved: images 16x16x3" in printed and "Expected use" in printed
     assert keras.saving.load_model("saved_run/student.keras").output_shape == (None, 3)
     # The checkpoint names the SavedModel; only who names it too runs it.
-    monkeypatch.setattr("keras_mosaickd.teachers.saved_model_layer._allowed", set())
+    monkeypatch.setattr("keras_mosaickd.teachers.foreign._told", {})
     looking = ["--run_dir=saved_run", "--out=grid.png"]
     assert runner.run(sample.main, "sample", looking) == 2
     assert "it must be named" in capsys.readouterr().err
@@ -309,7 +309,7 @@ def test_a_saved_model_teaches_a_keras_file(place, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--teacher=none.keras"], "--teacher must be a network's name, a .keras file"),
+        (["--teacher=none.keras"], "--teacher must be a network's name, a .keras or .h5 file"),
         (["--teacher=none.keras"], "Received: none.keras: no such file"),
         (["--teacher=some/where"], "Received: some/where: no such file"),
         (["--teacher=./labelled"], "Received: ./labelled\n"),

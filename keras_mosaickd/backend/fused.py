@@ -15,7 +15,6 @@ Models inside the network are fused likewise. What is neither functional nor seq
 it is, and so is every other layer.
 """
 
-import inspect
 from collections import Counter
 from collections.abc import Callable
 from functools import partial, reduce
@@ -83,11 +82,6 @@ class Fused:
                 for table in (self._training, self._inference):
                     table[id(layer)] = _unchanged
                     table[id(follower)] = _upsampled(follower)
-        self._with_training = {
-            id(call.layer)
-            for call in self._graph.calls
-            if "training" in inspect.signature(call.layer.call).parameters
-        }
 
     def __call__(self, inputs: Any, training: bool = False) -> Any:
         """The network's outputs."""
@@ -99,9 +93,7 @@ class Fused:
             if id(call.layer) in replaced and args:
                 # The graph gives some layers a mask=None; images have no mask.
                 return replaced[id(call.layer)](args[0])
-            if id(call.layer) in self._with_training:
-                kwargs["training"] = training
-            return call.layer(*args, **kwargs)
+            return call(training, *args, **kwargs)
 
         values = [
             ops.convert_to_tensor(value, dtype=symbolic.dtype)

@@ -5,6 +5,7 @@ call and the cost "not known". Seeds that are not found are an error, since a ru
 without them would silently be another one. `tests/test_keras_graph.py` says which Keras broke what.
 """
 
+import inspect
 import warnings
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -20,12 +21,20 @@ class Call(NamedTuple):
         inputs: the symbolic tensors that it was given.
         outputs: those that it gave.
         node: Keras's record of the call.
+        has_modes: whether the layer's call takes `training`.
     """
 
     layer: Any
     inputs: list
     outputs: list
     node: Any
+    has_modes: bool
+
+    def __call__(self, training, /, *args, **kwargs):
+        """Calls the layer, in training or in inference mode where it has modes."""
+        if self.has_modes:
+            kwargs["training"] = training
+        return self.layer(*args, **kwargs)
 
 
 class Graph:
@@ -159,7 +168,8 @@ def portable(settings):
 
 
 def _call(node):
-    return Call(node.operation, list(node.input_tensors), list(node.outputs), node)
+    has_modes = "training" in inspect.signature(node.operation.call).parameters
+    return Call(node.operation, list(node.input_tensors), list(node.outputs), node, has_modes)
 
 
 def _unseen(what):

@@ -9,6 +9,8 @@ from typing import Any
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
 
 _ALWAYS = ("help", "traceback")
+# What loading a run again may need; a report shows without images what it cannot load.
+_LOADING = ("import", "unsafe_load")
 _STUDY = ("study", "students", "grid", "tuner", "max_trials", "executions_per_trial")
 _IMPORT = ("weights", "network", "layer_map", "normalization")
 _TEACHER = (
@@ -16,7 +18,10 @@ _TEACHER = (
     "dataset",
     "teacher",
     "teacher_input",
+    "teacher_output",
     "head",
+    "import",
+    "unsafe_load",
     "class_names",
     "image_size",
     "teacher_epochs",
@@ -88,7 +93,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "Evaluate a run's student and teacher: accuracy and agreement on labelled images, as "
         "fractions of 1; size on disk and latency. The run's metrics.json keeps them.",
-        ("run_dir", "dataset", "eval", "data_dir", "teacher", *_ALWAYS),
+        ("run_dir", "dataset", "eval", "data_dir", "teacher", *_LOADING, *_ALWAYS),
         {
             "run_dir": _RUN_DIR,
             "teacher": _RUN_TEACHER,
@@ -117,6 +122,7 @@ COMMANDS: dict[str, Command] = {
             "ood",
             "data_dir",
             "out",
+            "import",
             *_ALWAYS,
         ),
         {
@@ -146,7 +152,7 @@ COMMANDS: dict[str, Command] = {
         "Draw a grid of a run's synthetic images, sorted by the teacher's class, which stands "
         "below each; or write a transfer set of them, with the teacher's soft labels, for others "
         "to train on.",
-        ("run_dir", "count", "out", "seed", "teacher", *_ALWAYS),
+        ("run_dir", "count", "out", "seed", "teacher", *_LOADING, *_ALWAYS),
         {
             "run_dir": _RUN_DIR,
             "teacher": _RUN_TEACHER,
@@ -162,7 +168,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command(
         "Runs and studies on one page: tables, curves and images, as HTML, Markdown, PNG and "
         "CSV. A directory that holds runs or studies stands for all of them.",
-        ("out", *_ALWAYS),
+        ("out", "import", *_ALWAYS),
         {"out": {"help": "Directory of the report."}},
         "RUN_OR_STUDY...",
     ),

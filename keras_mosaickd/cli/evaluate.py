@@ -10,7 +10,7 @@ from keras_mosaickd.cli import flags, runner
 def main(parsed: flags.Parsed) -> None:
     """Evaluates the run's student and teacher, prints the figures, and renews the model card."""
     run_dir = runner.required(parsed, "run_dir")
-    runner.load_backend()
+    runner.load_backend(parsed)
     from keras_mosaickd.evaluation import scores as evaluation
     from keras_mosaickd.report import model_card
     from keras_mosaickd.run_directory import MODEL_CARD, RunDirectory
@@ -22,6 +22,7 @@ def main(parsed: flags.Parsed) -> None:
             data_dir=parsed.values["data_dir"],
             teacher=parsed.values["teacher"],
             labelled=parsed.values["eval"],
+            unsafe=parsed.values["unsafe_load"],
         )
     )
     run = RunDirectory(run_dir)

@@ -26,7 +26,7 @@ def main(parsed: flags.Parsed) -> None:
     if not student.is_file():
         flag = "run_dir" if values["run_dir"] else "student"
         raise InputError(f"expected --{flag} to lead to a .keras file. Received: {student}")
-    runner.load_backend()
+    runner.load_backend(parsed)
     from keras_mosaickd import export
     from keras_mosaickd.export import of_run as shipping
 

@@ -121,16 +121,41 @@ _TABLE = (
         str,
         "wrn16_1",
         "The teacher: a network's name (wrn16_1, wrn40_2: depth 6n+4 and width), trained here or "
-        "taken from the cache; or your own, which needs no --dataset: the path of a .keras file or "
-        "of a SavedModel's directory (TensorFlow), or module:function that returns a Keras model.",
+        "taken from the cache; or your own, which needs no --dataset: the path of a .keras or .h5 "
+        "file or of a SavedModel's directory (TensorFlow), or module:function that returns a Keras "
+        "model or, on PyTorch, a torch.nn.Module.",
         _NETWORKS,
     ),
     Flag(
         "teacher_input",
         str,
         "0-1",
-        "What pixels your own --teacher takes: 0-1, 0-255, -1-1, or MEAN/STD of images in [0, "
-        "1], as 0.5,0.5,0.5/0.25,0.25,0.25. Scaling that the model does inside counts as its own.",
+        "What pixels your own --teacher takes: 0-1, 0-255, -1-1; caffe, tf or torch, the modes of "
+        "keras.applications; or MEAN/STD of images in [0, 1], as 0.5,0.5,0.5/0.25,0.25,0.25. "
+        "Scaling that the model does inside counts as its own.",
+        _NETWORKS,
+    ),
+    Flag(
+        "teacher_output",
+        str,
+        "",
+        "Name of the output to take, where your own --teacher has several.",
+        _NETWORKS,
+    ),
+    Flag(
+        "import",
+        str,
+        "",
+        "Modules of yours, importable from the working directory, with commas between them, which "
+        "register the layers of your own models (keras.saving.register_keras_serializable).",
+        _NETWORKS,
+    ),
+    Flag(
+        "unsafe_load",
+        bool,
+        False,
+        "Run the code (Lambda layers) that is written in the .keras or .h5 file of --teacher. For "
+        "files that you made yourself: downloaded ones are refused. environment.json records it.",
         _NETWORKS,
     ),
     Flag(

@@ -20,7 +20,7 @@ from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import write_file
-from keras_mosaickd.run_directory import flag_value
+from keras_mosaickd.run_directory import field_name, flag_line
 
 __all__ = ["COMMANDS", "FLAGS", "Parsed", "expand_flagfiles", "parse", "save", "text"]
 
@@ -98,7 +98,8 @@ class Parsed:
 
     def settings(self) -> dict[str, Any]:
         """Returns the flags that say what is computed: all but help, traceback and dry_run."""
-        return {name: value for name, value in self.values.items() if name not in _NEVER_SAVED}
+        saved = {name: value for name, value in self.values.items() if name not in _NEVER_SAVED}
+        return {field_name(name): value for name, value in saved.items()}
 
 
 def save(settings: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -111,7 +112,7 @@ def text(settings: Mapping[str, Any]) -> str:
 
     Floats are written with their shortest exact form, so that reading gives the same number.
     """
-    return "".join(f"--{name}={flag_value(settings[name])}\n" for name in sorted(settings))
+    return "".join(f"{flag_line(name, settings[name])}\n" for name in sorted(settings))
 
 
 def parse(command: str, arguments: Sequence[str]) -> Parsed:

@@ -19,7 +19,7 @@ def main(parsed: flags.Parsed) -> None:
     if out.suffix != ".keras" or out.exists():
         raise InputError(f"--out: expected a new .keras file. Received: {out}")
     normalization = statistics(values["normalization"])
-    runner.load_backend()
+    runner.load_backend(parsed)
     from keras_mosaickd.networks import pytorch_layers as layer_maps
     from keras_mosaickd.networks.pytorch_weights import import_weights, read
 

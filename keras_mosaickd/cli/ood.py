@@ -14,7 +14,7 @@ def main(parsed: flags.Parsed) -> None:
         "--flagfile=FILE, or --ood with --dataset and --teacher, such as bin/ood --ood=svhn "
         "--ood_size=10000 --dataset=cifar100 --teacher=wrn40_2",
     )
-    runner.load_backend()
+    runner.load_backend(parsed)
     from keras_mosaickd.runs import run as experiment
 
     print(experiment.select_ood(experiment.ExperimentConfig(**parsed.settings())))

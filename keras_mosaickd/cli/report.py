@@ -13,7 +13,7 @@ def main(parsed: flags.Parsed) -> None:
     out = runner.required(parsed, "out")
     if not parsed.arguments:
         raise InputError("expected directories of runs or studies. Received: none")
-    runner.load_backend()
+    runner.load_backend(parsed)
     from keras_mosaickd import report
 
     print(report.write(parsed.arguments, out))

@@ -112,16 +112,23 @@ def refuse_bare_call(parsed: flags.Parsed, expected: str) -> None:
         )
 
 
-def load_backend() -> None:
-    """Loads TensorFlow quietly where it is the backend, which takes seconds.
+def load_backend(parsed: flags.Parsed) -> None:
+    """Loads TensorFlow quietly where it is the backend, which takes seconds; then ``--import``.
 
     A command calls it when the flags that can be judged without Keras have been.
 
     Raises:
-        InputError: TensorFlow is not installed.
+        InputError: TensorFlow is not installed, or a module cannot be imported.
     """
-    if os.environ["KERAS_BACKEND"] != "tensorflow":
-        return
+    if os.environ["KERAS_BACKEND"] == "tensorflow":
+        _load_tensorflow()
+    if parsed.values.get("import"):
+        from keras_mosaickd.networks.loading import import_modules
+
+        import_modules(parsed.values["import"])
+
+
+def _load_tensorflow() -> None:
     with _without_noise():
         try:
             import tensorflow as tensorflow

@@ -16,22 +16,22 @@ def main(parsed: flags.Parsed) -> None:
     """Draws the grid or writes the transfer set, and prints where it is."""
     run_dir = runner.required(parsed, "run_dir")
     out = parsed.values["out"] or str(Path(run_dir) / "samples.png")
-    count, seed, teacher = (parsed.values[name] for name in ("count", "seed", "teacher"))
+    count, *loading = (parsed.values[name] for name in ("count", "seed", "teacher", "unsafe_load"))
     if Path(out).suffix.lower() != ".png":
-        runner.load_backend()
+        runner.load_backend(parsed)
         from keras_mosaickd.export import transfer_set
 
-        print(transfer_set.write(run_dir, count, out, seed, teacher))
+        print(transfer_set.write(run_dir, count, out, *loading))
         return
     if count > MOST_IN_A_GRID:
         raise InputError(
             f"--count: expected at most {MOST_IN_A_GRID} for a grid, or a directory as --out. "
             f"Received: {count}"
         )
-    runner.load_backend()
+    runner.load_backend(parsed)
     from keras_mosaickd.evaluation import scores as evaluation
 
-    print(evaluation.sample(run_dir, count, out, seed, teacher))
+    print(evaluation.sample(run_dir, count, out, *loading))
 
 
 def console() -> None:

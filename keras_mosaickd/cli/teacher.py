@@ -14,7 +14,7 @@ def main(parsed: flags.Parsed) -> None:
         "--flagfile=FILE, or --dataset with --teacher, such as bin/teacher --dataset=cifar100 "
         "--teacher=wrn40_2",
     )
-    runner.load_backend()
+    runner.load_backend(parsed)
     from keras_mosaickd.runs import run as experiment
 
     runner.print_values(experiment.train_teacher(experiment.ExperimentConfig(**parsed.settings())))

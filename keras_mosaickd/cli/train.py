@@ -17,7 +17,7 @@ def main(parsed: flags.Parsed) -> None:
         "--flagfile=FILE (configs/quickstart_mosaickd.flags, which bin/quickstart runs, is one), "
         "or --teacher=PATH.keras with --ood=folder:PATH, or other flags",
     )
-    runner.load_backend()
+    runner.load_backend(parsed)
     from keras_mosaickd.runs import run as experiment
 
     settings = parsed.settings()
@@ -45,7 +45,7 @@ def main(parsed: flags.Parsed) -> None:
 
 def without_domain(parsed: flags.Parsed) -> dict[str, str]:
     """Returns the setting of ``--dataset`` where a teacher of the user's own stands without it."""
-    from keras_mosaickd.teachers.given_models import is_given
+    from keras_mosaickd.teachers.load import is_given
 
     if "dataset" in parsed.given or not is_given(str(parsed.values["teacher"])):
         return {}

@@ -20,7 +20,7 @@ def main(parsed: flags.Parsed) -> None:
         "--flagfile=FILE with --study, such as bin/tune "
         "--flagfile=configs/quickstart_mosaickd.flags --study=lambda",
     )
-    runner.load_backend()
+    runner.load_backend(parsed)
     from keras_mosaickd import tuning
 
     settings = parsed.settings()

@@ -15,10 +15,11 @@ from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.image_quality import latency_milliseconds
 from keras_mosaickd.methods.mosaic_kd import MosaicKD
+from keras_mosaickd.networks import count_parameters
 from keras_mosaickd.networks.heads import head_of
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.run_directory import CHECKPOINT, METRICS, STUDENT, RunDirectory
-from keras_mosaickd.teachers import given_models
+from keras_mosaickd.teachers import load as teachers
 
 # Images at a time, by task: logits of every pixel take more memory.
 EVALUATION_BATCH = {"classification": 256, "segmentation": 16}
@@ -74,32 +75,33 @@ def scores_of(predicted, image_set):
     return result
 
 
-def load_run(run_dir, teacher=""):
+def load_run(run_dir, teacher="", unsafe=False):
     """The trainer of a run, with all its networks, as it was at the last checkpoint.
 
     Args:
         run_dir: directory of the run.
         teacher: the run's `--teacher` again, where it is a SavedModel or `module:function`: what
             it runs is run only when it is named.
+        unsafe: whether code (Lambda layers) in the run's networks is run.
 
     Raises:
         InputError: if there is none or it cannot be loaded.
     """
     run = RunDirectory(run_dir)
     if teacher:
-        given_models.load(teacher, "--teacher")
+        teachers.tell(teacher)
     if not run.path.is_dir():
         what = "a file" if run.path.exists() else "which does not exist"
         raise InputError(f"--run_dir must be the directory of a run. Received: {run_dir}, {what}")
     checkpoint = newest_intact(run / CHECKPOINT)
     if checkpoint is None:
         raise InputError(f"--run_dir must hold a run with a checkpoint. Received: {run_dir}")
-    return load_model(checkpoint, "the checkpoint")
+    return load_model(checkpoint, "the checkpoint", unsafe=unsafe)
 
 
-def load_game(run_dir, teacher=""):
+def load_game(run_dir, teacher="", unsafe=False):
     """`load_run` of a run with a generator; raises InputError for another one."""
-    trainer = load_run(run_dir, teacher)
+    trainer = load_run(run_dir, teacher, unsafe)
     if not isinstance(trainer, MosaicKD):
         raise InputError(
             f"--run_dir must hold a run with a generator (--method={' or '.join(GAMES)}). "
@@ -130,7 +132,7 @@ def compared(teacher, student, images):
     }
 
 
-def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled=""):
+def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled="", unsafe=False):
     """Evaluates a finished run's exported student beside its teacher.
 
     The run's `metrics.json` keeps what both cost to store and to run (`footprint`), and what was
@@ -142,6 +144,7 @@ def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled=""):
         data_dir: directory of data files.
         teacher: as of `load_run`.
         labelled: labelled images to use instead, named like `--eval` of `bin/train`.
+        unsafe: as of `load_run`.
 
     Returns:
         Dict of what `compared` finds, where there are labelled images, and of the footprint of
@@ -155,7 +158,7 @@ def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled=""):
             "expected --eval or --dataset, not both. "
             f"Received: --eval={labelled}, --dataset={dataset}"
         )
-    trainer = load_run(run_dir, teacher)
+    trainer = load_run(run_dir, teacher, unsafe)
     run = RunDirectory(run_dir)
     metrics = run.read_json(METRICS)
     student = _exported(run, trainer)
@@ -259,11 +262,13 @@ def footprint(part, network, file=None):
         if file is None or not os.path.isfile(file):
             file = os.path.join(folder, "network.keras")
             network.save(file, include_optimizer=False)
-        size = os.path.getsize(file)
+        # What is no Keras model has its weights elsewhere; as a rule they are float32.
+        elsewhere = count_parameters(network) - network.count_params()
+        size = os.path.getsize(file) + 4 * elsewhere
     return {f"{part}_bytes": size, f"{part}_latency_ms": latency_milliseconds(network)}
 
 
-def sample(run_dir, count, out, seed=0, teacher=""):
+def sample(run_dir, count, out, seed=0, teacher="", unsafe=False):
     """Draws a grid of a run's synthetic images, sorted by the teacher's class.
 
     Args:
@@ -272,11 +277,12 @@ def sample(run_dir, count, out, seed=0, teacher=""):
         out: PNG file to write.
         seed: seed of z.
         teacher: as of `load_run`.
+        unsafe: as of `load_run`.
 
     Returns:
         The file's path.
     """
-    trainer = load_game(run_dir, teacher)
+    trainer = load_game(run_dir, teacher, unsafe)
     latents = np.random.default_rng(seed).standard_normal((count, trainer.latent_dim), "float32")
     run = RunDirectory(run_dir)
     # A run that is not finished has a checkpoint and no metrics yet.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_mosaickd.callbacks.checkpoint import newest_intact
+from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import load, parse
 from keras_mosaickd.data.class_matching import class_names_of
 from keras_mosaickd.errors import InputError
@@ -97,7 +98,12 @@ def export_again(
         name = metrics.get("dataset")
         return _load(name, "--dataset", student, data_dir) if name else None
 
-    trainer = load_run(run_dir) if newest_intact(run / CHECKPOINT) is not None else None
+    trainer = None
+    if metrics.get("method") in GAMES and newest_intact(run / CHECKPOINT) is not None:
+        try:
+            trainer = load_run(run_dir)
+        except InputError as error:  # The student is enough: other images serve as well.
+            print(f"Compared on other than synthetic images: {error}")
     images = _images(run, trainer, student, domain)
     if out:
         return _write(student, _beside(out, formats), names, head, images, run / STUDENT)

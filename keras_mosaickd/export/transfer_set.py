@@ -37,6 +37,7 @@ def write(
     out: str | os.PathLike[str],
     seed: int = 0,
     teacher: str = "",
+    unsafe: bool = False,
 ) -> Path:
     """Draws synthetic images from a run's last checkpoint and writes them as a data set.
 
@@ -59,6 +60,7 @@ def write(
         out: Directory to make, new or empty. It appears whole or not at all.
         seed: Seed of the latent vectors.
         teacher: As of `keras_mosaickd.evaluation.scores.load_run`.
+        unsafe: Likewise.
 
     Returns:
         The directory's path.
@@ -68,7 +70,7 @@ def write(
     """
     target = Path(out)
     _check(target)
-    trainer = load_game(run_dir, teacher)
+    trainer = load_game(run_dir, teacher, unsafe)
     names = _class_names(run_dir, trainer.head.classes)
     with replacing(target) as directory:
         _fill(directory, trainer, names, count, seed)

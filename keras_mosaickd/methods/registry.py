@@ -14,7 +14,7 @@ from keras_mosaickd.methods import (
 )
 from keras_mosaickd.methods.mosaic_kd import MosaicKD
 from keras_mosaickd.optimizers import recipe, student_recipe
-from keras_mosaickd.teachers.normalization import normalization
+from keras_mosaickd.teachers.scaling import normalization
 
 
 def trainer(prepared, teacher, schedule):

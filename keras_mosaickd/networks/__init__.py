@@ -6,7 +6,7 @@ package. They take images in [0, 1] and return logits in float32 whatever the dt
 
 from keras_mosaickd.networks.adversaries import discriminator, generator
 from keras_mosaickd.networks.deeplab import deeplabv3
-from keras_mosaickd.networks.flops import flops, traffic
+from keras_mosaickd.networks.flops import count_parameters, flops, traffic
 from keras_mosaickd.networks.layers import batch_normalization
 from keras_mosaickd.networks.mobilenet import mobilenetv2
 from keras_mosaickd.networks.registry import build, names
@@ -17,6 +17,7 @@ from keras_mosaickd.networks.wide_resnet import wide_resnet
 __all__ = [
     "batch_normalization",
     "build",
+    "count_parameters",
     "deeplabv3",
     "discriminator",
     "flops",

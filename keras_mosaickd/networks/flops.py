@@ -44,6 +44,17 @@ def traffic(model, itemsize=4):
     return itemsize * sum(numbers)
 
 
+def count_parameters(model):
+    """Number of a model's parameters, those of networks that are no Keras models included."""
+    return model.count_params() + sum(getattr(x, "hidden_parameters", 0) for x in _layers(model))
+
+
+def _layers(model):
+    for layer in getattr(model, "layers", ()):
+        yield layer
+        yield from _layers(layer)
+
+
 def _calls(model):
     """Each call of a layer for one image: the layer, the shapes of its inputs, of its outputs.
 

@@ -157,11 +157,15 @@ def student_logits(student, shape, copies=False):
     )
 
 
-def with_shapes(model):
+def with_shapes(model, output=""):
     """A subclassed model inside a functional one, whose shapes are known; any other as it is.
 
+    Args:
+        model: Keras model.
+        output: name of the one of several outputs to take: the key of a dict, or its position.
+
     Raises:
-        InputError: if it was never called.
+        InputError: if it was never called, or has several outputs.
     """
     if not isinstance(model, keras.Model) or hasattr(model, "input_shape"):
         return model
@@ -171,7 +175,30 @@ def with_shapes(model):
             f"expected a built model. Received: {model.name!r}: call it on a batch of images first"
         )
     images = keras.Input(tuple(shape[1:]))
-    return keras.Model(images, model(images), name=model.name)
+    return keras.Model(images, one_output(model(images), output, model.name), name=model.name)
+
+
+def one_output(outputs, chosen, source):
+    """The one tensor to take of what a network gives: a tensor, a list or a dict.
+
+    Args:
+        outputs: what it gives.
+        chosen: key or position of the one to take; may be empty where there is one.
+        source: the network's name, for messages.
+
+    Raises:
+        InputError: naming them, if there are several and none is chosen, or if it is not there.
+    """
+    if isinstance(outputs, tuple | list):
+        outputs = {str(index): output for index, output in enumerate(outputs)}
+    known = outputs if isinstance(outputs, dict) else {"": outputs}
+    if chosen in known or (not chosen and len(known) == 1):
+        return known[chosen] if chosen in known else next(iter(known.values()))
+    names = ", ".join(filter(None, sorted(known))) or "(it has one, without a name)"
+    raise InputError(
+        f"--teacher_output must be one of the outputs of {source}: {names}. "
+        f"Received: {chosen or 'none'}"
+    )
 
 
 def _last_call(model):

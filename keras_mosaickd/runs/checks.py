@@ -1,10 +1,10 @@
 """What is checked before any work: everything that would make a run fail later."""
 
 from keras_mosaickd import export
-from keras_mosaickd.config import METHODS, OUT_OF_DOMAIN
+from keras_mosaickd.config import METHODS, OUT_OF_DOMAIN, ExperimentConfig
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.run_directory import RunDirectory
-from keras_mosaickd.teachers import given_models
+from keras_mosaickd.teachers import load as given_models
 
 
 def check(prepared):
@@ -57,16 +57,14 @@ def check_domain(prepared):
             "--dataset must be given, unless --teacher is your own: a .keras file, a "
             f"SavedModel's directory or module:function. Received: --teacher={config.teacher}"
         )
-    elif config.teacher_input != "0-1":
-        raise InputError(
-            "--teacher_input describes a --teacher of your own; a network of this package "
-            f"takes 0-1. Received: {config.teacher_input} with --teacher={config.teacher}"
-        )
-    elif config.head != "auto":
-        raise InputError(
-            "--head describes a --teacher of your own; a network of this package has classes. "
-            f"Received: {config.head} with --teacher={config.teacher}"
-        )
+    else:
+        usual = ExperimentConfig()
+        for name in ("teacher_input", "teacher_output", "head", "unsafe_load"):
+            if getattr(config, name) != getattr(usual, name):
+                raise InputError(
+                    f"--{name} describes a --teacher of your own, not a network of this package. "
+                    f"Received: {getattr(config, name)} with --teacher={config.teacher}"
+                )
     if prepared.classes < 2:
         raise InputError(
             f"{'--dataset' if prepared.has_domain else '--teacher'} must have two classes or "

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.callbacks.progress import duration
-from keras_mosaickd.networks import flops, traffic
+from keras_mosaickd.networks import count_parameters, flops, traffic
 
 # In units of one forward pass: differentiating with respect to the weights and the input costs two
 # more, with respect to the input alone one more.
@@ -96,7 +96,7 @@ def describe(trainer, config, schedule):
         network = getattr(trainer, name)
         if network is not None:
             shapes = f"{network.input_shape[1:]} -> {network.output_shape[1:]}"
-            lines.append(f"{name:<14} {network.count_params():>10,}  {shapes}")
+            lines.append(f"{name:<14} {count_parameters(network):>10,}  {shapes}")
     steps = (
         f"training steps     {schedule.steps} ({schedule.rounds} rounds of "
         f"{schedule.steps_per_round}), {schedule.student_updates} student updates"

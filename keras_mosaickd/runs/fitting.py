@@ -24,7 +24,8 @@ def start_or_resume(experiment, run, teacher, schedule):
     if checkpoint is None:
         return experiment.trainer(teacher, schedule), 0
     with experiment.distribution.scope():
-        trainer = load_model(checkpoint, "the checkpoint", compile=True)
+        unsafe = experiment.config.unsafe_load
+        trainer = load_model(checkpoint, "the checkpoint", compile=True, unsafe=unsafe)
     steps = int(keras.ops.convert_to_numpy(trainer.optimizer.iterations))
     print(f"Continuing the run in {run.path} after step {steps} of {schedule.steps}")
     return trainer, steps

@@ -13,8 +13,9 @@ from keras_mosaickd.data.class_matching import class_names_of, labelled_as, read
 from keras_mosaickd.data.held_out import hold_out
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.heads import head_of, new_head
+from keras_mosaickd.networks.loading import import_modules
 from keras_mosaickd.networks.logits import student_logits
-from keras_mosaickd.teachers import given_models
+from keras_mosaickd.teachers import load as given_models
 from keras_mosaickd.teachers import training as teachers
 
 
@@ -30,6 +31,7 @@ class Preparation:
         self.config = config
         self.is_dry = is_dry
         keras.config.set_dtype_policy(config.precision)
+        import_modules(config.import_)
 
     # ---- what is given -------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from keras_mosaickd.evaluation.label_free import SCORE, score
 from keras_mosaickd.evaluation.scores import compared
 from keras_mosaickd.evaluation.verdict import verdict
 from keras_mosaickd.export import of_run as shipping
+from keras_mosaickd.networks import count_parameters
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.report import model_card
 from keras_mosaickd.run_directory import BEST_STUDENT, HISTORY, METRICS
@@ -40,7 +41,7 @@ def finish(prepared, run, trainer, schedule, judge, origin):
     seconds = sum(row["seconds"] for row in history)
     synthetic = schedule.student_updates * config.batch_size if config.is_game else 0
     teacher_parameters, student_parameters = (
-        model.count_params() for model in (trainer.teacher, student)
+        count_parameters(model) for model in (trainer.teacher, student)
     )
     metrics = {
         "method": config.method,

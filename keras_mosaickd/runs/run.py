@@ -8,12 +8,13 @@ from keras_mosaickd.data import select
 from keras_mosaickd.evaluation.label_free import LabelFreeJudge
 from keras_mosaickd.evaluation.scores import EVALUATION_BATCH, scores
 from keras_mosaickd.methods import registry as methods
+from keras_mosaickd.networks import count_parameters
 from keras_mosaickd.run_directory import (
     ENVIRONMENT,
     SELECTION,
     RunDirectory,
     environment,
-    flag_value,
+    flag_line,
     published_accuracy,
 )
 from keras_mosaickd.runs import checks, cost, fitting, outcome
@@ -85,7 +86,7 @@ class Experiment(Preparation):
             else:
                 teacher = self.network(self.config.teacher, mean=0.5, std=0.5)
         flags = "\n".join(
-            f"--{name}={flag_value(value)}" for name, value in sorted(vars(self.config).items())
+            flag_line(name, value) for name, value in sorted(vars(self.config).items())
         )
         trainer = self.trainer(teacher, schedule)
         costs = cost.describe(trainer, self.config, schedule)
@@ -116,7 +117,7 @@ class Experiment(Preparation):
         teacher = self.teacher()
         return {
             **self._about(teacher),
-            "teacher_parameters": teacher.model.count_params(),
+            "teacher_parameters": count_parameters(teacher.model),
             "teacher_file": teacher.file,
         }
 
@@ -138,7 +139,7 @@ class Experiment(Preparation):
 
     def _train(self, run, config_file):
         config = self.config
-        run.write_json(ENVIRONMENT, environment(config.seed))
+        run.write_json(ENVIRONMENT, environment(config))
         teacher = self.teacher()
         about_teacher = self._about(teacher)
         if about_teacher:

@@ -16,8 +16,8 @@ from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.files import sha256
 from keras_mosaickd.optimizers import student_recipe
-from keras_mosaickd.teachers import given_models, own_teacher
-from keras_mosaickd.teachers.normalization import statistics
+from keras_mosaickd.teachers.load import content_hash, load_teacher
+from keras_mosaickd.teachers.scaling import statistics
 
 # Part of the cache's key: raised whenever the same settings would train another teacher.
 _CACHE_FORMAT = 1
@@ -63,9 +63,15 @@ def given(config, image_size):
         InputError: if it cannot be loaded or does not fit.
     """
     text = config.teacher
-    model, line = own_teacher.read(text, config.teacher_input, image_size, config.head)
-    print(line)
-    return Teacher(model, text, given_models.file_hash(text), None)
+    model = load_teacher(
+        text,
+        config.teacher_input,
+        image_size,
+        config.head,
+        config.teacher_output,
+        config.unsafe_load,
+    )
+    return Teacher(model, text, content_hash(text, model), None)
 
 
 def trained(config, domain, cache_dir, scope):
@@ -99,7 +105,7 @@ def trained(config, domain, cache_dir, scope):
     file = folder / "teacher.keras"
     with scope():
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
-    return Teacher(model, str(file), given_models.file_hash(str(file)), record["seconds"])
+    return Teacher(model, str(file), content_hash(str(file), model), record["seconds"])
 
 
 def _train(config, domain):

@@ -9,12 +9,12 @@ import keras_tuner
 
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import locked
-from keras_mosaickd.run_directory import METRICS, RunDirectory, flag_value
+from keras_mosaickd.run_directory import METRICS, RunDirectory, flag_line
 
 
 def train_command(config):
     """The command line of the process that trains one run: a list of strings."""
-    flags = [f"--{name}={flag_value(value)}" for name, value in vars(config).items()]
+    flags = [flag_line(name, value) for name, value in vars(config).items()]
     return [sys.executable, "-m", "keras_mosaickd.cli.train", *flags]
 
 

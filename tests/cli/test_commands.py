@@ -151,8 +151,12 @@ def test_evaluate_and_sample_need_a_run(experiment, capsys):
     assert command("evaluate", "--run_dir=r", "--dataset=digits") == 0
     assert command("sample", "--run_dir=r", "--count=9") == 0
     assert experiment.calls == [
-        ("evaluate", "r", {"dataset": "digits", "data_dir": "", "teacher": "", "labelled": ""}),
-        ("sample", "r", 9, "r/samples.png", 0, "", {}),
+        (
+            "evaluate",
+            "r",
+            {"dataset": "digits", "data_dir": "", "teacher": "", "labelled": "", "unsafe": False},
+        ),
+        ("sample", "r", 9, "r/samples.png", 0, "", False, {}),
     ]
 
 

@@ -84,7 +84,7 @@ def test_unknown_backend_is_two(monkeypatch, capsys):
 @pytest.mark.backend("tensorflow")
 def test_a_backend_that_is_not_installed_is_two(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    assert run(lambda parsed: runner.load_backend()) == 2
+    assert run(lambda parsed: runner.load_backend(parsed)) == 2
     assert "expected TensorFlow" in capsys.readouterr().err
 
 

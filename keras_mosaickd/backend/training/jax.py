@@ -21,6 +21,9 @@ __all__ = ["PhaseTrainer", "devices", "distribution"]
 class PhaseTrainer(SingleProgramTrainer):
     """See `keras_mosaickd.backend.training`."""
 
+    # Declared for the type checker, which does not see Keras's.
+    jit_compile: Any
+    train_function: Any
     _programs: Any = None
 
     def minimize(self, objective, optimizer, variables, through=None):
@@ -71,7 +74,9 @@ class PhaseTrainer(SingleProgramTrainer):
 
     def make_train_function(self, force=False):
         """As Keras's, but of two programs where it would compile one: see `_Programs`."""
-        is_compiled: bool = self.jit_compile
+        if self.train_function is not None and not force:
+            return
+        is_compiled = bool(self.jit_compile)
         self._programs = None
         # Keras gives the state its layout on several devices in its own way alone.
         if is_compiled and not self.run_eagerly and keras.distribution.distribution() is None:
@@ -138,8 +143,10 @@ class PhaseTrainer(SingleProgramTrainer):
 
 
 class _Programs:
-    """A training step of two compiled programs: what `alternate` does until it calls `repeat`, and
-    one of the repeated updates, which is called that many times.
+    """A training step of two compiled programs.
+
+    The first is what `alternate` does until it calls `repeat`, the second one of the repeated
+    updates, which is called that many times.
 
     As one program the repeated update is written out, optimised and compiled once for each
     repetition: five times the compiler's time and memory (docs/speed.md). A loop inside of the

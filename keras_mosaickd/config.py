@@ -24,6 +24,7 @@ class ExperimentConfig:
     ood: str = "digits[5-9]"
     ood_size: int = 0
     image_size: int = 0
+    skip_unreadable: bool = False
     data_dir: str = ""
     cache_dir: str = ""
     run_dir: str = ""

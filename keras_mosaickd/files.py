@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import functools
 import glob
 import hashlib
 import os
@@ -56,6 +58,19 @@ def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Writes a file whole or not at all; text as UTF-8."""
     with replacing(path) as new:
         new.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Text that people wrote: UTF-8, or whatever the byte order mark that it opens with says."""
+    content = Path(path).read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """Prints a line, unless this process has printed it."""
+    print(line, flush=True)
 
 
 def remove_abandoned(folder: Path, name: str | None = None, older_than: float = _DAY) -> None:

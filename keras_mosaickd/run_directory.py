@@ -23,7 +23,7 @@ FLAGS, METRICS, HISTORY, ENVIRONMENT = (
     "environment.json",
 )
 STUDENT, SAVED_MODEL, SAMPLES = "student.keras", "saved_model", "samples.png"
-SELECTION, MODEL_CARD = "selection.json", "model_card.md"
+SELECTION, UNREADABLE, MODEL_CARD = "selection.json", "unreadable.txt", "model_card.md"
 CHECKPOINT, TENSORBOARD = Path("checkpoints") / "last.keras", "tensorboard"
 BEST_STUDENT = Path("checkpoints") / "best_student.keras"
 
@@ -124,6 +124,11 @@ class RunDirectory:
         """Writes a dict as JSON, whole or not at all."""
         files.write_file(self / name, json.dumps(values, indent=2) + "\n")
 
+    def write_unreadable(self, paths):
+        """Lists the images that were left out, one path in each line, where there are any."""
+        if paths:
+            files.write_file(self / UNREADABLE, os.fsencode("\n".join(paths) + "\n"))
+
     def read_json(self, name):
         """Reads what `write_json` wrote.
 
@@ -167,7 +172,7 @@ def published_accuracy(config_file):
         None where there is no file, or none that can be read, or it names no number.
     """
     try:
-        text = Path(config_file or "").read_text(encoding="utf-8")
+        text = files.read_text(config_file or "")
     except (OSError, UnicodeDecodeError):
         return None
     found = _PUBLISHED.search(text)

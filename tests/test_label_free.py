@@ -153,6 +153,9 @@ def test_class_names(tmp_path):
     file = tmp_path / "names.txt"
     file.write_text("cat\n dog \n\n")
     assert class_names_of(file, 2) == ("cat", "dog")
+    for encoding in ("utf-8-sig", "utf-16"):  # As Windows writes them.
+        file.write_text("chat\nchien à poil\n", encoding=encoding)
+        assert class_names_of(file, 2) == ("chat", "chien à poil")
     for text, wrong in (
         ("cat\ncat\n", "with cat on 2 lines"),
         ("cat\n", "with 1 line for 2 classes"),
@@ -178,8 +181,22 @@ def test_labels_are_matched_by_name():
     found = labelled_as(labels("cat", "dog"), ("dog", "fox", "cat"), "classification", True)
     assert found.labels.tolist() == [2, 0]
     numbers = tuple(map(str, range(11)))
-    found = labelled_as(labels("0", "1", "10", "2"), numbers, "classification", False)
+    found = labelled_as(labels("0", "1", "10", "2"), numbers, "classification", True)
     assert found.labels.tolist() == [0, 1, 10, 2]
+
+
+def test_numbers_that_may_mean_two_things_are_refused(capsys):
+    """Keras numbers folders in the order of their names as text: folder 10 is class 2."""
+    few, many = tuple(map(str, range(3))), tuple(map(str, range(12)))
+    for names, folders in ((many, sorted(many)), (many, few), (many[:10], sorted(many[1:11]))):
+        with pytest.raises(InputError, match="--eval needs --class_names.*0, 1, 10, 2"):
+            labelled_as(labels(*folders), names, "classification", False)
+    found = labelled_as(labels("1", "2"), few, "classification", False)
+    assert found.labels.tolist() == [1, 2]
+    assert "1, 2 are taken for the teacher's classes by their numbers" in capsys.readouterr().out
+    padded = [f"{index:02}" for index in range(12)]
+    found = labelled_as(labels(*padded), many, "classification", False)
+    assert found.labels.tolist() == list(range(12))
 
 
 def test_other_names_are_taken_in_order_only_where_the_teachers_are_not_known(capsys):

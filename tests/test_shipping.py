@@ -145,7 +145,7 @@ def test_evaluate_keeps_size_and_latency_for_the_report(run, monkeypatch, capsys
     assert metrics["teacher_bytes"] == pytest.approx(metrics["student_bytes"], rel=0.1)
     for name in ("teacher_latency_ms", "student_latency_ms"):
         assert 0 < metrics[name] < 60_000
-    printed = dict(line.split() for line in capsys.readouterr().out.strip().splitlines())
+    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.strip().splitlines())
     assert int(printed["student_bytes"]) == metrics["student_bytes"]
     card = (run / "model_card.md").read_text()
     assert f"| student | wrn10_1 | 678 | {metrics['student_bytes']:,} |" in card

@@ -306,6 +306,38 @@ def test_a_saved_model_teaches_a_keras_file(place, monkeypatch, capsys):
     assert runner.run(sample.main, "sample", [*looking, "--teacher=saved"]) == 0
 
 
+def test_a_data_set_has_the_labels_of_the_teachers_outputs(place, tmp_path, monkeypatch, capsys):
+    """By the names of --class_names; without them in Keras's order of folders, which is said."""
+    for folder in NAMES:
+        shutil.copytree(place / "labelled" / "cat", tmp_path / "in" / folder)
+    (tmp_path / "in" / "cat" / "broken.png").write_bytes(b"")
+    (tmp_path / "reversed.txt").write_text("emu\ndog\ncat\n", encoding="utf-8-sig")
+    monkeypatch.chdir(tmp_path)
+
+    def domain(**settings):
+        given = {"teacher": str(place / "teacher.keras"), "dataset": "folder:in", "ood": ""}
+        experiment = Experiment(
+            ExperimentConfig(**given, method="supervised", skip_unreadable=True, **settings)
+        )
+        return experiment, experiment.domain
+
+    experiment, images = domain()
+    assert images.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert experiment.class_names == images.class_names == NAMES
+    assert experiment.unreadable == ["in/cat/broken.png"]
+    assert (
+        "cat, dog, emu are taken for the teacher's classes in this order" in capsys.readouterr()[0]
+    )
+    experiment, images = domain(class_names="reversed.txt")
+    assert images.labels.tolist() == [2] * 4 + [1] * 4 + [0] * 4
+    assert experiment.class_names == images.class_names == NAMES[::-1]
+    # All of them others: other words for the classes.
+    (tmp_path / "french.txt").write_text("chat\nchien\némeu\n")
+    experiment, images = domain(class_names="french.txt")
+    assert images.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert experiment.class_names == ("chat", "chien", "émeu")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

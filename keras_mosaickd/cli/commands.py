@@ -30,6 +30,7 @@ _TEACHER = (
     "weight_decay",
     "strategy",
     "precision",
+    "skip_unreadable",
     "data_dir",
     "cache_dir",
     "seed",
@@ -93,7 +94,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "Evaluate a run's student and teacher: accuracy and agreement on labelled images, as "
         "fractions of 1; size on disk and latency. The run's metrics.json keeps them.",
-        ("run_dir", "dataset", "eval", "data_dir", "teacher", *_LOADING, *_ALWAYS),
+        ("run_dir", "dataset", "eval", "class_names", "data_dir", "teacher", *_LOADING, *_ALWAYS),
         {
             "run_dir": _RUN_DIR,
             "teacher": _RUN_TEACHER,
@@ -102,6 +103,10 @@ COMMANDS: dict[str, Command] = {
                 "help": "Test on the test split of this data set (of folder:PATH every fifth "
                 "image, or its sub-folder test), whose classes must have the names of the "
                 "run's. Empty takes the run's own; a run without one gets size and latency alone.",
+            },
+            "class_names": {
+                "help": "File with the names of the teacher's classes, one per line, in the order "
+                "of its outputs, where the run knows none. Empty takes the run's."
             },
             "eval": {
                 "help": "Labelled images to test on instead, as with bin/train --eval: of "

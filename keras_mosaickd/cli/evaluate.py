@@ -23,6 +23,7 @@ def main(parsed: flags.Parsed) -> None:
             teacher=parsed.values["teacher"],
             labelled=parsed.values["eval"],
             unsafe=parsed.values["unsafe_load"],
+            class_names=parsed.values["class_names"],
         )
     )
     run = RunDirectory(run_dir)

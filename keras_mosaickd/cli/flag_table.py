@@ -108,6 +108,14 @@ _TABLE = (
         upper=1024,
     ),
     Flag(
+        "skip_unreadable",
+        bool,
+        False,
+        "Leave out images of folders that cannot be read, instead of stopping: their number is "
+        "printed, and RUN_DIR/unreadable.txt names them.",
+        _DATA,
+    ),
+    Flag(
         "data_dir",
         str,
         "",
@@ -172,8 +180,9 @@ _TABLE = (
         "class_names",
         str,
         "",
-        "File with the names of the teacher's classes, one per line. Empty takes those of "
-        "--dataset, or numbers.",
+        "File with the names of the teacher's classes, one per line, in the order of its outputs: "
+        "labelled images are matched by them. Empty takes those of --dataset, or numbers, and "
+        "folders in the order of their names.",
         _NETWORKS,
     ),
     Flag(

@@ -19,7 +19,7 @@ from absl import flags as absl_flags
 from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.files import write_file
+from keras_mosaickd.files import read_text, write_file
 from keras_mosaickd.run_directory import field_name, flag_line
 
 __all__ = ["COMMANDS", "FLAGS", "Parsed", "expand_flagfiles", "parse", "save", "text"]
@@ -202,9 +202,9 @@ def _read_flagfile(path: Path, parents: tuple[Path, ...]) -> list[str]:
     if path.resolve() in {parent.resolve() for parent in parents}:
         raise InputError(f"expected --flagfile without a circle. Received: {path}{where}")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise InputError(
             f"expected --flagfile to be a readable file: {reason}. Received: {path}{where}"
         ) from None

@@ -1,20 +1,20 @@
 """Names of a teacher's classes, and labelled images that are to be counted by them."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
 from keras_mosaickd.data import load, parse
 from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import read_text, say_once
 
 
 def class_names_of(path, classes):
     """Reads the names of a teacher's classes.
 
     Args:
-        path: text file (UTF-8) with one name per line; empty lines at its end do not count.
+        path: text file with one name per line; empty lines at its end do not count.
         classes: how many there must be.
 
     Returns:
@@ -24,7 +24,7 @@ def class_names_of(path, classes):
         InputError: if it cannot be read, or the names are not as many different ones.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         # The operating system's reason alone: its message names the file again.
         reason = getattr(error, "strerror", None) or error
@@ -73,22 +73,31 @@ def read_labelled(name, input_shape, data_dir="", flag="--eval"):
     )
 
 
+def renames(class_names, image_set):
+    """Whether names are all others than those of a data set: other words for its classes."""
+    return not set(class_names) & set(image_set.class_names)
+
+
 def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
-    """Labelled images with the labels of a teacher, matched by the names of the classes.
+    """Labelled images with the labels of a teacher.
+
+    One rule everywhere: classes are matched by their names; where the teacher's are not known, the
+    sub-folders are taken in the order of their names as text, in which Keras reads folders. Numbers
+    that stand in another order there (0, 1, 10, 2) are not guessed about.
 
     Args:
         image_set: `ImageSet`.
-        class_names: names of the teacher's classes.
+        class_names: names of the teacher's classes; their numbers where they are not known.
         task: "classification" or "segmentation".
-        is_named: whether these names were given; where they are numbers only, images with
-            other names and as many classes are taken to have them in the teacher's order.
+        is_named: whether these names were given.
         flag: the flag that named the images, for messages.
 
     Returns:
         `ImageSet` whose labels are positions in `class_names`; some classes may have none.
 
     Raises:
-        InputError: if they have no labels, or classes that the teacher does not have.
+        InputError: if they have no labels, classes that the teacher does not have, or numbers for
+            names that may mean two things.
     """
     if image_set.labels is None or image_set.task != task:
         raise InputError(
@@ -97,17 +106,28 @@ def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
         )
     names = tuple(image_set.class_names)
     unknown = [name for name in names if name not in class_names]
-    if not unknown:
-        positions = np.array([class_names.index(name) for name in names])
-    elif not is_named and len(names) == len(class_names):
-        print(f"{flag}: {', '.join(names)} are taken for the teacher's classes in this order")
-        positions = np.arange(len(names))
-    else:
+    if not is_named and (not unknown or len(names) == len(class_names)):
+        # Numbers are what the names are taken from, or stand for, where none were given.
+        numbers = names if unknown else tuple(class_names)
+        if all(name.isdecimal() for name in names) and sorted(numbers) != sorted(numbers, key=int):
+            raise InputError(
+                f"{flag} needs --class_names, the names of its sub-folders in the order of the "
+                "teacher's outputs: numbers stand in another order as text (0, 1, 10, 2), in which "
+                f"Keras reads folders, than by value. Received: {image_set.name} with "
+                f"{_shortened(names)}"
+            )
+        where = "by their numbers" if not unknown else "in this order"
+        say_once(f"{flag}: {_shortened(names)} are taken for the teacher's classes {where}")
+    elif unknown:
         raise InputError(
             f"{flag} must have classes of the teacher, named as --class_names or --dataset of the "
             f"run names them ({_shortened(class_names)}). "
             f"Received: {image_set.name} with {unknown[0]}"
         )
+    if unknown:
+        positions, class_names = np.arange(len(names)), names
+    else:
+        positions = np.array([class_names.index(name) for name in names])
     labels = np.asarray(image_set.labels)
     if task == "segmentation":
         renamed = np.full(256, VOID, labels.dtype)

@@ -24,6 +24,7 @@ class ImageSet:
         name: The data set in its canonical spelling, such as "digits[0-4]".
         split: "train", "test" or "all".
         flip: Whether a horizontal flip leaves the label true.
+        unreadable: Paths of the images that were left out, as they cannot be read.
     """
 
     images: Any
@@ -32,6 +33,7 @@ class ImageSet:
     name: str
     split: str
     flip: bool
+    unreadable: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -45,8 +47,8 @@ class ImageSet:
     def fingerprint(self) -> str:
         """SHA-256 of the content, label maps included.
 
-        Of the bytes, or of what names them: in a folder paths, sizes and times, for a stream the
-        data set's name and version.
+        Of the bytes, or of what names them: in a folder relative paths and files, for a stream
+        the data set's name and version.
         """
         if not isinstance(self.images, np.ndarray):
             return self.images.fingerprint()

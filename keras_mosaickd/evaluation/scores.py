@@ -10,7 +10,12 @@ from keras_mosaickd import callbacks
 from keras_mosaickd.callbacks.checkpoint import newest_intact
 from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import evaluation_arrays, image_grid, load, parse
-from keras_mosaickd.data.class_matching import labelled_as, read_labelled
+from keras_mosaickd.data.class_matching import (
+    class_names_of,
+    labelled_as,
+    read_labelled,
+    renames,
+)
 from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.image_quality import latency_milliseconds
@@ -132,7 +137,9 @@ def compared(teacher, student, images):
     }
 
 
-def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled="", unsafe=False):
+def evaluate(
+    run_dir, dataset="", data_dir="", teacher="", labelled="", unsafe=False, class_names=""
+):
     """Evaluates a finished run's exported student beside its teacher.
 
     The run's `metrics.json` keeps what both cost to store and to run (`footprint`), and what was
@@ -145,6 +152,7 @@ def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled="", unsafe=F
         teacher: as of `load_run`.
         labelled: labelled images to use instead, named like `--eval` of `bin/train`.
         unsafe: as of `load_run`.
+        class_names: file with the names of the teacher's classes; by default those of the run.
 
     Returns:
         Dict of what `compared` finds, where there are labelled images, and of the footprint of
@@ -162,7 +170,7 @@ def evaluate(run_dir, dataset="", data_dir="", teacher="", labelled="", unsafe=F
     run = RunDirectory(run_dir)
     metrics = run.read_json(METRICS)
     student = _exported(run, trainer)
-    tested = _tested(metrics, trainer.teacher, dataset, labelled, data_dir)
+    tested = _tested(metrics, trainer.teacher, dataset, labelled, data_dir, class_names)
     found, kept = {}, {}
     if tested is None:
         print(
@@ -199,10 +207,10 @@ def _exported(run, trainer):
     return student
 
 
-def _tested(metrics, teacher, dataset, labelled, data_dir):
+def _tested(metrics, teacher, dataset, labelled, data_dir, names_file):
     """The `ImageSet` to test on, labelled as the run's; None where nothing names any.
 
-    Those of the run's own data set are; the classes of any other are matched by their names.
+    Classes are matched by their names.
     """
     own = metrics.get("dataset")
     if not isinstance(own, str | None):
@@ -220,14 +228,7 @@ def _tested(metrics, teacher, dataset, labelled, data_dir):
             f"{flag} has one class for each image, and the run's teacher {classes} independent "
             f"labels: measure them from Python with evaluate(images, labels). Received: {name}"
         )
-    if tested.name == own and flag == "--dataset":
-        if tested.labels is None or len(tested.class_names) != classes:
-            raise InputError(
-                f"--dataset must have the {classes} classes of the run. "
-                f"Received: {tested.name} with {len(tested.class_names)}"
-            )
-        return tested
-    if flag == "--dataset" and parse(name).name == "folder":
+    if flag == "--dataset" and tested.name != own and parse(name).name == "folder":
         count = len(load(name, "all"))
         print(
             f"--dataset: {len(tested)} of the {count} images are tested, the test split of "
@@ -235,8 +236,13 @@ def _tested(metrics, teacher, dataset, labelled, data_dir):
         )
     numbers = tuple(map(str, range(classes)))
     names = _class_names(metrics, classes) or numbers
+    if names_file:
+        names = class_names_of(names_file, classes)
     task = "classification" if len(teacher.output_shape) == 2 else "segmentation"
-    return labelled_as(tested, names, task, is_named=names != numbers, flag=flag)
+    is_named = names != numbers or bool(names_file or own)
+    if tested.name == own and not names_file:
+        is_named = not renames(names, tested)
+    return labelled_as(tested, names, task, is_named, flag)
 
 
 def _class_names(metrics, classes):

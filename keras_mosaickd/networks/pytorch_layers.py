@@ -6,10 +6,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import read_text
 
 # Layer there, as a regular expression -> layer here, by family of networks. A group that counts
 # from 0 there and from 1 here is called *_from_0.
@@ -97,7 +97,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, str]:
         return dict(pairs)
 
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=once)
+        found = json.loads(read_text(path), object_pairs_hook=once)
     except (OSError, ValueError) as error:
         raise InputError(
             f"--layer_map: expected a JSON file. Received: {path} ({error})"

@@ -9,7 +9,12 @@ from keras_mosaickd import networks
 from keras_mosaickd.backend.training import distribution
 from keras_mosaickd.config import OUT_OF_DOMAIN
 from keras_mosaickd.data import load, parse, stored
-from keras_mosaickd.data.class_matching import class_names_of, labelled_as, read_labelled
+from keras_mosaickd.data.class_matching import (
+    class_names_of,
+    labelled_as,
+    read_labelled,
+    renames,
+)
 from keras_mosaickd.data.held_out import hold_out
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.heads import head_of, new_head
@@ -30,6 +35,7 @@ class Preparation:
     def __init__(self, config, is_dry=False):
         self.config = config
         self.is_dry = is_dry
+        self.unreadable = []
         keras.config.set_dtype_policy(config.precision)
         import_modules(config.import_)
 
@@ -47,13 +53,28 @@ class Preparation:
 
     @functools.cached_property
     def domain(self):
-        """Training images of the domain, with labels."""
-        return self._load(self.config.dataset, "train", "--dataset", *self._teacher_format)
+        """Training images of the domain, labelled with the teacher's classes."""
+        return self._of_domain("train")
 
     @functools.cached_property
     def domain_test(self):
         """Test images of the domain: only ever used to report."""
-        return self._load(self.config.dataset, "test", "--dataset", *self._teacher_format)
+        return self._of_domain("test")
+
+    def _of_domain(self, split):
+        config = self.config
+        images = self._load(config.dataset, split, "--dataset", *self._teacher_format)
+        if images.labels is None or images.task != config.task:
+            return images  # `checks` refuses them.
+        classes = len(images.class_names)
+        if config.class_names:
+            names = class_names_of(config.class_names, classes)
+            is_named = not renames(names, images)
+        elif self.given_teacher is None:
+            return images  # The teacher learns these labels.
+        else:
+            names, is_named = tuple(map(str, range(classes))), False
+        return labelled_as(images, names, config.task, is_named, "--dataset")
 
     @property
     def pool(self):
@@ -171,7 +192,11 @@ class Preparation:
 
     def _stored(self, images, streams=True):
         """The images decoded and kept in the cache, where they are needed."""
-        return images if self.is_dry else stored(images, self.cache_dir, streams)
+        if self.is_dry:
+            return images
+        images = stored(images, self.cache_dir, streams, self.config.skip_unreadable)
+        self.unreadable += [path for path in images.unreadable if path not in self.unreadable]
+        return images
 
     # ---- networks ------------------------------------------------------------------------
 

@@ -145,6 +145,7 @@ class Experiment(Preparation):
         if about_teacher:
             print(f"Teacher accuracy: {about_teacher['teacher_accuracy']:.4f}")
         images, labels = self._training_images(run, teacher.model)
+        run.write_unreadable(self.unreadable)
         schedule = config.schedule(len(self.domain) if images is None else len(images))
         trainer, steps = fitting.start_or_resume(self, run, teacher.model, schedule)
         with StopSignals() as stop:

@@ -96,7 +96,7 @@ def trained(config, domain, cache_dir, scope):
         start = time.perf_counter()
         with scope():
             _train(config, domain).save(directory / "teacher.keras")
-        return {**description, "seconds": time.perf_counter() - start}
+        return {**description, "dataset": domain.name, "seconds": time.perf_counter() - start}
 
     record, fresh = cached(folder, "teacher.json", build)
     if not fresh:
@@ -161,7 +161,6 @@ def _description(config, domain):
     """Everything that the trained teacher depends on."""
     return {
         "format": _CACHE_FORMAT,
-        "dataset": domain.name,
         "pictures": domain.fingerprint(),
         "labels": sha256(np.asarray(domain.labels).tobytes()),
         "shape": list(domain.images.shape),

@@ -154,7 +154,14 @@ def test_evaluate_and_sample_need_a_run(experiment, capsys):
         (
             "evaluate",
             "r",
-            {"dataset": "digits", "data_dir": "", "teacher": "", "labelled": "", "unsafe": False},
+            {
+                "dataset": "digits",
+                "data_dir": "",
+                "teacher": "",
+                "labelled": "",
+                "unsafe": False,
+                "class_names": "",
+            },
         ),
         ("sample", "r", 9, "r/samples.png", 0, "", False, {}),
     ]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -28,7 +30,10 @@ def noise(path, size=(40, 30), mode="RGB", **options):
     return path
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG", "bmp", "gif", "webp"])
+@pytest.mark.parametrize(
+    "suffix",
+    ["png", "jpg", "JPEG", "bmp", "gif", "webp", "TIF", "tiff", "ppm", "tga", "jp2", "ico", "pcx"],
+)
 def test_every_kind_of_file_is_read(tmp_path, suffix):
     save(tmp_path / f"a.{suffix}")
     image_set = load(f"folder:{tmp_path}", "train", image_size=4)
@@ -79,6 +84,60 @@ def test_the_first_frame_of_an_animation(tmp_path):
     frames = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (40, 90, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert np.all(np.abs(decode(tmp_path / "a.gif", 8, 3)[..., 0].astype(int) - 40) <= 1)
+
+
+def test_files_that_are_no_images_are_counted_by_their_endings(tmp_path, capsys):
+    save(tmp_path / "a.png").rename(tmp_path / "a.jfif")
+    for name in ("b.heic", "c.HEIC", "notes", "d.txt", ".hidden.txt", "e.eps"):
+        (tmp_path / name).write_text("%!PS-Adobe-3.0 EPSF-3.0")
+    for _ in range(2):
+        assert len(load(f"folder:{tmp_path}", "all")) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("left out, as no images that Pillow reads") == 1
+    assert "2 .heic, " in printed and "1 without ending" in printed and "1 .txt" in printed
+    # Whatever it is called, no program is started for it.
+    (tmp_path / "e.eps").rename(tmp_path / "e.png")
+    with pytest.raises(InputError, match="e.png.*UnidentifiedImageError"):
+        load(f"folder:{tmp_path}", "all").images[:]
+
+
+def chunk(kind, content, checksum=None):
+    whole = zlib.crc32(kind + content) if checksum is None else checksum
+    return struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", whole)
+
+
+def test_damage_in_metadata_hides_no_pixels(tmp_path):
+    expected = decode(noise(tmp_path / "a.png"), 30, 3)
+    content = (tmp_path / "a.png").read_bytes()
+    bad = [
+        chunk(b"tEXt", b"Comment\0hello", checksum=1),
+        chunk(b"zTXt", b"Comment\0\0no zlib stream"),
+        chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\xff\xff\xff\xff\xff\0\0\0"),
+        chunk(b"iCCP", b"profile"),
+        chunk(b"pHYs", b""),
+    ]
+    for extra in bad:
+        (tmp_path / "a.png").write_bytes(content[:33] + extra + content[33:])
+        np.testing.assert_array_equal(decode(tmp_path / "a.png", 30, 3), expected)
+    expected = decode(noise(tmp_path / "b.jpg", mode="CMYK"), 30, 3)
+    content = (tmp_path / "b.jpg").read_bytes()
+    for marker, payload in (
+        (0xE1, b"Exif\0\0MM\0*\xff\xff\xff\xff"),
+        (0xE1, b"Exif\0\0not TIFF"),
+        (0xE2, b"MPF\0MM\0*\0\0\0\x08\0\x09"),
+        (0xED, b"Photoshop 3.0\0008BIM\x03"),
+        (0xE2, b"ICC_PROFILE\0\x05"),
+        (0xFE, b"\xff"),
+    ):
+        extra = struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
+        (tmp_path / "b.jpg").write_bytes(content[:2] + extra + content[2:])
+        np.testing.assert_array_equal(decode(tmp_path / "b.jpg", 30, 3), expected)
+
+
+def test_pixels_without_a_range_are_refused(tmp_path):
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="a.tif.*floats of no known range"):
+        decode(tmp_path / "a.tif", 8, 3)
 
 
 def test_the_orientation_is_applied(tmp_path):
@@ -157,21 +216,73 @@ def test_given_splits_are_used(tmp_path):
     train, test = (load(f"folder:{tmp_path}", split) for split in ("train", "test"))
     assert (len(train), len(test), len(load(f"folder:{tmp_path}", "all"))) == (6, 4, 10)
     np.testing.assert_array_equal(test.labels, [0, 0, 1, 1])
+    assert load(f"folder:{tmp_path / 'train'}", "all").class_names == ("a", "b")
     save(tmp_path / "test" / "c" / "0.png")
     with pytest.raises(InputError, match="same classes in train and test.*'c'"):
         load(f"folder:{tmp_path}", "test")
 
 
+@pytest.mark.parametrize("name", ["test", "Val", "valid", "validation"])
+def test_the_usual_names_of_splits(tmp_path, name, capsys):
+    for split, count in (("train", 2), (name, 3)):
+        for label in ("cat", "dog"):
+            for index in range(count):
+                save(tmp_path / split / label / f"{index}.png")
+    train, test, every = (load(f"folder:{tmp_path}", split) for split in ("train", "test", "all"))
+    assert train.class_names == test.class_names == every.class_names == ("cat", "dog")
+    assert (len(train), len(test), len(every)) == (4, 6, 10)
+    assert train.images.files[0].startswith("train/") and test.images.files[0].startswith(name)
+    np.testing.assert_array_equal(every.labels, [0, 0, 1, 1, 0, 0, 0, 1, 1, 1])
+    assert ("the test split of" in capsys.readouterr().out) == (name != "test")
+
+
+def test_a_validation_split_beside_a_test_split_is_in_neither(tmp_path, capsys):
+    for split, count in (("train", 2), ("val", 3), ("test", 1)):
+        for label in ("cat", "dog"):
+            for index in range(count):
+                save(tmp_path / split / label / f"{index}.png")
+    save(tmp_path / "stray.png")
+    sizes = [len(load(f"folder:{tmp_path}", split)) for split in ("train", "test", "all")]
+    assert sizes == [4, 2, 12]
+    printed = capsys.readouterr().out
+    assert "is its folder test; val is in neither" in printed
+    assert "beside the splits" in printed and "'stray.png'" in printed
+    # Of images alone, every one is taken.
+    assert len(load(f"folder:{tmp_path}", "all", with_labels=False)) == 13
+
+
+def test_the_only_split_is_divided_as_classes_are(tmp_path):
+    for label in ("cat", "dog"):
+        for index in range(5):
+            save(tmp_path / "train" / label / f"{index}.png")
+    train, test = (load(f"folder:{tmp_path}", split) for split in ("train", "test"))
+    assert (len(train), len(test), test.class_names) == (8, 2, ("cat", "dog"))
+
+
+def test_images_beside_the_classes_are_named_and_left_out(tmp_path, capsys):
+    for label in ("cat", "dog"):
+        for index in range(5):
+            save(tmp_path / label / f"{index}.png")
+    for index in range(5):
+        save(tmp_path / f"stray{index}.png")
+    image_set = load(f"folder:{tmp_path}", "all")
+    assert image_set.class_names == ("cat", "dog") and len(image_set) == 10
+    assert "'stray0.png', 'stray1.png', 'stray2.png' and 2 more" in capsys.readouterr().out
+    assert len(load(f"folder:{tmp_path}", "all", with_labels=False)) == 15
+
+
 def test_images_without_classes_are_all_for_training(tmp_path):
     save(tmp_path / "a.png")
+    save(tmp_path / "a2.png")
+    save(tmp_path / "a3.png")
     save(tmp_path / "x" / "b.png")
     save(tmp_path / "y" / "z" / "c.png")
     save(tmp_path / ".hidden" / "d.png")
     save(tmp_path / ".e.png")
     image_set = load(f"folder:{tmp_path}", "train")
-    assert image_set.images.files == ["a.png", "x/b.png", "y/z/c.png"]
+    assert image_set.images.files == ["a.png", "a2.png", "a3.png", "x/b.png", "y/z/c.png"]
     assert image_set.labels is None and image_set.class_names == ()
-    assert len(load(f"folder:{tmp_path}", "all")) == 3
+    assert len(load(f"folder:{tmp_path}", "all")) == 5
     with pytest.raises(InputError, match="expected a test split"):
         load(f"folder:{tmp_path}", "test")
     with pytest.raises(InputError, match="have no labels"):
@@ -208,7 +319,9 @@ def test_a_broken_image_is_named(tmp_path, damage, suffix):
     with pytest.raises(InputError) as caught:
         stored(images, tmp_path / "cache")
     assert str(caught.value).count(str(broken)) == 1
-    assert str(caught.value).endswith("; remove it or put a readable one in its place")
+    assert str(caught.value).endswith(
+        "; remove it, put a readable one in its place, or leave it out by --skip_unreadable"
+    )
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache" / "pictures").glob("*/*"))
 
@@ -233,8 +346,16 @@ def test_all_broken_images_of_the_folder_are_counted_and_the_first_named(tmp_pat
         assert [str(path) in message for path in broken] == [True] * min(count, 3) + [False] * (
             count - 3
         )
-        assert (" and 2 more; remove them" in message) == (count == 5)
+        assert (" and 2 more; remove them, put" in message) == (count == 5)
         assert "\n" not in message
+    # When asked, they are left out, and named.
+    kept = stored(image_set, tmp_path / "cache", skip_unreadable=True)
+    assert (
+        kept.unreadable == tuple(map(str, broken)) and len(kept) == len(kept.images) == 40 - count
+    )
+    # What was kept so is no answer for those who did not ask.
+    with pytest.raises(InputError, match=f"{count} of 40"):
+        stored(image_set, tmp_path / "cache")
     # One image by itself is not worth a look at all.
     with pytest.raises(InputError, match="expected a readable image. Received: .*03.png"):
         image_set.images[3]
@@ -276,7 +397,27 @@ def test_the_fingerprint_follows_the_files(tmp_path):
     before = load(f"folder:{tmp_path}", "train").fingerprint()
     assert before == load(f"folder:{tmp_path}", "train").fingerprint()
     os.utime(path, ns=(1, 1))
-    changed = load(f"folder:{tmp_path}", "train").fingerprint()
+    tmp_path.rename(tmp_path.with_name("moved"))
+    path = tmp_path.with_name("moved") / "b.png"
+    assert load(f"folder:{path.parent}", "train").fingerprint() == before
+    save(path, 101)
+    changed = load(f"folder:{path.parent}", "train").fingerprint()
     assert changed != before
-    path.rename(tmp_path / "c.png")
-    assert load(f"folder:{tmp_path}", "train").fingerprint() != changed
+    path.rename(path.with_name("c.png"))
+    assert load(f"folder:{path.parent}", "train").fingerprint() not in (changed, before)
+
+
+def test_labels_stay_with_their_images_where_some_are_unreadable(tmp_path, capsys):
+    for label in ("cat", "dog"):
+        for index in range(4):
+            save(
+                tmp_path / "in" / label / f"{index}.png",
+                10 * index + (100 if label == "dog" else 0),
+            )
+    (tmp_path / "in" / "cat" / "3.png").write_bytes(b"")
+    kept = stored(
+        load(f"folder:{tmp_path / 'in'}", "all"), tmp_path / "cache", skip_unreadable=True
+    )
+    np.testing.assert_array_equal(kept.labels, [0] * 3 + [1] * 4)
+    np.testing.assert_array_equal(kept.images[:, 0, 0, 0] // 100, kept.labels)
+    assert "1 of 8 images of folder:" in capsys.readouterr().out

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +19,8 @@ from keras_mosaickd.errors import InputError
 # Of the images that cannot be read so many are named.
 _NAMED = 3
 _CHUNK = 1024
+# What Pillow opens and is no raster image: it runs other programs for them, or reads no pixels.
+_NO_RASTER = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 
 
 class UnreadableError(InputError):
@@ -29,8 +34,8 @@ class UnreadableError(InputError):
     def __init__(self, path: str | Path, reason: str):
         self.received = f"{str(path)!r} ({reason})"
         super().__init__(
-            f"expected a readable image. Received: {self.received}; remove it or put a readable "
-            "one in its place"
+            f"expected a readable image. Received: {self.received}; remove it, put a readable "
+            "one in its place, or leave it out by --skip_unreadable"
         )
 
 
@@ -51,27 +56,105 @@ def decode(path: str | Path, image_size: int, channels: int) -> np.ndarray:
     Raises:
         UnreadableError: where the file is not a readable image.
     """
-    from PIL import Image, ImageOps
-
     if not os.path.isfile(path):  # A pipe would be waited for without end.
         raise UnreadableError(path, "no file")
     try:
-        with Image.open(path) as file:
-            mode = "L" if channels == 1 else "RGB"
-            # JPEGs much larger than needed are decoded at a fraction of their size.
-            file.draft(mode, (2 * image_size, 2 * image_size))
-            image = _flat(ImageOps.exif_transpose(file)).convert(mode)
-            size = (image_size, image_size)
-            if image.size != size:
-                image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-            return np.asarray(image, np.uint8).reshape(image_size, image_size, channels)
+        return _decode(path, image_size, channels)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers let many kinds of exception through.
+        with contextlib.suppress(Exception), open(path, "rb") as file:
+            return _decode(io.BytesIO(_without_metadata(file.read())), image_size, channels)
         # Both the operating system and Pillow name the file again.
         reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
         detail = " ".join(f"{type(error).__name__}: {reason}".split())
         raise UnreadableError(path, detail) from error
+
+
+def suffixes() -> frozenset[str]:
+    """Endings of the files that Pillow reads as images, in lower case, with their dot."""
+    from PIL import Image
+
+    endings = Image.registered_extensions().items()
+    known = set(formats())
+    return frozenset(ending for ending, format in endings if format in known)
+
+
+def formats() -> tuple[str, ...]:
+    """Pillow's names of the formats of raster images that it reads."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in _NO_RASTER)
+
+
+def _decode(source: Any, image_size: int, channels: int) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    with Image.open(source, formats=formats()) as file:
+        mode = "L" if channels == 1 else "RGB"
+        # JPEGs much larger than needed are decoded at a fraction of their size.
+        file.draft(mode, (2 * image_size, 2 * image_size))
+        file.load()
+        image = file
+        with contextlib.suppress(Exception):  # Damaged EXIF hides an orientation, no pixels.
+            image = ImageOps.exif_transpose(file)
+        image = _flat(image).convert(mode)
+        size = (image_size, image_size)
+        if image.size != size:
+            image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+        return np.asarray(image, np.uint8).reshape(image_size, image_size, channels)
+
+
+def _without_metadata(content: bytes) -> bytes:
+    """A PNG or JPEG file less the parts, damaged perhaps, that hold no pixels and no colours."""
+    if content.startswith(b"\x89PNG"):
+        kept, position = [content[:8]], 8
+        while position < len(content):
+            length, kind = struct.unpack_from(">I4s", content, position)
+            end = position + 12 + length
+            if kind[:1].isupper() or kind == b"tRNS":
+                kept.append(content[position:end])
+            position = end
+        return b"".join(kept)
+    if not content.startswith(b"\xff\xd8"):
+        raise ValueError("neither PNG nor JPEG")
+    kept, position = [content[:2]], 2
+    while content[position + 1] != 0xDA:  # From here on: pixels.
+        marker, length = struct.unpack_from(">HH", content, position)
+        end = position + 2 + length
+        # APP0 and APP14 say how colours are coded.
+        if not (0xFFE1 <= marker <= 0xFFEF or marker == 0xFFFE) or marker == 0xFFEE:
+            kept.append(content[position:end])
+        position = end
+    return b"".join([*kept, content[position:]])
+
+
+def unreadable(
+    root: str, files: Sequence[str], image_size: int, channels: int
+) -> dict[int, UnreadableError]:
+    """Reads all images of a folder, and gives the errors of those that cannot be, by position.
+
+    Args:
+        root: The folder.
+        files: Paths of its images, relative to it.
+        image_size: As of `decode`.
+        channels: As of `decode`.
+    """
+
+    def attempt(file: str) -> UnreadableError | None:
+        try:
+            decode(os.path.join(root, file), image_size, channels)
+        except UnreadableError as error:
+            return error
+        return None
+
+    found: dict[int, UnreadableError] = {}
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(files), _CHUNK):
+            errors = pool.map(attempt, files[start : start + _CHUNK])
+            found |= {start + i: error for i, error in enumerate(errors) if error is not None}
+    return found
 
 
 def all_unreadable(
@@ -84,7 +167,7 @@ def all_unreadable(
     Args:
         first: The error of that image.
         root: The folder.
-        files: Paths of its images, relative to it.
+        files: As of `unreadable`.
         image_size: As of `decode`.
         channels: As of `decode`.
 
@@ -92,26 +175,15 @@ def all_unreadable(
         An error that says how many cannot be read and names the first few; `first` where it is
         the only one.
     """
-
-    def attempt(file: str) -> UnreadableError | None:
-        try:
-            decode(os.path.join(root, file), image_size, channels)
-        except UnreadableError as error:
-            return error
-        return None
-
-    found: list[UnreadableError] = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(files), _CHUNK):
-            errors = pool.map(attempt, files[start : start + _CHUNK])
-            found += [error for error in errors if error is not None]
+    found = [*unreadable(root, files, image_size, channels).values()]
     if len(found) < 2:
         return first
     named = ", ".join(error.received for error in found[:_NAMED])
     more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
     return InputError(
         f"expected readable images. Received: {len(found):,} of {len(files):,} in {root!r} that "
-        f"are not: {named}{more}; remove them or put readable ones in their place"
+        f"are not: {named}{more}; remove them, put readable ones in their place, or leave them out "
+        "by --skip_unreadable"
     )
 
 
@@ -119,6 +191,8 @@ def _flat(image: Any) -> Any:
     """The image in a mode of eight bits per channel, on white where it is transparent."""
     from PIL import Image
 
+    if image.mode == "F":
+        raise ValueError("pixels are floats of no known range, not of 8 or 16 bits")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         return Image.fromarray((np.clip(values, 0, 65535) // 257).astype(np.uint8))

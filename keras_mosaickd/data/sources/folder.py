@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.data.sources.decoding import UnreadableError, all_unreadable, decode
+from keras_mosaickd.data.sources.decoding import (
+    UnreadableError,
+    all_unreadable,
+    decode,
+    suffixes,
+    unreadable,
+)
 from keras_mosaickd.data.sources.resizing import THREADS
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.files import sha256
+from keras_mosaickd.files import file_sha256, say_once, sha256
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+# Names of sub-folders that are splits. Of several for testing the first one is taken.
+TRAIN, TEST = "train", ("test", "val", "valid", "validation")
 
 
 class FolderImages:
@@ -74,19 +82,41 @@ class FolderImages:
         return FolderImages(self.root, files, self.image_size, self.channels)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the images' relative paths, sizes and times of change."""
-        return sha256(self._identities())
+        """SHA-256 of the images' relative paths and contents."""
 
-    def _identities(self) -> Iterator[bytes | str]:
-        for file in self.files:
+        def identity(file: str) -> str:
             path = os.path.join(self.root, file)
             try:
-                status = os.stat(path)
+                # A pipe would be waited for without end.
+                return file_sha256(path) if os.path.isfile(path) else "no file"
             except OSError as error:
-                first = UnreadableError(path, str(error.strerror))
-                raise self._all_unreadable(first) from error
-            yield os.fsencode(file)
-            yield f"\0{status.st_size}\0{status.st_mtime_ns}\0"
+                return str(error.strerror)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            return sha256(self._named(pool.map(identity, self.files)))
+
+    def state(self) -> str:
+        """SHA-256 of the images' paths, sizes and times of change: quicker than `fingerprint`."""
+
+        def identity(file: str) -> str:
+            try:
+                status = os.stat(os.path.join(self.root, file))
+                return f"{status.st_size} {status.st_mtime_ns}"
+            except OSError as error:
+                return str(error.strerror)
+
+        return sha256(
+            [os.fsencode(os.path.abspath(self.root)), *self._named(map(identity, self.files))]
+        )
+
+    def _named(self, identities: Iterable[str]) -> Iterator[bytes]:
+        for file, identity in zip(self.files, identities, strict=True):
+            yield os.fsencode(file) + f"\0{identity}\0".encode()
+
+    def unreadable(self) -> np.ndarray:
+        """Reads all; gives the positions of those that cannot be read."""
+        found = unreadable(self.root, self.files, self.image_size, self.channels)
+        return np.array(sorted(found), np.int64)
 
     def _decode(self, position: Any) -> np.ndarray:
         path = os.path.join(self.root, self.files[position])
@@ -113,19 +143,24 @@ class Listing:
     class_names: tuple[str, ...]
 
 
-def list_folder(root: str, split: str, flag: str = "--dataset") -> Listing:
+def list_folder(
+    root: str, split: str, flag: str = "--dataset", with_labels: bool = True
+) -> Listing:
     """Finds the images of a folder and their labels.
 
-    Two or more sub-folders with images, and none beside them, are classes in the order of their
-    names. Sub-folders `train` and `test`, both with images, are the splits; otherwise every
-    fifth image of a class (rank % 5 == 4 in the order of the names) is in the test split.
-    Images without classes are all training images. Hidden files are left out; a folder that
-    is reached twice through links is read once.
+    Two or more sub-folders with images are classes, in the order of their names; what lies beside
+    them is named and left out. Sub-folders that are all called `train`, `test`, `val`, `valid` or
+    `validation`, in any case, are the splits; without `test` one of the others is the test split.
+    Otherwise every fifth image of a class (rank % 5 == 4 in the order of the names) is in the test
+    split. Images without classes are all training images. Hidden files are left out, files that
+    are no images are counted by their endings; a folder that is reached twice through links is
+    read once.
 
     Args:
         root: The folder.
         split: "train", "test" or "all".
         flag: The flag that named the folder, for messages.
+        with_labels: Whether labels are wanted; without them "all" is every image there is.
 
     Raises:
         InputError: for a missing or empty folder, or a split that it does not have.
@@ -135,50 +170,75 @@ def list_folder(root: str, split: str, flag: str = "--dataset") -> Listing:
     found = _walk(root, flag)
     if not found:
         raise InputError(
-            f"{flag}: expected a folder with images ({', '.join(SUFFIXES)}). Received: {root!r}, "
-            "which has none"
+            f"{flag}: expected a folder with images (.png, .jpg, .tif and whatever else Pillow "
+            f"reads). Received: {root!r}, which has none"
         )
-    tops = {file.split(os.sep, 1)[0] for file in found}
-    if tops == {"train", "test"}:
-        listing = _given_splits(found, split, root, flag)
+    if split == "all" and not with_labels:
+        return Listing(found, None, ())
+    tops = sorted({file.split(os.sep, 1)[0] for file in found if os.sep in file})
+    splits = {top.casefold(): top for top in tops}
+    if splits and splits.keys() <= {TRAIN, *TEST}:
+        pieces = {name: _labelled(found, root, flag, top) for name, top in splits.items()}
+        listing = _given_splits(pieces, split, root, flag)
+        _name_left_out([file for file in found if os.sep not in file], root, "splits", flag)
     else:
-        listing = _split_by_rank(_labelled(found), split)
+        listing = _split_by_rank(_labelled(found, root, flag), split)
     if not listing.files:
         raise InputError(
-            f"{flag}: expected a {split} split: sub-folders train and test, or sub-folders of "
-            f"classes with five images. Received: {root!r}"
+            f"{flag}: expected a {split} split: sub-folders train and test (or val), or "
+            f"sub-folders of classes with five images. Received: {root!r}"
         )
     return listing
 
 
-def _labelled(files: list[str], prefix: str = "") -> Listing:
+def _labelled(files: list[str], root: str, flag: str, top: str = "") -> Listing:
+    """The images below a sub-folder, or all, with the names of the folders there as labels."""
+    prefix = top and top + os.sep
+    files = [file for file in files if file.startswith(prefix)]
     parts = [file.removeprefix(prefix).split(os.sep, 1) for file in files]
     names = sorted({part[0] for part in parts if len(part) == 2})
-    if len(names) < 2 or any(len(part) == 1 for part in parts):
+    inside = [file for file, part in zip(files, parts, strict=True) if len(part) == 2]
+    beside = [file for file, part in zip(files, parts, strict=True) if len(part) == 1]
+    if len(names) < 2 or len(beside) > len(inside):
         return Listing(files, None, ())
+    _name_left_out(beside, root, "folders of classes", flag)
     index = {name: label for label, name in enumerate(names)}
-    labels = np.array([index[part[0]] for part in parts], np.int64)
-    return Listing(files, labels, tuple(names))
+    labels = np.array([index[part[0]] for part in parts if len(part) == 2], np.int64)
+    return Listing(inside, labels, tuple(names))
 
 
-def _given_splits(found: list[str], split: str, root: str, flag: str) -> Listing:
-    pieces = {
-        name: _labelled([file for file in found if file.startswith(name + os.sep)], name + os.sep)
-        for name in ("train", "test")
-    }
-    names = pieces["train"].class_names
-    if names != pieces["test"].class_names and split != "train":
-        odd = sorted(set(names) ^ set(pieces["test"].class_names))
-        raise InputError(
-            f"{flag}: expected the same classes in train and test. Received: {root!r}, where "
-            f"{odd[0]!r} is in one of them only"
+def _name_left_out(beside: list[str], root: str, what: str, flag: str) -> None:
+    if beside:
+        more = f" and {len(beside) - 3:,} more" if len(beside) > 3 else ""
+        say_once(
+            f"{flag}: left out, as beside the {what} in {root!r}: "
+            f"{', '.join(map(ascii, beside[:3]))}{more}"
         )
-    if split != "all":
-        return pieces[split]
-    both = [pieces["train"], pieces["test"]]
-    labels = [piece.labels for piece in both if piece.labels is not None]
-    files = [file for piece in both for file in piece.files]
-    return Listing(files, np.concatenate(labels) if labels else None, names)
+
+
+def _given_splits(pieces: dict[str, Listing], split: str, root: str, flag: str) -> Listing:
+    if len(pieces) == 1:
+        return _split_by_rank(next(iter(pieces.values())), split)
+    test = next(name for name in TEST if name in pieces)
+    if set(pieces) != {TRAIN, "test"}:
+        unused = sorted(set(pieces) - {TRAIN, test})
+        rest = f"; {', '.join(unused)} is in neither" if unused else ""
+        say_once(f"{flag}: the test split of {root!r} is its folder {test}{rest}")
+    order = [name for name in (TRAIN, *TEST) if name in pieces]
+    chosen = order if split == "all" else [TRAIN] if split == "train" else [test]
+    # The training images' classes have the labels that those for testing are given.
+    compared = chosen if split == "train" else [order[0], *chosen]
+    names = {pieces[name].class_names for name in compared if name in pieces}
+    if len(names) > 1:
+        first, second, *_ = map(set, names)
+        raise InputError(
+            f"{flag}: expected the same classes in {' and '.join(dict.fromkeys(compared))}. "
+            f"Received: {root!r}, where {min(first ^ second)!r} is not in all of them"
+        )
+    found = [pieces[name] for name in chosen if name in pieces]
+    labels = [piece.labels for piece in found if piece.labels is not None]
+    files = [file for piece in found for file in piece.files]
+    return Listing(files, np.concatenate(labels) if labels else None, *(names or [()]))
 
 
 def _split_by_rank(listing: Listing, split: str) -> Listing:
@@ -204,6 +264,8 @@ def ranks(labels: np.ndarray) -> np.ndarray:
 def _walk(root: str, flag: str) -> list[str]:
     """Relative paths of all images, sorted; each real folder is entered once."""
     found: list[str] = []
+    others: Counter[str] = Counter()
+    endings = suffixes()
     seen: set[tuple[int, int]] = set()
     waiting = [""]
     while waiting:
@@ -226,7 +288,15 @@ def _walk(root: str, flag: str) -> list[str]:
             relative = os.path.join(folder, name)
             if os.path.isdir(os.path.join(root, relative)):
                 folders.append(relative)
-            elif name.lower().endswith(SUFFIXES):
+            elif (ending := os.path.splitext(name)[1].lower()) in endings:
                 found.append(relative)
+            else:
+                others[ending or "without ending"] += 1
         waiting.extend(reversed(folders))
+    if others:
+        counts = ", ".join(
+            f"{count:,} {ascii(ending)[1:-1]}" for ending, count in others.most_common(8)
+        )
+        more = " and others" if len(others) > 8 else ""
+        say_once(f"{flag}: left out, as no images that Pillow reads, in {root!r}: {counts}{more}")
     return sorted(found)

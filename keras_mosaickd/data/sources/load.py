@@ -41,8 +41,9 @@ def load(
         channels: 1 (grey), 3 (RGB), or None for the data set's own.
         data_dir: Folder of the data set's files, or of tensorflow-datasets.
         flag: The flag that named the data set, for messages.
-        with_labels: Whether labels are read where that takes a pass over the files of a large set
-            (an out-of-domain pool needs none); otherwise they always are.
+        with_labels: Whether labels are wanted (an out-of-domain pool needs none): then images
+            beside a folder's classes are left out, and labels are read where that takes a pass
+            over the files of a large set.
 
     Returns:
         The images in a fixed order. Chosen classes are relabelled 0 .. n - 1 in the order given.
@@ -65,7 +66,7 @@ def load(
     if spec.task == "segmentation":
         return _load_label_maps(request, split, size, depth, data_dir)
     if request.path is not None:
-        return _load_folder(request, split, size, depth)
+        return _load_folder(request, split, size, depth, with_labels)
     parts = [_read(spec, part, data_dir) for part in _parts(split)]
     found = [part for part in parts if part is not None]
     if len(found) < len(parts):
@@ -120,9 +121,11 @@ def _load_label_maps(
     return ImageSet(read.images, read.labels, read.class_names, name, split, request.spec.flip)
 
 
-def _load_folder(request: DatasetRequest, split: str, size: int, channels: int) -> ImageSet:
+def _load_folder(
+    request: DatasetRequest, split: str, size: int, channels: int, with_labels: bool
+) -> ImageSet:
     root = str(request.path)
-    listing = list_folder(root, split, request.flag)
+    listing = list_folder(root, split, request.flag, with_labels or request.classes is not None)
     images = FolderImages(root, listing.files, size, channels)
     name = request.canonical(listing.class_names)
     if listing.labels is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from keras_mosaickd.data.pixels import VOID
-from keras_mosaickd.data.sources.decoding import UnreadableError, all_unreadable, decode
-from keras_mosaickd.data.sources.folder import SUFFIXES
+from keras_mosaickd.data.sources.decoding import (
+    UnreadableError,
+    all_unreadable,
+    decode,
+    suffixes,
+)
+from keras_mosaickd.data.sources.folder import TEST
 from keras_mosaickd.data.sources.request import DatasetRequest
 from keras_mosaickd.data.sources.resizing import THREADS
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import read_text
 
 _CLASSES_FILE = "classes.txt"
 # EXIF's tag of orientation; from 5 on, height and width are exchanged when it is applied.
@@ -114,7 +121,7 @@ def _wrong_layout(request: DatasetRequest, root: str, received: str) -> InputErr
 
 def _read_class_names(request: DatasetRequest, root: str) -> tuple[str, ...]:
     try:
-        text = Path(root, _CLASSES_FILE).read_text(encoding="utf-8")
+        text = read_text(Path(root, _CLASSES_FILE))
     except (OSError, UnicodeDecodeError) as error:
         raise _wrong_layout(request, root, f"{_CLASSES_FILE}: {error}") from error
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
@@ -129,8 +136,11 @@ def _read_class_names(request: DatasetRequest, root: str) -> tuple[str, ...]:
 
 def _pairs(request: DatasetRequest, root: str, split: str) -> list[tuple[str, str]]:
     """Paths of images and their label maps, in the order of their names."""
-    images = _stems(request, root, os.path.join(split, "images"), SUFFIXES)
-    labels = _stems(request, root, os.path.join(split, "labels"), (".png",))
+    if split == "test":
+        there = [name for name in TEST if os.path.isdir(os.path.join(root, name))]
+        split = (there or [split])[0]
+    images = _stems(request, root, os.path.join(split, "images"), suffixes())
+    labels = _stems(request, root, os.path.join(split, "labels"), {".png"})
     odd = sorted(set(images) ^ set(labels))
     if odd:
         lacking = "labels" if odd[0] in images else "images"
@@ -146,9 +156,7 @@ def _pairs(request: DatasetRequest, root: str, split: str) -> list[tuple[str, st
     return [(images[stem], labels[stem]) for stem in sorted(images)]
 
 
-def _stems(
-    request: DatasetRequest, root: str, folder: str, suffixes: tuple[str, ...]
-) -> dict[str, str]:
+def _stems(request: DatasetRequest, root: str, folder: str, endings: Set[str]) -> dict[str, str]:
     path = os.path.join(root, folder)
     try:
         names = os.listdir(path)
@@ -157,7 +165,7 @@ def _stems(
     found: dict[str, str] = {}
     for name in sorted(names):
         stem, suffix = os.path.splitext(name)
-        if name.startswith(".") or suffix.lower() not in suffixes:
+        if name.startswith(".") or suffix.lower() not in endings:
             continue
         if stem in found:
             raise _wrong_layout(request, root, f"two files {stem!r} in {folder}")

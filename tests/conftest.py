@@ -31,6 +31,7 @@ HOMES = {
     "test_baselines": ALL,
     "test_checkpoints": ALL,
     "test_fused": ALL,
+    "test_given": ("tensorflow", "torch"),
     "test_heads": ALL,
     "test_keras_graph": ALL,
     "test_losses": ALL,

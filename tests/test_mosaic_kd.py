@@ -52,7 +52,7 @@ def test_fit_takes_plain_images(given):
 
 def test_fit_refuses_what_it_cannot_use():
     model = game()
-    with pytest.raises(InputError, match=r"array \[n, height, width, channels\].*\(16, 8, 8\)"):
+    with pytest.raises(InputError, match=r"images \[n, 8, 8, 1\], as.*\(16, 8, 8\)$"):
         model.fit(images()[..., 0], verbose=0)
     with pytest.raises(InputError, match="takes no labels"):
         model.fit(images(), np.zeros(16), verbose=0)

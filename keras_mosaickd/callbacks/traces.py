@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy
 
+from keras_mosaickd.backend.operations import without_gradient
 from keras_mosaickd.callbacks.event_files import EventFile
 from keras_mosaickd.data import image_grid
 from keras_mosaickd.files import replacing
@@ -22,6 +23,7 @@ from keras_mosaickd.networks.heads import head_of
 _MISSING = ""
 
 
+@without_gradient
 def draw_samples(
     generator: Any,
     teacher: Any,

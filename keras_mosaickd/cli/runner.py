@@ -113,7 +113,7 @@ def refuse_bare_call(parsed: flags.Parsed, expected: str) -> None:
 
 
 def load_backend(parsed: flags.Parsed) -> None:
-    """Loads TensorFlow quietly where it is the backend, which takes seconds; then ``--import``.
+    """Loads TensorFlow quietly where it is the backend, which takes seconds; Keras; ``--import``.
 
     A command calls it when the flags that can be judged without Keras have been.
 
@@ -122,6 +122,11 @@ def load_backend(parsed: flags.Parsed) -> None:
     """
     if os.environ["KERAS_BACKEND"] == "tensorflow":
         _load_tensorflow()
+    import keras
+
+    # Whatever a file in the home directory says.
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
     if parsed.values.get("import"):
         from keras_mosaickd.networks.loading import import_modules
 

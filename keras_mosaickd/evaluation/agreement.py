@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mosaickd.backend.operations import without_gradient
 from keras_mosaickd.networks.heads import head_of
 
 # Images at a time through both networks.
@@ -76,6 +77,7 @@ class Agreement:
         }
 
 
+@without_gradient
 def measure_agreement(teacher: Any, student: Any, images: Any) -> Agreement:
     """Compares a student with its teacher on images; both in inference mode, no labels.
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mosaickd.backend.operations import without_gradient
 from keras_mosaickd.errors import InputError
 
 # Largest difference allowed between a student and its export, relative to max(1, largest logit), by
@@ -45,6 +46,7 @@ def random_images(student: Any) -> np.ndarray:
     return np.random.default_rng(0).random((3, *sizes), dtype=np.float32)
 
 
+@without_gradient
 def outputs(student: Any, images: np.ndarray) -> np.ndarray:
     """The student's logits in inference mode, float32 [n, ..., classes]."""
     return in_batches(

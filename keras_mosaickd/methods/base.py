@@ -1,7 +1,6 @@
 """What every method shares: a frozen teacher, a student, and how the student is judged."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_mosaickd.backend import keras_graph
@@ -9,8 +8,9 @@ from keras_mosaickd.backend.fused import Fused
 from keras_mosaickd.backend.training import PhaseTrainer
 from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.pixels import VOID, unit_range_tensor
-from keras_mosaickd.data.streams.training import checked_images
+from keras_mosaickd.data.streams import given
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import say_once
 from keras_mosaickd.methods.checks import check_fit
 from keras_mosaickd.networks.heads import head_of
 from keras_mosaickd.networks.logits import recognized, student_logits, with_shapes
@@ -54,6 +54,9 @@ class StudentTrainer(PhaseTrainer):
     networks: tuple[str, ...] = ("teacher", "student")
     """Names of the attributes that hold networks."""
 
+    learns_labels = False
+    """Whether `fit` uses labels; otherwise it leaves them out, which is said."""
+
     def __init__(self, teacher, student, teacher_outputs="auto", seed=None, **kwargs):
         super().__init__(**kwargs)
         for role, model in (("teacher", teacher), ("student", student)):
@@ -72,6 +75,7 @@ class StudentTrainer(PhaseTrainer):
         self.seed = seed
         self.accuracy_metric = keras.metrics.Mean(name="accuracy")
         self.agreement_metric = keras.metrics.Mean(name="agreement")
+        self.out_of_range = OutOfRange()
         self.mean_iou_metric = None
         if len(student.output_shape) == 4:
             self.mean_iou_metric = MeanIoU(self.head.classes)
@@ -92,14 +96,53 @@ class StudentTrainer(PhaseTrainer):
         """As `keras.Model.fit`.
 
         Raises:
-            InputError: before training, if arrays of images, those of `validation_data` too,
-                are neither uint8 nor floats in [0, 1].
+            InputError: before training, if arrays of images or the first ones of a stream, those
+                of `validation_data` too, do not have the networks' size and channels, or are
+                neither uint8 nor floats in [0, 1]; at the next evaluation or the end of the epoch,
+                if later ones of a stream are not.
         """
-        _check_images(x)
-        validation_data = kwargs.get("validation_data")
-        if isinstance(validation_data, tuple | list) and validation_data:
-            _check_images(validation_data[0])
+        x, first = self._checked(x)
+        labels = [given.beside(first), *args[:1], kwargs.get("y")]
+        if not self.learns_labels and any(value is not None for value in labels):
+            self.leave_out_labels(first)
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, tuple | list) and validation:
+            self._checked(validation[0])
+        elif validation is not None:
+            kwargs["validation_data"], _ = self._checked(validation)
+        if not (given.is_array(x) or isinstance(x, keras.utils.PyDataset)):
+            kwargs.setdefault("shuffle", False)  # Keras warns that it cannot.
+        callbacks = kwargs.get("callbacks") or []
+        if isinstance(callbacks, list | tuple):
+            kwargs["callbacks"] = [_CheckRange(), *callbacks]
         return super().fit(x, *args, **kwargs)
+
+    def leave_out_labels(self, element):
+        """Says once that what is beside the images is not used; a game's element has no labels."""
+        if not given.is_of_game(element):
+            say_once(f"{type(self).__name__}.fit: labels are left out, it learns from the teacher")
+
+    def _checked(self, x, may_be_single=False):
+        """`x` of `fit`, `evaluate` or `predict` and, of a stream, what it begins with."""
+        shape = self.student.input_shape[1:]
+        if given.is_array(x):
+            given.check(x, shape)
+            return x, None
+        first, x = given.first_element(x)
+        images = given.images_of(first)
+        if given.is_array(images):
+            is_single = may_be_single and len(images.shape) == 3
+            given.check(images[None] if is_single else images, shape, x)
+        return x, first
+
+    def in_unit_range(self, images):
+        """Images of a step as floats in [0, 1]; whether they were is seen at the next evaluation.
+
+        So that no step waits for an answer from the device.
+        """
+        if keras.backend.standardize_dtype(images.dtype) != "uint8":
+            self.out_of_range.update_state(images)
+        return unit_range_tensor(images)
 
     def compile_phases(self, phases, **kwargs):
         """Compiles with one optimizer for each phase.
@@ -181,7 +224,7 @@ class StudentTrainer(PhaseTrainer):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=False):
         """Mean KL(T || S); counts agreement on the way, while the teacher's logits are at hand."""
-        teacher_logits = self.teacher(unit_range_tensor(x), training=False)
+        teacher_logits = self.teacher(self.in_unit_range(x), training=False)
         self.agreement_metric.update_state(self.head.agreement(teacher_logits, y_pred))
         return ops.mean(self.head.kl_divergence(teacher_logits, y_pred))
 
@@ -208,14 +251,25 @@ class StudentTrainer(PhaseTrainer):
         they saw unequal numbers of images; the metrics' own totals are over all of them.
 
         Raises:
-            InputError: if an array of images is neither uint8 nor floats in [0, 1].
+            InputError: as of `fit`, also where it trained on a stream that is out of range.
         """
-        _check_images(x)
+        self.out_of_range.check()
+        x, _ = self._checked(x)
         logs = super().evaluate(x, *args, return_dict=True, **kwargs)
+        self.out_of_range.check()
         metrics = {"loss": self._mean_loss, "agreement": self.agreement_metric}
         metrics |= {"accuracy": self.accuracy_metric, "mean_iou": self.mean_iou_metric}
         logs = {name: float(ops.convert_to_numpy(metrics[name].result())) for name in logs}
         return logs if return_dict else list(logs.values())
+
+    def predict(self, x, *args, **kwargs):
+        """As `keras.Model.predict`: the student's logits.
+
+        Raises:
+            InputError: as of `fit`, of arrays and of what a stream begins with.
+        """
+        x, _ = self._checked(x)
+        return super().predict(x, *args, **kwargs)
 
     @property
     def _mean_loss(self):
@@ -263,10 +317,35 @@ class StudentTrainer(PhaseTrainer):
             state.assign(store[f"seed_{index}"])
 
 
-def _check_images(x):
-    """Raises InputError for an array whose range no network here expects.
+class OutOfRange(keras.metrics.Metric):
+    """How far images have been below 0 and above 1: seen on the device, asked for seldom."""
 
-    What else `fit` takes is a stream, which has checked its own.
-    """
-    if isinstance(x, np.ndarray):
-        checked_images(x)
+    def __init__(self):
+        super().__init__(name="out_of_range")
+        self.below, self.above = (
+            self.add_variable((), "zeros", name=name) for name in ("below", "above")
+        )
+
+    def update_state(self, images):
+        """Looks at floats of any shape."""
+        images = ops.cast(images, "float32")
+        self.below.assign(ops.maximum(self.below, -ops.min(images)))
+        self.above.assign(ops.maximum(self.above, ops.max(images) - 1.0))
+
+    def result(self):
+        """The greater one, 0 where all were in [0, 1]."""
+        return ops.maximum(self.below, self.above)
+
+    def check(self):
+        """Raises InputError unless all images were in [0, 1]."""
+        below, above = (float(ops.convert_to_numpy(value)) for value in (self.below, self.above))
+        self.reset_state()  # Whoever comes next is not blamed.
+        given.check_extremes(0.0 - below, 1.0 + above)
+
+
+class _CheckRange(keras.callbacks.Callback):
+    """Refuses, at the end of an epoch, what a stream gave after its first element."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Checks."""
+        self.model.out_of_range.check()

@@ -48,6 +48,8 @@ class DataFree(MosaicKD):
 class _Placeholders(keras.utils.PyDataset):
     """Elements `(zeros [B, 1],)`."""
 
+    images_are_checked = True
+
     def __init__(self, batch_size, steps_per_epoch):
         super().__init__()
         self.zeros = np.zeros((batch_size, 1), "float32")

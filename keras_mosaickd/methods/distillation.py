@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_mosaickd.data.pixels import VOID, unit_range_tensor
+from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.base import StudentTrainer
 from keras_mosaickd.methods.checks import positive
@@ -45,13 +45,15 @@ class Supervised(StudentOnly):
         InputError: if the networks do not fit together.
     """
 
+    learns_labels = True
+
     def __init__(self, teacher, student, teacher_outputs="auto", seed=None, **kwargs):
         super().__init__(teacher, student, teacher_outputs=teacher_outputs, seed=seed, **kwargs)
 
     def alternate(self, data):
         """One student update on one batch of images and labels."""
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
-        images = unit_range_tensor(images)
+        images = self.in_unit_range(images)
         expected = self.student.output_shape[:-1]
         if self.head.kind == "labels":
             expected = self.student.output_shape
@@ -121,7 +123,7 @@ class KnowledgeDistillation(StudentOnly):
     def alternate(self, data):
         """One student update on one batch."""
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        self.update_student(unit_range_tensor(images))
+        self.update_student(self.in_unit_range(images))
 
     def get_config(self):
         """Everything that makes the same trainer again."""

@@ -1,12 +1,13 @@
 """MosaicKD: the game between teacher, student, generator and patch discriminator."""
 
 import dataclasses
+from types import GeneratorType
 
 import keras
 from keras import ops
 
 from keras_mosaickd.backend.fused import Fused
-from keras_mosaickd.data.pixels import unit_range_tensor
+from keras_mosaickd.data.streams import given
 from keras_mosaickd.data.streams.training import mosaic_stream
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.base import StudentTrainer
@@ -155,7 +156,9 @@ class MosaicKD(StudentTrainer):
 
         Args:
             x: elements `(patches, ood)` (a `tf.data.Dataset`, `PyDataset`, generator), or plain
-                images: an array `[n, h, w, c]` or a `tf.data.Dataset` of images.
+                images: an array `[n, h, w, c]`, a `tf.data.Dataset` of images, or one of batches
+                `(images, labels)`, whose labels are left out; of a `PyDataset` or torch
+                `DataLoader` of such batches all images are held in memory.
             y: must be None: the game takes no labels.
             batch_size: global batch size B for plain images (default 32).
             **kwargs: of `keras.Model.fit`. `validation_data=(images, labels)` or `(images,)`,
@@ -169,7 +172,12 @@ class MosaicKD(StudentTrainer):
         """
         if y is not None:
             raise InputError("MosaicKD.fit() takes no labels: pass the images alone, without y")
-        if _is_plain_images(x):
+        x, first = self._checked(x, may_be_single=True)
+        if given.beside(first) is not None:
+            self.leave_out_labels(first)
+        if _is_plain_images(x, first):
+            if not (given.is_array(x) or hasattr(x, "element_spec")):
+                x = given.all_images(x)
             x = mosaic_stream(
                 x, batch_size or 32, student_steps=self.student_steps, seed=self.seed or 0
             )
@@ -241,7 +249,7 @@ class MosaicKD(StudentTrainer):
                 f"{self.student_steps}, h, w, c]); keras_mosaickd.mosaic_stream makes it from "
                 f"images. Received: shapes {getattr(patches, 'shape', None)} and {shape}"
             )
-        return unit_range_tensor(patches), unit_range_tensor(ood)
+        return self.in_unit_range(patches), self.in_unit_range(ood)
 
     def get_config(self):
         """Everything that makes the same game again."""
@@ -256,11 +264,8 @@ class MosaicKD(StudentTrainer):
         }
 
 
-def _is_plain_images(x):
-    """Whether `x` is images rather than elements of a stream."""
-    if hasattr(x, "element_spec"):
-        spec = x.element_spec
-        if isinstance(spec, tuple):
-            return len(spec) == 1 and len(spec[0].shape) > 2
-        return True
-    return hasattr(x, "shape") and hasattr(x, "dtype")
+def _is_plain_images(x, first):
+    """Whether `x`, of which `first` is the first element, is images, not elements of a stream."""
+    if first is None:
+        return given.is_array(x)
+    return not (given.is_of_game(first) or isinstance(x, GeneratorType))

@@ -137,7 +137,16 @@ def _per_channel(name, values, channels):
 
 
 def check_image_shape(shape):
-    """`(height, width, channels)` as plain integers; raises InputError if it is no such shape."""
+    """`(height, width, channels)` as plain integers; raises InputError if it is no such shape.
+
+    Also where Keras is told that channels come first: layers would take the wrong axis for them.
+    """
+    if keras.config.image_data_format() != "channels_last":
+        raise InputError(
+            'keras.config.set_image_data_format("channels_last") must come first, or '
+            '"image_data_format": "channels_last" in keras.json: networks here take images '
+            f"[n, height, width, channels]. Received: {keras.config.image_data_format()}"
+        )
     shape = tuple(shape)
     if len(shape) != 3 or not all(isinstance(x, numbers.Integral) and int(x) > 0 for x in shape):
         raise InputError(

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_mosaickd.backend.keras_graph import activation_of, producer
+from keras_mosaickd.backend.operations import without_gradient
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.heads import HEADS, LabelLogits, head_of, log_odds
 
@@ -259,6 +260,7 @@ def _without_activation(model, copies=True):
     return keras.Model(inputs, logits, name=f"{model.name}_logits"), activation
 
 
+@without_gradient
 def _tried(model, shape=None):
     """What a model's answers to random images are: of a "softmax", of a "sigmoid", or None.
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.backend.keras_graph import producer
+from keras_mosaickd.backend.operations import without_gradient
 from keras_mosaickd.networks.heads import head_of
 
 # Images at a time through a network; a whole sample at once would fill an accelerator's memory.
@@ -32,6 +33,7 @@ class Features:
             logits = teacher(inputs)
             self._model = keras.Model(inputs, [logits, logits])
 
+    @without_gradient
     def see(self, images):
         """Runs the teacher.
 
@@ -70,6 +72,7 @@ def _features(model):
     return None
 
 
+@without_gradient
 def generate(generator, latents):
     """Images float32 [n, h, w, c] of latents [n, latent_dim], in inference mode."""
     latents = np.asarray(latents, "float32")

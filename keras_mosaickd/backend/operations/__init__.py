@@ -1,6 +1,6 @@
 """A few operations in the backend's fastest form, where Keras's take more passes over memory.
 
-All of them take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
+All but the last take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
 
 - `convolution(inputs, kernel, bias, strides, padding, dilation_rate)`: as `keras.ops.conv`;
   `bias` may be None.
@@ -12,6 +12,8 @@ All of them take and give `[batch, height, width, channels]`, in the dtype of `i
 - `fixed_batch_norm(inputs, mean, variance, gamma, beta, epsilon)`: normalises by given statistics.
 - `relu(inputs, may_overwrite)`, `leaky_relu(inputs, negative_slope, may_overwrite)`: may_overwrite
   says that nobody else sees `inputs`.
+- `without_gradient(function)`: decorates a function that runs networks to look at what they give:
+  nothing that a gradient would need is kept.
 """
 
 import keras
@@ -24,6 +26,7 @@ if keras.backend.backend() == "tensorflow":
         fixed_batch_norm,
         leaky_relu,
         relu,
+        without_gradient,
     )
 elif keras.backend.backend() == "jax":
     from keras_mosaickd.backend.operations.jax import (
@@ -33,6 +36,7 @@ elif keras.backend.backend() == "jax":
         fixed_batch_norm,
         leaky_relu,
         relu,
+        without_gradient,
     )
 else:
     from keras_mosaickd.backend.operations.torch import (
@@ -42,6 +46,7 @@ else:
         fixed_batch_norm,
         leaky_relu,
         relu,
+        without_gradient,
     )
 
 __all__ = [
@@ -51,4 +56,5 @@ __all__ = [
     "fixed_batch_norm",
     "leaky_relu",
     "relu",
+    "without_gradient",
 ]

@@ -4,6 +4,11 @@ import keras
 import tensorflow as tf
 
 
+def without_gradient(function):
+    """Nothing to do: nothing is recorded that was not asked for."""
+    return function
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """As Keras's."""
     outputs = keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)

@@ -9,6 +9,11 @@ import torch
 from torch.nn import functional
 
 
+def without_gradient(function):
+    """PyTorch would keep every layer's outputs until the results go."""
+    return torch.no_grad()(function)
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """On the array as it lies."""
     if padding == "same" and tuple(strides) != (1, 1):

@@ -47,6 +47,7 @@ class _Batches(keras.utils.PyDataset):
 
     # How many arrays of an element, from the first on, hold images.
     image_arrays = 1
+    images_are_checked = True
 
     def __init__(
         self, images, plan: StreamPlan, first_step: int, steps_per_epoch: int | None, augment: bool

@@ -70,7 +70,9 @@ def untuned(dataset: Any) -> Any:
 
     options = tf.data.Options()
     options.autotune.enabled = False
-    return dataset.with_options(options)
+    dataset = dataset.with_options(options)
+    dataset.images_are_checked = True  # where the stream was made: see `given`
+    return dataset
 
 
 def unit_range(images: Any) -> Any:

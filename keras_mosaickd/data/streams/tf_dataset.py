@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from keras_mosaickd.data.streams.given import check_range
 from keras_mosaickd.data.streams.plan import EpochCounter, default_padding, positive
 from keras_mosaickd.data.streams.tensorflow import AHEAD, ahead, unit_range
 from keras_mosaickd.errors import InputError
@@ -148,13 +149,8 @@ def _single_images(dataset: Any) -> Any:
         dataset = dataset.unbatch()
     if spec.dtype != tf.uint8:
         dataset = dataset.map(lambda image: tf.cast(image, tf.float32))
-        for image in dataset.take(256):
-            low, high = float(tf.reduce_min(image)), float(tf.reduce_max(image))
-            if not (low >= 0 and high <= 1):
-                raise InputError(
-                    "expected images as uint8 or as floats in [0, 1]. "
-                    f"Received: floats in [{low:g}, {high:g}]"
-                )
+        for images in dataset.batch(256).take(1):
+            check_range(images)
     return dataset
 
 

@@ -16,10 +16,8 @@ from keras_mosaickd.data.image_set import evaluation_arrays
 from keras_mosaickd.data.sources.folder import FolderImages
 from keras_mosaickd.data.sources.forward import ForwardImages
 from keras_mosaickd.data.streams.arrays import MosaicBatches, SupervisedBatches
+from keras_mosaickd.data.streams.given import check_range
 from keras_mosaickd.errors import InputError
-
-# Floats are checked whole up to this many images, beyond it on as many spread evenly.
-_CHECKED_IMAGES = 4096
 
 
 def mosaic_stream(
@@ -185,7 +183,7 @@ def checked_images(images: Any) -> Any:
             f"Received: shape {tuple(images.shape)}"
         )
     if images.dtype != np.uint8:
-        _check_range(images)
+        check_range(images)
     return images
 
 
@@ -195,22 +193,6 @@ def check_padding(padding: int | None, shape: tuple[int, ...]) -> None:
     if padding is not None and (int(padding) != padding or not 0 <= padding <= limit):
         raise InputError(
             f"padding: expected a whole number from 0 to {limit}. Received: {padding!r}"
-        )
-
-
-def _check_range(images: np.ndarray) -> None:
-    if not np.issubdtype(images.dtype, np.floating):
-        raise InputError(
-            f"expected images as uint8 or as floats in [0, 1]. Received: type {images.dtype}"
-        )
-    step = max(1, len(images) // _CHECKED_IMAGES)
-    sample = images[::step]
-    low, high = float(sample.min()), float(sample.max())
-    # Written so that NaN fails.
-    if not (low >= 0 and high <= 1):
-        raise InputError(
-            "expected images as uint8 or as floats in [0, 1]. "
-            f"Received: floats in [{low:g}, {high:g}]"
         )
 
 

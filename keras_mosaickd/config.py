@@ -10,6 +10,7 @@ GAMES = ("mosaickd", "data_free")
 OUT_OF_DOMAIN = ("mosaickd", "kd", "balanced", "fitnet")
 TASKS = ("classification", "segmentation")
 SELECT = ("last", "agreement")
+RECIPES = ("paper", "practical")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ class ExperimentConfig:
     teacher_learning_rate: float = 0.1
     student: str = "wrn10_1"
     method: str = "mosaickd"
+    recipe: str = "paper"
     preset: str = "paper"
     regularizer: str = "patch"
     batch_norm_policy: str = "training"
@@ -52,12 +54,16 @@ class ExperimentConfig:
     student_updates: int = 0
     evaluations: int = 10
     temperature: float = 1.0
+    student_start: str = "own"
+    mixup: float = 0.0
     hint_weight: float = 1.0
+    feature_weight: float = 0.0
     regularization_weight: float = 1.0
     local_weight: float = 1.0
     align_weight: float = 1.0
     adversarial_weight: float = 1.0
     balance_weight: float = 10.0
+    batch_norm_weight: float = 0.0
     local_reduction: str = "mean"
     student_learning_rate: float = 0.1
     generator_learning_rate: float = 1e-3

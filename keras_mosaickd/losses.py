@@ -84,6 +84,29 @@ def negative_entropy(probabilities, base=2.0):
     return ops.sum(probabilities * logarithm) / math.log(base)
 
 
+def statistics_distance(mean, variance, moving_mean, moving_variance):
+    """Distance of a batch's statistics from those that a BatchNorm layer remembers.
+
+    ||mean - moving_mean|| + ||variance - moving_variance||, Euclidean norms over the channels (Yin
+    et al. 2020, "Dreaming to Distill", arXiv 1912.08795, equation 4).
+
+    Args:
+        mean: tensor of shape `[channels]`.
+        variance: tensor of the same shape.
+        moving_mean: tensor of the same shape.
+        moving_variance: tensor of the same shape.
+
+    Returns:
+        Scalar, at least 0.
+    """
+
+    def norm(difference):
+        # The constant keeps the gradient finite where nothing differs.
+        return ops.sqrt(ops.sum(ops.square(_wide(difference))) + 1e-12)
+
+    return norm(mean - moving_mean) + norm(variance - moving_variance)
+
+
 def patch_adversarial(patch_logits, real, reduction="mean"):
     """Cross-entropy of the discriminator's map against "all patches are real" (or synthetic).
 

@@ -19,7 +19,7 @@ from keras_mosaickd.methods import (
 )
 from keras_mosaickd.methods.data_free import DataFree
 from keras_mosaickd.methods.feature_maps import feature_maps, layer_like
-from keras_mosaickd.methods.fitnet import mean_squared_error
+from keras_mosaickd.methods.imitation import mean_squared_error
 from keras_mosaickd.optimizers import student_recipe
 from tests.game import (
     BATCH,
@@ -254,14 +254,14 @@ def test_the_larger_map_is_averaged():
 
     teacher, student = strided(1, 6, 1), strided(2, 3, 2)
     model = FitNet(teacher, student)
-    hint, _ = model.teacher_with_hint(images(2))
+    hint, _ = model.teacher_with_maps(images(2))
     full = keras.Model(teacher.inputs[0], teacher.get_layer("body").output)(images(2))
     averaged = keras.ops.convert_to_numpy(full).reshape(2, 4, 2, 4, 2, 6).mean(axis=(2, 4))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(hint), averaged, atol=1e-5)
-    assert model.student_with_hint.output_shape[0] == (None, 4, 4, 6)
+    assert model.student_with_maps.output_shape[0] == (None, 4, 4, 6)
     # And the other way round.
     model = FitNet(student, teacher)
-    assert model.student_with_hint.output_shape[0] == (None, 4, 4, 3)
+    assert model.student_with_maps.output_shape[0] == (None, 4, 4, 3)
     with pytest.raises(InputError, match=r"a multiple.*\(8, 8, 6\).*teacher.*\(3, 3, 5\)"):
         FitNet(teacher, classifier(2))
 
@@ -334,7 +334,7 @@ def test_middle_of_the_papers_networks(name, middle):
     student = networks.build("wrn10_1", (32, 32, 3), 10, mean=0.5, std=0.25)
     model = FitNet(network, student, teacher_outputs="logits")
     channels = network.get_layer(middle).output.shape[-1]
-    assert model.student_with_hint.output_shape == [(None, 16, 16, channels), (None, 10)]
+    assert model.student_with_maps.output_shape == [(None, 16, 16, channels), (None, 10)]
 
 
 @pytest.mark.backend("tensorflow")
@@ -349,7 +349,7 @@ def test_middle_of_larger_networks():
     # Neither the pooled branch nor the way back up.
     assert list(feature_maps(segmenters[0])) == [(32, 32), (16, 16), (8, 8), (4, 4)]
     model = FitNet(*segmenters, teacher_outputs="logits")
-    assert model.student_with_hint.output_shape[1] == (None, 64, 64, 5)
+    assert model.student_with_maps.output_shape[1] == (None, 64, 64, 5)
 
 
 # ---- data-free -------------------------------------------------------------------------------

@@ -84,9 +84,9 @@ class Fused:
                     table[id(follower)] = _upsampled(follower)
 
     def __call__(self, inputs: Any, training: bool = False) -> Any:
-        """The network's outputs."""
+        """The network's outputs; a list of them where there are several."""
         replaced = self._training if training else self._inference
-        if not replaced or len(self._graph.outputs) > 1:
+        if not replaced:
             return self.network(inputs, training=training)
 
         def call_layer(call, *args, **kwargs):
@@ -99,8 +99,8 @@ class Fused:
             ops.convert_to_tensor(value, dtype=symbolic.dtype)
             for value, symbolic in zip(keras.tree.flatten(inputs), self._graph.inputs, strict=True)
         ]
-        (outputs,) = self._graph.run(values, call_layer)
-        return outputs
+        outputs = self._graph.run(values, call_layer)
+        return outputs if len(outputs) > 1 else outputs[0]
 
 
 # ---- which layers ----------------------------------------------------------------------------

@@ -346,6 +346,25 @@ _TABLE = (
         _DISTILLATION,
     ),
     Flag(
+        "student_start",
+        str,
+        "own",
+        "The student's initial weights: own, or teacher: of each layer that the teacher has by the "
+        "same name and shapes, and of the last layer.",
+        _DISTILLATION,
+        choices=("own", "teacher"),
+    ),
+    Flag(
+        "mixup",
+        float,
+        0.0,
+        "Share of the student's images that are mixed with another one and labelled by the teacher "
+        "as mixed (Beyer et al. 2022, arXiv 2106.05237).",
+        _DISTILLATION,
+        lower=0,
+        upper=1,
+    ),
+    Flag(
         "temperature",
         float,
         1.0,
@@ -363,7 +382,19 @@ _TABLE = (
     _weight(
         "balance_weight", 10.0, "Weight of the class balance loss, log base 2 (supplement, eq. 1)."
     ),
+    _weight(
+        "batch_norm_weight",
+        0.0,
+        "Weight of the distance between synthetic images' statistics and those in the teacher's "
+        "BatchNorms (Yin et al. 2020, arXiv 1912.08795, eq. 4).",
+    ),
     _weight("hint_weight", 1.0, "Weight of fitnet's hint: mean squared error of middle features."),
+    _weight(
+        "feature_weight",
+        0.0,
+        "Weight of the mean squared error of the features before the last layers (SimKD, arXiv "
+        "2203.14001).",
+    ),
     Flag(
         "local_reduction",
         str,

@@ -206,20 +206,6 @@ class StudentTrainer(PhaseTrainer):
             logs[f"{key.removesuffix('_optimizer')}_learning_rate"] = rate
         return logs
 
-    def update_student(self, images):
-        """One student update on given images: minimise the mean KL(T || S)."""
-        with self.without_gradient():
-            teacher_logits = ops.stop_gradient(self.run_teacher(images, training=False))
-
-        def objective():
-            student_logits = self.run_student(images, training=True)
-            loss = ops.mean(
-                self.head.kl_divergence(teacher_logits, student_logits, self.temperature)
-            )
-            return loss, {"student_loss": loss}
-
-        self.update("student", objective)
-
     # ---- evaluation ----------------------------------------------------------------------
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=False):

@@ -6,15 +6,11 @@ from keras import ops
 from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.base import StudentTrainer
-from keras_mosaickd.methods.checks import positive
+from keras_mosaickd.methods.imitation import Imitation
 
 
-class StudentOnly(StudentTrainer):
-    """A `StudentTrainer` with one phase, whose loss is `student_loss`."""
-
-    def __init__(self, teacher, student, **kwargs):
-        super().__init__(teacher, student, **kwargs)
-        self.loss_terms = {"student_loss": keras.metrics.Mean(name="student_loss")}
+class OnePhase(StudentTrainer):
+    """A `StudentTrainer` that trains the student alone."""
 
     def compile(self, student_optimizer, **kwargs):
         """Sets the optimizer (`keras_mosaickd.optimizers.student_recipe` makes the paper's).
@@ -27,7 +23,7 @@ class StudentOnly(StudentTrainer):
 
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
-class Supervised(StudentOnly):
+class Supervised(OnePhase):
     """The student on labelled images of the domain; the teacher takes part in evaluation only.
 
     `fit` takes images `[batch, height, width, channels]` and integer labels, `[batch]` or, for
@@ -49,6 +45,7 @@ class Supervised(StudentOnly):
 
     def __init__(self, teacher, student, teacher_outputs="auto", seed=None, **kwargs):
         super().__init__(teacher, student, teacher_outputs=teacher_outputs, seed=seed, **kwargs)
+        self.loss_terms = {"student_loss": keras.metrics.Mean(name="student_loss")}
 
     def alternate(self, data):
         """One student update on one batch of images and labels."""
@@ -93,7 +90,7 @@ class Supervised(StudentOnly):
 
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
-class KnowledgeDistillation(StudentOnly):
+class KnowledgeDistillation(OnePhase, Imitation):
     """Plain distillation on out-of-domain images, without labels (Hinton et al., 2015).
 
     The student imitates the teacher on images `[batch, height, width, channels]`; nothing is
@@ -101,30 +98,10 @@ class KnowledgeDistillation(StudentOnly):
     `keras.distillation.Distiller` would not: that one freezes the caller's teacher in place, takes
     a teacher's probabilities for logits, and reports no agreement on unlabelled images.
 
-    Args:
-        teacher: as of `StudentTrainer`.
-        student: as of `StudentTrainer`.
-        temperature: temperature of the loss, positive.
-        teacher_outputs: as of `StudentTrainer`.
-        seed: as of `StudentTrainer`.
-        **kwargs: of `keras.Model`.
-
-    Raises:
-        InputError: if the temperature is not positive or the networks do not fit together.
+    Its arguments are those of `Imitation`.
     """
-
-    def __init__(
-        self, teacher, student, temperature=1.0, teacher_outputs="auto", seed=None, **kwargs
-    ):
-        positive("temperature", temperature)
-        super().__init__(teacher, student, teacher_outputs=teacher_outputs, seed=seed, **kwargs)
-        self.temperature = temperature
 
     def alternate(self, data):
         """One student update on one batch."""
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         self.update_student(self.in_unit_range(images))
-
-    def get_config(self):
-        """Everything that makes the same trainer again."""
-        return {**super().get_config(), "temperature": self.temperature}

@@ -1,12 +1,79 @@
-"""Which layers of two networks FitNet compares, and how their maps come to one size."""
+"""Which feature maps of two networks are compared, and how they come to one size."""
 
 import math
 
 import keras
 
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.networks.features import features
 
 _NO_FEATURES = (keras.layers.InputLayer, keras.layers.Normalization, keras.layers.Rescaling)
+
+
+def hint_maps(teacher, student, hint_layer=None, guided_layer=None):
+    """The maps that FitNet compares.
+
+    Args:
+        teacher: functional or sequential Keras model.
+        student: functional or sequential Keras model.
+        hint_layer: name of the teacher's layer, or None.
+        guided_layer: name of the student's layer, or None.
+
+    Returns:
+        For teacher and student the name of the layer that was chosen, and its symbolic map; both
+        maps have the same height and width.
+
+    Raises:
+        InputError: if a layer is not found, or the two maps cannot be brought to one size.
+    """
+    if hint_layer is None:
+        size = guided_layer and feature_map(student, "student", guided_layer).shape[1:3]
+        hint_layer = layer_like(teacher, "teacher", size)
+    hint = feature_map(teacher, "teacher", hint_layer)
+    guided_layer = guided_layer or layer_like(student, "student", hint.shape[1:3])
+    guided = feature_map(student, "student", guided_layer)
+    hint, guided = to_one_size(hint, guided)
+    return (hint_layer, hint), (guided_layer, guided)
+
+
+def last_features(teacher, student):
+    """What enters the last layers of two networks, of one height and width where there are.
+
+    Maps are compared before a global average pooling where they can be brought to one size, else
+    what enters the last layers themselves.
+
+    Args:
+        teacher: Keras model.
+        student: Keras model.
+
+    Returns:
+        Two symbolic tensors `[None, ..., channels]`, of unequal channels perhaps.
+
+    Raises:
+        InputError: if the layers of one cannot be seen, or the shapes do not fit.
+    """
+    for before_pooling in (True, False):
+        pair = [features(network, before_pooling) for network in (teacher, student)]
+        for role, network, found in zip(
+            ("teacher", "student"), (teacher, student), pair, strict=True
+        ):
+            if found is None:
+                raise InputError(
+                    "feature_weight: expected networks whose last layer can be seen. Received: "
+                    f"the {role} {network.name!r}, whose layers are hidden"
+                )
+        shapes = [tensor.shape[1:] for tensor in pair]
+        if list(map(len, shapes)) == [1, 1]:
+            return tuple(pair)
+        if list(map(len, shapes)) == [3, 3] and None not in (*shapes[0], *shapes[1]):
+            try:
+                return to_one_size(*pair)
+            except InputError:
+                continue
+    raise InputError(
+        "feature_weight: expected last features of one shape but for the channels. Received: "
+        f"{pair[0].shape[1:]} of the teacher and {pair[1].shape[1:]} of the student"
+    )
 
 
 def feature_maps(network):

@@ -10,15 +10,16 @@ from keras_mosaickd.backend.fused import Fused
 from keras_mosaickd.data.streams import given
 from keras_mosaickd.data.streams.training import mosaic_stream
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.methods.base import StudentTrainer
-from keras_mosaickd.methods.checks import check_game, one_of, positive
+from keras_mosaickd.methods.checks import check_game, one_of
+from keras_mosaickd.methods.imitation import Imitation
 from keras_mosaickd.methods.objectives import Objectives
+from keras_mosaickd.methods.statistics import TeacherStatistics
 
 BATCH_NORM_POLICIES = ("training", "inference")
 
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
-class MosaicKD(StudentTrainer):
+class MosaicKD(Imitation):
     """Distils a teacher into a student with out-of-domain images (supplement, eq. 2-4).
 
         min_S max_G  E_z KL(T(G(z)) || S(G(z))) - lambda R(G, D, T),  R = L_local + L_align
@@ -53,16 +54,17 @@ class MosaicKD(StudentTrainer):
         align_weight: weight of L_align inside R, at least 0.
         adversarial_weight: weight of KL(T || S) in the generator's objective, at least 0.
         balance_weight: weight of L_balance (eq. 1, log base 2), at least 0.
-        temperature: temperature of the student's loss, positive.
+        batch_norm_weight: weight of the distance between the statistics of generated images and
+            those in T's BatchNorms (`losses.statistics_distance`), at least 0. It tells G how the
+            domain looks inside of T; no part of the paper.
         local_reduction: "mean" (64 times the mean over D's map) or "sum" (the authors' code).
         synthetic_only: train S on generated images alone.
-        teacher_outputs: "auto", "logits" or "probabilities".
         batch_norm_policy: "training": S in the generator's step and G when it samples for S run
             in training mode, as in the authors' code, and so their BatchNorm statistics move in
             each other's phases too; "inference": in inference mode (docs/algorithm.md measures
             them).
-        seed: seed of z.
-        **kwargs: of `keras.Model`.
+        seed: seed of z, and as of `Imitation`.
+        **kwargs: how S imitates T: `temperature`, `feature_weight` and the like, as of `Imitation`.
 
     Raises:
         InputError: if an argument is out of range or the networks do not fit together.
@@ -87,10 +89,9 @@ class MosaicKD(StudentTrainer):
         align_weight=1.0,
         adversarial_weight=1.0,
         balance_weight=10.0,
-        temperature=1.0,
         local_reduction="mean",
+        batch_norm_weight=0.0,
         synthetic_only=False,
-        teacher_outputs="auto",
         batch_norm_policy="training",
         seed=None,
         **kwargs,
@@ -102,13 +103,13 @@ class MosaicKD(StudentTrainer):
             adversarial_weight,
             balance_weight,
             local_reduction,
+            batch_norm_weight,
         )
-        positive("temperature", temperature)
         if not isinstance(student_steps, int) or student_steps < 1:
             raise InputError(f"student_steps must be a positive integer. Received: {student_steps}")
         one_of("batch_norm_policy", batch_norm_policy, BATCH_NORM_POLICIES)
         check_game(student, generator, discriminator, latent_dim)
-        super().__init__(teacher, student, teacher_outputs=teacher_outputs, seed=seed, **kwargs)
+        super().__init__(teacher, student, seed=seed, **kwargs)
         self.generator = generator
         self.discriminator = discriminator
         self.run_generator = Fused(generator)
@@ -117,14 +118,23 @@ class MosaicKD(StudentTrainer):
         self.latent_dim = latent_dim
         self.student_steps = student_steps
         self.objectives = objectives
-        self.temperature = temperature
         self.synthetic_only = synthetic_only
         self.batch_norm_policy = batch_norm_policy
         self.seed_generator = keras.random.SeedGenerator(seed)
         terms = ["generator_loss", "adversarial_loss", "align_loss", "balance_loss"]
         if discriminator is not None:
             terms = ["discriminator_loss", *terms, "local_loss"]
-        self.loss_terms = {name: keras.metrics.Mean(name=name) for name in [*terms, "student_loss"]}
+        self.teacher_statistics = None
+        if batch_norm_weight:
+            self.teacher_statistics = TeacherStatistics(self.teacher)
+            if not self.teacher_statistics.layers:
+                raise InputError(
+                    "batch_norm_weight needs a teacher with BatchNorm layers that can be seen; for "
+                    f"any other give 0. Received: {batch_norm_weight}"
+                )
+            terms = [*terms, "batch_norm_loss"]
+        means = {name: keras.metrics.Mean(name=name) for name in terms}
+        self.loss_terms = {**means, **self.loss_terms}
 
     def compile(
         self, student_optimizer, generator_optimizer, discriminator_optimizer=None, **kwargs
@@ -213,11 +223,15 @@ class MosaicKD(StudentTrainer):
         patch_logits = None
         if self.discriminator is not None:
             patch_logits = self.run_discriminator(images, training=True)
-        teacher_logits = self.run_teacher(images, training=False)
+        distance = None
+        if self.teacher_statistics is None:
+            teacher_logits = self.run_teacher(images, training=False)
+        else:
+            teacher_logits, distance = self.teacher_statistics(images, self.mean_over_replicas)
         student_logits = self.run_student(images, training=self.batch_norm_policy == "training")
         mean_distribution = self.mean_over_replicas(self.head.mean_distribution(teacher_logits))
         return self.objectives.generator(
-            self.head, teacher_logits, student_logits, mean_distribution, patch_logits
+            self.head, teacher_logits, student_logits, mean_distribution, patch_logits, distance
         )
 
     def student_step(self, step, patches, ood):
@@ -226,9 +240,13 @@ class MosaicKD(StudentTrainer):
             images = ops.stop_gradient(
                 self.generate(patches, training=self.batch_norm_policy == "training")
             )
+        partners = None
         if not self.synthetic_only:
-            images = ops.concatenate([images, ood[:, step]], axis=0)
-        self.update_student(images)
+            real = ood[:, step]
+            if self.mixup:
+                partners = ops.concatenate([real, images], axis=0)
+            images = ops.concatenate([images, real], axis=0)
+        self.update_student(images, partners)
 
     def generate(self, patches, training):
         """As many images as there are patches, from fresh z ~ N(0, I)."""
@@ -258,7 +276,6 @@ class MosaicKD(StudentTrainer):
             "latent_dim": self.latent_dim,
             "student_steps": self.student_steps,
             **dataclasses.asdict(self.objectives),
-            "temperature": self.temperature,
             "synthetic_only": self.synthetic_only,
             "batch_norm_policy": self.batch_norm_policy,
         }

@@ -21,6 +21,8 @@ class Objectives:
         adversarial_weight: weight of KL(T || S), at least 0.
         balance_weight: weight of `balance`, at least 0.
         local_reduction: how D's map becomes a number (see `losses.patch_adversarial`).
+        batch_norm_weight: weight of the distance from the teacher's BatchNorm statistics, at least
+            0 (see `losses.statistics_distance`, summed over the layers).
 
     Raises:
         InputError: if an option is out of range.
@@ -32,6 +34,7 @@ class Objectives:
     adversarial_weight: float = 1.0
     balance_weight: float = 10.0
     local_reduction: str = "mean"
+    batch_norm_weight: float = 0.0
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
@@ -46,7 +49,15 @@ class Objectives:
         )
         return loss, {"discriminator_loss": loss}
 
-    def generator(self, head, teacher_logits, student_logits, mean_distribution, patch_logits=None):
+    def generator(
+        self,
+        head,
+        teacher_logits,
+        student_logits,
+        mean_distribution,
+        patch_logits=None,
+        batch_norm_distance=None,
+    ):
         """Seeks what S does not know yet, made of real patches, as T knows it, of all classes.
 
         Args:
@@ -55,6 +66,7 @@ class Objectives:
             student_logits: S's for the same.
             mean_distribution: T's mean prediction, over all replicas.
             patch_logits: D's for the same; None where there is no discriminator.
+            batch_norm_distance: sum of the distances from T's BatchNorm statistics, or None.
         """
         terms = {
             "adversarial_loss": -ops.mean(head.kl_divergence(teacher_logits, student_logits)),
@@ -72,4 +84,7 @@ class Objectives:
             + self.regularization_weight * regularization
             + self.balance_weight * terms["balance_loss"]
         )
+        if batch_norm_distance is not None:
+            terms["batch_norm_loss"] = batch_norm_distance
+            loss += self.batch_norm_weight * batch_norm_distance
         return loss, {"generator_loss": loss, **terms}

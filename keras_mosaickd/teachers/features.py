@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from keras_mosaickd.backend.keras_graph import producer
 from keras_mosaickd.backend.operations import without_gradient
+from keras_mosaickd.networks.features import features
 from keras_mosaickd.networks.heads import head_of
 
 # Images at a time through a network; a whole sample at once would fill an accelerator's memory.
@@ -25,9 +25,9 @@ class Features:
 
     def __init__(self, teacher):
         self.head = head_of(teacher)
-        features = _features(teacher)
-        if features is not None:
-            self._model = keras.Model(teacher.inputs[0], [features, teacher.outputs[0]])
+        seen = features(teacher)
+        if seen is not None:
+            self._model = keras.Model(teacher.inputs[0], [seen, teacher.outputs[0]])
         else:
             inputs = keras.Input(teacher.input_shape[1:])
             logits = teacher(inputs)
@@ -54,22 +54,6 @@ class Features:
         points, logits = (np.concatenate(part) for part in seen)
         points = points.reshape(len(points), -1, points.shape[-1])
         return points.mean(axis=1, dtype=np.float64), logits
-
-
-def _features(model):
-    """The tensor that enters the last layer with weights, by the model's inputs; or None."""
-    tensor = (getattr(model, "outputs", None) or [None])[0]
-    while (call := producer(tensor)) is not None:
-        layer, inputs = call.layer, call.inputs
-        if len(inputs) != 1:
-            return None
-        if isinstance(layer, keras.Model):
-            inner = _features(layer)
-            return None if inner is None else keras.Model(layer.inputs[0], inner)(inputs[0])
-        if getattr(layer, "weights", ()):
-            return inputs[0]
-        tensor = inputs[0]
-    return None
 
 
 @without_gradient

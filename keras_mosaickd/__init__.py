@@ -15,6 +15,7 @@ _HOMES = {
     "InputError": "errors",
     "SGD": "optimizers",
     "recipe": "optimizers",
+    "practical_recipe": "methods.practical",
     "mosaic_stream": "data",
     "supervised_stream": "data",
     "select": "data",

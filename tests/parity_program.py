@@ -1,6 +1,6 @@
 """Ten iterations of the game from given weights, on the backend of this process.
 
-    python tests/parity_program.py OUT.npz BATCH_NORM_POLICY [STRATEGY]
+    python tests/parity_program.py OUT.npz BATCH_NORM_POLICY [STRATEGY [paper|practical]]
 
 z comes from a table, the images from `mosaic_stream`, the weights from numpy: what is left is the
 backend's own arithmetic. The networks are small and the student's learning rate is a tenth of the
@@ -44,28 +44,42 @@ def networks_with_known_weights():
     return networks
 
 
-def main(out, policy, strategy="none"):
-    """Runs and writes."""
-    distribution(strategy)
+def played(iterations, optimizers, **options):
+    """Every variable of S, G, D and T after so many iterations, by network and number.
+
+    Args:
+        iterations: number of iterations.
+        optimizers: keywords of `MosaicKD.compile`.
+        **options: of `MosaicKD`.
+    """
     model = TabledLatents(
         *networks_with_known_weights(),
         latent_dim=game.LATENT,
         student_steps=game.STEPS,
-        batch_norm_policy=policy,
+        **options,
     )
     draws = np.random.default_rng(1).standard_normal(
-        (ITERATIONS * (game.STEPS + 1), game.BATCH, game.LATENT)
+        (iterations * (game.STEPS + 1), game.BATCH, game.LATENT)
     )
     model.table = keras.ops.convert_to_tensor(draws.astype("float32"))
-    model.compile(**recipe(ITERATIONS, game.STEPS, student_learning_rate=0.01))
-    images = game.images(game.BATCH * ITERATIONS)
+    model.compile(**optimizers)
+    images = game.images(game.BATCH * iterations)
     model.fit(mosaic_stream(images, game.BATCH, student_steps=game.STEPS), verbose=0)
-    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == ITERATIONS
-    values = {}
-    for name in ("student", "generator", "discriminator", "teacher"):
-        for index, variable in enumerate(getattr(model, name).weights):
-            values[f"{name}/{index}"] = keras.ops.convert_to_numpy(variable)
-    np.savez(out, **values)
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == iterations
+    return {
+        f"{name}/{index}": keras.ops.convert_to_numpy(variable)
+        for name in ("student", "generator", "discriminator", "teacher")
+        for index, variable in enumerate(getattr(model, name).weights)
+    }
+
+
+def main(out, policy, strategy="none", practical="paper"):
+    """Runs and writes."""
+    distribution(strategy)
+    optimizers = recipe(ITERATIONS, game.STEPS, student_learning_rate=0.01)
+    options = {"feature_weight": 2.0, "batch_norm_weight": 0.1}
+    options = options if practical == "practical" else {}
+    np.savez(out, **played(ITERATIONS, optimizers, batch_norm_policy=policy, **options))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,22 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")  # one process of each backend is started, once is enough
-@pytest.mark.parametrize("policy", [pytest.param("inference", marks=pytest.mark.long), "training"])
-def test_backends_agree_after_ten_iterations(tmp_path, policy):
+@pytest.mark.parametrize(
+    ("policy", "losses"),
+    [
+        pytest.param("inference", "paper", marks=pytest.mark.long),
+        ("training", "paper"),
+        # With the features and the teacher's BatchNorm statistics.
+        pytest.param("training", "practical", marks=pytest.mark.long),
+    ],
+)
+def test_backends_agree_after_ten_iterations(tmp_path, policy, losses):
     results = {}
     for backend in ("tensorflow", "jax", "torch"):
         out = tmp_path / f"{backend}.npz"
         environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, str(ROOT / "tests" / "parity_program.py"), str(out), policy]
+        program = str(ROOT / "tests" / "parity_program.py")
+        command = [sys.executable, program, str(out), policy, "none", losses]
         finished = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert finished.returncode == 0, finished.stderr[-3000:]
         with np.load(out, allow_pickle=False) as stored:

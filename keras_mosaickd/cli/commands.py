@@ -89,7 +89,7 @@ COMMANDS: dict[str, Command] = {
     "ood": Command(
         "Select the out-of-domain images on which the teacher is least certain (supplement, "
         "algorithm 1).",
-        (*_TEACHER, "ood", "ood_size", *_ALWAYS),
+        (*_TEACHER, "ood", "ood_size", "ood_select", *_ALWAYS),
     ),
     "evaluate": Command(
         "Evaluate a run's student and teacher: accuracy and agreement on labelled images, as "

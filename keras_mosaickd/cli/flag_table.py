@@ -92,10 +92,20 @@ _TABLE = (
         "ood_size",
         int,
         0,
-        "How many of the --ood images to keep: those on which the teacher's entropy is highest "
-        "(supplement, algorithm 1; it keeps 50000). 0 keeps all.",
+        "How many of the --ood images to keep, chosen by --ood_select (the supplement keeps "
+        "50000). 0 keeps all.",
         _DATA,
         lower=0,
+    ),
+    Flag(
+        "ood_select",
+        str,
+        "entropy",
+        "Which --ood_size images to keep: those of the teacher's highest entropy (supplement, "
+        "algorithm 1), random ones, or confident: half of them those that it is surest of in each "
+        "class, half random. all keeps the whole pool.",
+        _DATA,
+        choices=("entropy", "random", "confident", "all"),
     ),
     Flag(
         "image_size",
@@ -192,6 +202,15 @@ _TABLE = (
         "The student: a network's name, the path of a .keras file, or module:function, which "
         "returns a Keras model and is given input_shape and classes if it has such parameters.",
         _NETWORKS,
+    ),
+    Flag(
+        "recipe",
+        str,
+        "paper",
+        "Defaults of the other flags: paper (the supplement), or practical (what made better "
+        "students within thousands of updates: docs/measured.md). A flag that is given wins.",
+        _DISTILLATION,
+        choices=("paper", "practical"),
     ),
     Flag(
         "preset",

@@ -18,6 +18,7 @@ from absl import flags as absl_flags
 
 from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
+from keras_mosaickd.config import PRACTICAL
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import read_text, write_file
 from keras_mosaickd.run_directory import field_name, flag_line
@@ -97,8 +98,16 @@ class Parsed:
     arguments: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
-        """Returns the flags that say what is computed: all but help, traceback and dry_run."""
-        saved = {name: value for name, value in self.values.items() if name not in _NEVER_SAVED}
+        """Returns the flags that say what is computed: all but help, traceback and dry_run.
+
+        What ``--recipe`` sets and the user did not is resolved here, so that flags.txt holds it.
+        """
+        recipe = PRACTICAL if self.values.get("recipe") == "practical" else {}
+        saved = {
+            name: value if name in self.given else recipe.get(name, value)
+            for name, value in self.values.items()
+            if name not in _NEVER_SAVED
+        }
         return {field_name(name): value for name, value in saved.items()}
 
 

@@ -30,6 +30,13 @@ class _Scorer(keras.Model):
         return ops.mean(ops.reshape(scores, (ops.shape(scores)[0], -1)), axis=-1)
 
 
+class _Leading(_Scorer):
+    """The most probable class of each image: uint8 or [0, 1] images in, int32 [batch] out."""
+
+    def call(self, images):
+        return self.head.leading(self.teacher(unit_range_tensor(images), training=False))
+
+
 class _PoolBatches(keras.utils.PyDataset):
     """The pool in order, in batches of one size: the last is filled up with its last image."""
 
@@ -66,6 +73,23 @@ def entropies(teacher: Any, images: Any, batch_size: int = 256, verbose: Any = 0
         finite.
     """
     return np.asarray(over_pool(_Scorer(teacher), images, batch_size, verbose), np.float32)
+
+
+def leading_classes(
+    teacher: Any, images: Any, batch_size: int = 256, verbose: Any = 0
+) -> np.ndarray:
+    """The class, or the label, that a teacher finds most probable in each image.
+
+    Args:
+        teacher: As of `entropies`.
+        images: As of `entropies`.
+        batch_size: Images at a time.
+        verbose: As in `keras.Model.predict`.
+
+    Returns:
+        int64 [n].
+    """
+    return np.asarray(over_pool(_Leading(teacher), images, batch_size, verbose), np.int64)
 
 
 def over_pool(model: Any, images: Any, batch_size: int, verbose: Any = 0) -> np.ndarray:

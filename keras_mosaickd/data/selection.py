@@ -1,7 +1,6 @@
-"""Selection of out-of-domain images (supplement, algorithm 1).
+"""Selection of out-of-domain images (supplement, algorithm 1, and alternatives to it).
 
-The images on which the teacher's prediction has the highest entropy are kept; they are written
-to disk once, resized, and training reads only those.
+What is kept is written to disk once, resized, and training reads only that.
 """
 
 from __future__ import annotations
@@ -15,12 +14,22 @@ import numpy as np
 
 from keras_mosaickd.data.cache import cached, read_array, write_array, write_images
 from keras_mosaickd.data.image_set import ImageSet
-from keras_mosaickd.data.scores import entropies, teacher_hash
+from keras_mosaickd.data.scores import entropies, leading_classes, teacher_hash
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import sha256
 from keras_mosaickd.networks.logits import as_logits
 
-__all__ = ["Selection", "check_count", "entropies", "select", "top_entropy", "teacher_hash"]
+RULES = ("entropy", "random", "confident")
+
+__all__ = [
+    "RULES",
+    "Selection",
+    "check_count",
+    "entropies",
+    "select",
+    "top_entropy",
+    "teacher_hash",
+]
 
 # Part of the key: raise it when scores, ranking or files change their meaning.
 _VERSION = 2
@@ -135,6 +144,36 @@ def top_entropy(entropies: np.ndarray, count: int) -> np.ndarray:
     return np.sort(order[:count])
 
 
+def most_confident(
+    entropies: np.ndarray, classes: np.ndarray, count: int, seed: int = 0
+) -> np.ndarray:
+    """Positions of images that the teacher is sure of, of all classes, and as many of the others.
+
+    Half are those of the lowest entropy, the predicted classes taking turns; half are drawn from
+    the rest, so that the discriminator sees what the pool looks like.
+
+    Args:
+        entropies: [n]; NaN is never chosen.
+        classes: [n], the predicted classes.
+        count: How many, from 0 to the number of valid entropies.
+        seed: Seed of what is drawn.
+
+    Returns:
+        int64 [count], ascending.
+    """
+    valid = np.flatnonzero(~np.isnan(entropies))
+    order = valid[np.argsort(entropies[valid], kind="stable")]
+    # The place of each image among those of its class.
+    turn = np.empty(len(order), np.int64)
+    for label in np.unique(classes[order]):
+        members = np.flatnonzero(classes[order] == label)
+        turn[members] = np.arange(len(members))
+    order = order[np.argsort(turn, kind="stable")]
+    sure, rest = np.split(order, [count - count // 2])
+    drawn = np.random.default_rng(seed).permutation(rest)[: count // 2]
+    return np.sort(np.concatenate([sure, drawn]))
+
+
 def check_count(count: int, size: int) -> None:
     """Refuses a number of images to keep that the pool cannot give."""
     if int(count) != count or not 0 <= count <= size:
@@ -152,11 +191,13 @@ def select(
     cache_dir: str | Path = "cache",
     teacher_outputs: str = "auto",
     verbose: Any = 0,
+    by: str = "entropy",
+    seed: int = 0,
 ) -> Selection:
-    """Keeps the images with the highest teacher entropy (supplement, algorithm 1).
+    """Keeps the images with the highest teacher entropy (supplement, algorithm 1), or others.
 
     The result is kept under `cache_dir`/ood, under a key of the teacher's layers and weights,
-    the images, their size and `count`; the same call reads it from there.
+    the images, their size, `count` and the rule; the same call reads it from there.
 
     Args:
         teacher: Keras model from images in [0, 1] to logits or probabilities.
@@ -166,6 +207,8 @@ def select(
         cache_dir: Where the selection is kept.
         teacher_outputs: "logits" or "probabilities" declares what the teacher gives; "auto" looks.
         verbose: As in `keras.Model.predict`.
+        by: "entropy" keeps the highest; "random" draws; "confident" keeps `most_confident`.
+        seed: Seed of what is drawn.
 
     Returns:
         The selection.
@@ -175,6 +218,8 @@ def select(
             cannot be written.
     """
     check_count(count, len(image_set))
+    if by not in RULES:
+        raise InputError(f"by: expected one of {', '.join(RULES)}. Received: {by!r}")
     if image_set.images.dtype != np.uint8:
         raise InputError(f"expected images as uint8. Received: type {image_set.images.dtype}")
     teacher = as_logits(teacher, teacher_outputs)
@@ -187,6 +232,8 @@ def select(
         "shape": [int(size) for size in image_set.images.shape],
         "count": int(count),
     }
+    if by != "entropy" and count:
+        inputs |= {"by": by, "seed": int(seed)}
     key = sha256(repr(sorted(inputs.items())))[:32]
     folder = Path(cache_dir) / "ood" / key
 
@@ -197,7 +244,14 @@ def select(
             write_images(directory / "images.npy", images)
             images = read_array(directory / "images.npy")
         scores = entropies(teacher, images, batch_size, verbose)
+        # Refuses what the valid entropies cannot give, whatever the rule.
         indices = top_entropy(scores, count)
+        if count and by == "random":
+            valid = np.flatnonzero(~np.isnan(scores))
+            indices = np.sort(np.random.default_rng(seed).permutation(valid)[:count])
+        elif count and by == "confident":
+            classes = leading_classes(teacher, images, batch_size, verbose)
+            indices = most_confident(scores, classes, count, seed)
         if count:
             write_images(directory / "images.npy", images, indices)
         write_array(directory / "indices.npy", indices.shape, np.int64, [indices])

@@ -158,7 +158,7 @@ class Imitation(StudentTrainer):
             terms = {"distillation_loss": loss} if self.matched else {}
             for (name, weight), target, own in zip(self.matched, targets, maps, strict=True):
                 terms[name] = mean_squared_error(target, own)
-                loss += weight * terms[name]
+                loss = loss + weight * terms[name]
             return loss, {**terms, "student_loss": loss}
 
         self.update("student", objective)

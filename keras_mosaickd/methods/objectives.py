@@ -86,5 +86,5 @@ class Objectives:
         )
         if batch_norm_distance is not None:
             terms["batch_norm_loss"] = batch_norm_distance
-            loss += self.batch_norm_weight * batch_norm_distance
+            loss = loss + self.batch_norm_weight * batch_norm_distance
         return loss, {"generator_loss": loss, **terms}

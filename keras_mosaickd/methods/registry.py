@@ -13,6 +13,7 @@ from keras_mosaickd.methods import (
     data_free_stream,
 )
 from keras_mosaickd.methods.mosaic_kd import MosaicKD
+from keras_mosaickd.methods.practical import possible
 from keras_mosaickd.optimizers import recipe, student_recipe
 from keras_mosaickd.teachers.scaling import normalization
 
@@ -33,15 +34,15 @@ def trainer(prepared, teacher, schedule):
     keras.utils.set_random_seed(config.seed)
     with prepared.distribution.scope():
         student = prepared.student(*statistics)
+        options = _options(config, teacher, student)
         if config.is_game:
-            return _game(prepared, teacher, student, schedule, statistics)
-        common = {"temperature": config.temperature, "seed": config.seed}
+            return _game(prepared, teacher, student, schedule, statistics, options)
         if config.method == "supervised":
             made = Supervised(teacher, student, seed=config.seed)
         elif config.method == "fitnet":
-            made = FitNet(teacher, student, hint_weight=config.hint_weight, **common)
+            made = FitNet(teacher, student, hint_weight=config.hint_weight, **options)
         else:
-            made = KnowledgeDistillation(teacher, student, **common)
+            made = KnowledgeDistillation(teacher, student, **options)
         made.compile(
             student_recipe(
                 schedule.student_updates, config.student_learning_rate, config.weight_decay
@@ -50,7 +51,21 @@ def trainer(prepared, teacher, schedule):
         return made
 
 
-def _game(prepared, teacher, student, schedule, statistics):
+def _options(config, teacher, student):
+    """How the student imitates the teacher: what every method but `supervised` takes."""
+    options = {
+        "temperature": config.temperature,
+        "feature_weight": config.feature_weight,
+        "mixup": config.mixup,
+        "student_start": config.student_start,
+        "seed": config.seed,
+    }
+    if config.is_game:
+        options["batch_norm_weight"] = config.batch_norm_weight
+    return possible(options, teacher, student) if config.recipe == "practical" else options
+
+
+def _game(prepared, teacher, student, schedule, statistics, options):
     config = prepared.config
     generator, discriminator = prepared.adversaries(*statistics)
     common = {
@@ -60,9 +75,8 @@ def _game(prepared, teacher, student, schedule, statistics):
         "align_weight": config.align_weight,
         "adversarial_weight": config.adversarial_weight,
         "balance_weight": config.balance_weight,
-        "temperature": config.temperature,
         "batch_norm_policy": config.batch_norm_policy,
-        "seed": config.seed,
+        **options,
     }
     if config.method == "data_free":
         made = data_free(teacher, student, generator, **common)

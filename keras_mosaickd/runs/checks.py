@@ -133,6 +133,12 @@ def _check_dataset(prepared):
 
 def check_pool(prepared):
     """Checks the out-of-domain images."""
+    config = prepared.config
+    if config.ood_select == "all" and config.ood_size:
+        raise InputError(
+            "--ood_select=all keeps the whole pool: leave --ood_size away. Received: "
+            f"--ood_size={config.ood_size}"
+        )
     if prepared.config.ood_size > len(prepared.pool):
         raise InputError(
             f"--ood_size must be at most the number of images of --ood, {len(prepared.pool)}. "

@@ -70,6 +70,8 @@ class Experiment(Preparation):
             count=self.config.ood_size,
             batch_size=EVALUATION_BATCH[self.config.task],
             cache_dir=self.cache_dir,
+            by="entropy" if self.config.ood_select == "all" else self.config.ood_select,
+            seed=self.config.seed,
         )
 
     def dry_run(self):

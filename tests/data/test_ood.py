@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_mosaickd.data import Selection, entropies, select, teacher_hash, top_entropy
 from keras_mosaickd.data.image_set import ImageSet
-from keras_mosaickd.data.selection import _histogram
+from keras_mosaickd.data.selection import _histogram, most_confident
 from keras_mosaickd.errors import InputError
 
 NAN = float("nan")
@@ -304,3 +304,31 @@ def test_the_hash_follows_order_shape_type_and_value():
     assert hashed(one, two) == hashed(one, two)
     assert hashed(one, two) != hashed(one.T, two)
     assert hashed(one, two) != hashed(one, two[::-1])
+
+
+def test_confident_images_take_turns_by_class_and_the_rest_is_drawn():
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.5, NAN, 0.6, 0.7])
+    classes = np.array([0, 0, 0, 1, 1, 1, 0, 2])
+    # Class 0: 0, 1, 2, 6; class 1: 3, 4; class 2: 7. First turn 0, 3, 7, second 1, 4.
+    kept = most_confident(scores, classes, 7)
+    assert kept.tolist() == [0, 1, 2, 3, 4, 6, 7]
+    kept = set(most_confident(scores, classes, 4))
+    assert {0, 3} <= kept and len(kept) == 4 and 5 not in kept
+    assert set(most_confident(scores, classes, 1)) == {0}
+
+
+def test_rules_of_selection(pool, tmp_path):
+    model = teacher()
+    kept = {
+        by: select(model, pool, 10, cache_dir=tmp_path, by=by, seed=1)
+        for by in ("entropy", "random", "confident")
+    }
+    assert kept["confident"].kept_mean < kept["random"].kept_mean < kept["entropy"].kept_mean
+    for selection in kept.values():
+        np.testing.assert_array_equal(selection.images, pool.images[selection.indices])
+    again = select(model, pool, 10, cache_dir=tmp_path, by="random", seed=1)
+    assert again.reused and (again.indices == kept["random"].indices).all()
+    other = select(model, pool, 10, cache_dir=tmp_path, by="random", seed=2)
+    assert not other.reused and (other.indices != kept["random"].indices).any()
+    with pytest.raises(InputError, match="by: expected one of entropy.*Received: 'all'"):
+        select(model, pool, 10, cache_dir=tmp_path, by="all")

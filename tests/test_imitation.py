@@ -1,0 +1,289 @@
+"""What a student can learn beside the teacher's answers, and what guides the generator to them."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_mosaickd import InputError, losses, practical_recipe, recipe
+from keras_mosaickd.config import PRACTICAL
+from keras_mosaickd.methods import KnowledgeDistillation, MosaicKD
+from keras_mosaickd.methods.statistics import TeacherStatistics
+from keras_mosaickd.networks.features import copy_layers
+from keras_mosaickd.optimizers import SGD
+from tests.game import (
+    BATCH,
+    CLASSES,
+    SHAPE,
+    STEPS,
+    classifier,
+    discriminator,
+    game,
+    generator,
+    images,
+    moved,
+    values,
+)
+from tests.parity_program import played
+
+MATERIAL = Path(__file__).parent / "material"
+
+
+def numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def still():
+    """An optimizer that moves nothing."""
+    return keras.optimizers.SGD(0.0, name="student_optimizer")
+
+
+def pooled_map(network, data, training=False):
+    """What enters the global average pooling."""
+    pooling = next(
+        layer for layer in network.layers if isinstance(layer, layers.GlobalAveragePooling2D)
+    )
+    return numpy(keras.Model(network.inputs[0], pooling.input)(data, training=training))
+
+
+# ---- features --------------------------------------------------------------------------------
+
+
+def test_feature_loss_by_hand():
+    model = KnowledgeDistillation(
+        classifier(1), classifier(2), temperature=2.0, feature_weight=3.0, seed=3
+    )
+    model.compile(still())
+    data = images(BATCH)
+    # A twin, because a pass in training mode moves BatchNorm's statistics.
+    own = pooled_map(classifier(2), data, training=True)
+    expected = np.mean((pooled_map(classifier(1), data) - own) ** 2)
+    logs = model.fit(data, batch_size=BATCH, verbose=0).history
+    assert logs["feature_loss"][0] == pytest.approx(expected, rel=1e-4)
+    assert logs["loss"][0] == pytest.approx(logs["distillation_loss"][0] + 3.0 * expected, rel=1e-4)
+
+
+def of_width(channels, strides=2):
+    keras.utils.set_random_seed(channels)
+    inputs = keras.Input(SHAPE)
+    x = layers.Conv2D(channels, 3, strides=strides, padding="same", name="body")(inputs)
+    return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x)))
+
+
+def test_features_of_other_widths_and_sizes_are_projected_and_averaged():
+    teacher, student = of_width(6, strides=2), of_width(3, strides=1)
+    model = KnowledgeDistillation(teacher, student, feature_weight=1.0, seed=3)
+    model.compile(keras.optimizers.SGD(0.1, name="student_optimizer"))
+    kernel, bias = map(numpy, model.projection.weights)
+    data = images(BATCH)
+    averaged = pooled_map(student, data).reshape(BATCH, 4, 2, 4, 2, 3).mean(axis=(2, 4))
+    expected = np.mean((pooled_map(teacher, data) - averaged @ kernel - bias) ** 2)
+    logs = model.fit(data, batch_size=BATCH, verbose=0).history
+    assert logs["feature_loss"][0] == pytest.approx(expected, rel=1e-4)
+    # The projection learns, and is no part of the student.
+    assert moved([kernel], values(model.projection.weights)[:1])
+    assert model.student.count_params() == of_width(3).count_params()
+
+
+def test_hidden_features_are_refused_by_name():
+    class Hidden(keras.Model):
+        def __init__(self):
+            super().__init__(name="hidden")
+            self.inner = classifier(1)
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    teacher = Hidden()
+    teacher(images(1))
+    with pytest.raises(InputError, match="feature_weight.*the teacher 'hidden'"):
+        KnowledgeDistillation(teacher, classifier(2), feature_weight=1.0)
+
+
+# ---- the student's start ---------------------------------------------------------------------
+
+
+def named(blocks, seed, end="logits"):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input(SHAPE)
+    x = inputs
+    for block in range(blocks):
+        x = layers.Conv2D(4, 3, padding="same", name=f"conv{block}")(x)
+        x = layers.BatchNormalization(name=f"bn{block}")(x)
+    return keras.Model(inputs, layers.Dense(CLASSES, name=end)(layers.GlobalAveragePooling2D()(x)))
+
+
+def test_layers_of_the_same_name_and_the_last_are_copied():
+    teacher, student = named(3, seed=1), named(2, seed=2, end="own_end")
+    teacher.get_layer("bn1").moving_mean.assign([1.0, 2.0, 3.0, 4.0])
+    assert copy_layers(teacher, student) == (5, 5)
+    pairs = [("conv0", "conv0"), ("bn1", "bn1"), ("logits", "own_end")]
+    for theirs, own in pairs:
+        for a, b in zip(
+            teacher.get_layer(theirs).weights, student.get_layer(own).weights, strict=True
+        ):
+            np.testing.assert_array_equal(numpy(a), numpy(b))
+
+
+def test_a_student_starts_once(capsys):
+    student = named(2, seed=2)
+    model = KnowledgeDistillation(named(3, seed=1), student, student_start="teacher")
+    assert "in 5 of its 5 layers" in capsys.readouterr().out
+    before = values(student.weights)
+    KnowledgeDistillation.from_config(model.get_config())
+    assert "Student starts" not in capsys.readouterr().out
+    assert not moved(before, values(student.weights))
+
+
+# ---- mixing ----------------------------------------------------------------------------------
+
+
+class Told(KnowledgeDistillation):
+    """Draws what it was told instead of random numbers."""
+
+    def global_normal(self, batch, size, seed_generator):
+        return keras.ops.convert_to_tensor(self.told)
+
+
+def test_mixed_images_by_hand():
+    model = Told(classifier(1), classifier(2), mixup=0.5)
+    # The distribution function: 0 -> 0.5 (not below 0.5: unmixed), -1 -> 0.158655, 1 -> 0.841345.
+    model.told = np.array([[0, 0], [-1, 0], [-1, 1], [-1, -1]], "float32")
+    data = images(4)
+    mixed = numpy(model._mixed(keras.ops.convert_to_tensor(data), None))
+    shares = [0.0, 0.5, 0.841345, 0.158655]
+    for index, (partner, share) in enumerate(zip([1, 0, 3, 2], shares, strict=True)):
+        expected = (1 - share) * data[index] + share * data[partner]
+        np.testing.assert_allclose(mixed[index], expected, atol=1e-5)
+
+
+def test_the_game_mixes_synthetic_with_real_images(monkeypatch):
+    model = game(mixup=1.0)
+    seen = []
+    monkeypatch.setattr(
+        model, "update_student", lambda images, partners: seen.append((images, partners))
+    )
+    patches = keras.ops.convert_to_tensor(images(BATCH))
+    ood = keras.ops.convert_to_tensor(images(BATCH * 2, seed=1).reshape(BATCH, 2, *SHAPE))
+    model.student_step(1, patches, ood)
+    own, partners = map(numpy, seen[0])
+    np.testing.assert_array_equal(own[BATCH:], numpy(ood)[:, 1])
+    np.testing.assert_array_equal(partners[:BATCH], numpy(ood)[:, 1])
+    np.testing.assert_array_equal(partners[BATCH:], own[:BATCH])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"feature_weight": -1}, "feature_weight must be at least 0. Received: -1"),
+        ({"mixup": 1.5}, "mixup must be from 0 to 1. Received: 1.5"),
+        ({"student_start": "zero"}, "student_start must be one of own, teacher. Received: 'zero'"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(InputError, match=message):
+        KnowledgeDistillation(classifier(1), classifier(2), **options)
+
+
+# ---- the teacher's BatchNorm statistics ------------------------------------------------------
+
+
+def test_statistics_distance_by_hand():
+    mean, variance = np.array([[1.0, 2.0], [3.0, 5.0]], "float32")
+    moving_mean, moving_variance = np.array([[4.0, 6.0], [3.0, 3.0]], "float32")
+    # |(-3, -4)| + |(0, 2)|
+    distance = losses.statistics_distance(mean, variance, moving_mean, moving_variance)
+    assert numpy(distance) == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_distance_of_generated_images_by_hand(is_nested):
+    teacher = whole = named(2, seed=1)
+    for block in range(2):
+        layer = teacher.get_layer(f"bn{block}")
+        layer.moving_mean.assign(np.arange(4) / 2)
+        layer.moving_variance.assign(np.arange(1, 5) / 3)
+    if is_nested:
+        inputs = keras.Input(SHAPE)
+        whole = keras.Model(inputs, teacher(inputs))
+    statistics = TeacherStatistics(whole)
+    assert statistics.layers == 2
+    data = images(6)
+    logits, distance = statistics(keras.ops.convert_to_tensor(data), lambda values: values)
+    np.testing.assert_allclose(numpy(logits), numpy(teacher(data)), atol=1e-5)
+    expected = 0.0
+    for block in range(2):
+        entering = keras.Model(teacher.inputs[0], teacher.get_layer(f"bn{block}").input)
+        entering = numpy(entering(data, training=False))
+        expected += np.linalg.norm(entering.mean(axis=(0, 1, 2)) - np.arange(4) / 2)
+        expected += np.linalg.norm(entering.var(axis=(0, 1, 2)) - np.arange(1, 5) / 3)
+    assert numpy(distance) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_generator_follows_the_statistics():
+    model = game(
+        "none",
+        compiled=False,
+        batch_norm_weight=1.0,
+        adversarial_weight=0,
+        balance_weight=0,
+        regularization_weight=0,
+    )
+    model.compile(**recipe(40, STEPS, generator_learning_rate=0.05))
+    logs = model.fit(images(80), batch_size=BATCH, epochs=4, verbose=0).history
+    assert logs["batch_norm_loss"][-1] < 0.8 * logs["batch_norm_loss"][0]
+    assert logs["generator_loss"][-1] == pytest.approx(logs["batch_norm_loss"][-1], rel=1e-5)
+
+
+def test_a_teacher_without_batch_norm_is_refused():
+    with pytest.raises(InputError, match="batch_norm_weight needs a teacher with BatchNorm"):
+        MosaicKD(
+            of_width(3),
+            classifier(2),
+            generator(),
+            discriminator(),
+            latent_dim=6,
+            batch_norm_weight=1.0,
+        )
+
+
+# ---- recipes ---------------------------------------------------------------------------------
+
+
+def test_the_practical_recipe_leaves_out_what_the_networks_lack(capsys):
+    assert practical_recipe(classifier(1), classifier(2)) == PRACTICAL
+    assert capsys.readouterr().out == ""
+    found = practical_recipe(of_width(3), classifier(2))
+    assert found == {**PRACTICAL, "batch_norm_weight": 0.0}
+    assert "without batch_norm_weight: 'functional" in capsys.readouterr().out
+
+
+def test_the_practical_game_is_saved_and_continued_bit_for_bit(tmp_path):
+    options = {**PRACTICAL, "mixup": 0.5}
+    whole, half = game(**options), game(**options)
+    data = images(BATCH * 4)
+    for model in (whole, half):
+        model.fit(data, batch_size=BATCH, verbose=0)
+    half.save(tmp_path / "half.keras")
+    loaded = keras.saving.load_model(tmp_path / "half.keras")
+    for model in (whole, loaded):
+        model.fit(data, batch_size=BATCH, verbose=0)
+    for a, b in zip(whole.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(numpy(a), numpy(b), err_msg=a.path)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_papers_game_is_what_it_was(reduction):
+    """Variables after five iterations of SGD, as version 0.1 (commit 1d88c6f) left them."""
+    optimizers = {
+        f"{role}_optimizer": SGD(0.01, name=f"{role}_optimizer")
+        for role in ("student", "generator", "discriminator")
+    }
+    now = played(5, optimizers, local_reduction=reduction, temperature=2.0, align_weight=0.5)
+    with np.load(MATERIAL / "five_sgd_iterations_of_1d88c6f.npz", allow_pickle=False) as stored:
+        for name, value in stored.items():
+            kind, _, name = name.partition("/")
+            if kind == reduction:
+                np.testing.assert_allclose(now[name], value, rtol=0, atol=1e-6, err_msg=name)

@@ -1,5 +1,12 @@
 """The exceptions that have a meaning of their own: bad input, a diverged and a stopped training."""
 
+import signal
+
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
+"""Signals after which a training saves and leaves; SIGUSR1 is what schedulers send in time."""
+
 
 class InputError(ValueError):
     """An argument, flag or file that cannot be used.

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 from pathlib import Path
@@ -229,6 +230,36 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_continues_bit_for_bit(
     assert len((stopped / "history.csv").read_text().splitlines()) == 3
     for a, b in zip(student_weights(whole), student_weights(stopped), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_teacher_stopped_in_the_middle_of_an_epoch_continues_bit_for_bit(
+    tmp_path, monkeypatch, capsys
+):
+    names = ("dataset", "image_size", "teacher", "teacher_batch_size")
+    settings = {name: TINY[name] for name in names} | {"teacher_epochs": 2}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert command(teacher, "teacher", **settings, cache_dir=whole) == 0
+    look = checkpoints.Checkpoint.on_train_batch_end
+
+    def stop_at_the_first_step(self, batch, logs=None):
+        os.kill(os.getpid(), signal.SIGUSR1)  # As schedulers do before a time limit.
+        look(self, batch, logs)
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "on_train_batch_end", stop_at_the_first_step)
+    assert command(teacher, "teacher", **settings, cache_dir=stopped) == 128 + signal.SIGUSR1
+    assert "SIGUSR1: saved; repeat the command to go on" in capsys.readouterr().err
+    assert not list((stopped / "teachers").glob("[!.]*"))
+    monkeypatch.undo()
+    assert command(teacher, "teacher", **settings, cache_dir=stopped) == 0
+    printed = capsys.readouterr().out
+    assert "Continuing after step 1 of " in printed
+    first, second = (next(cache.glob("teachers/*/teacher.keras")) for cache in (whole, stopped))
+    models = [keras.models.load_model(file, compile=False) for file in (first, second)]
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # Nothing is left of what it went on from.
+    left = {path.name for path in (stopped / "teachers").iterdir()}
+    assert left == {second.parent.name, f".{second.parent.name}.lock"}
 
 
 def test_teacher_is_shared_and_can_be_given_as_a_file(finished, cache, tmp_path, capsys):

@@ -181,9 +181,9 @@ def test_a_layer_that_the_user_registered_by_name_is_allowed(tmp_path):
 def test_a_damaged_teacher_is_trained_again(tmp_path, monkeypatch, capsys):
     trained = []
 
-    def train_quickly(config, domain):
+    def train_quickly(config, *_):
         trained.append(config)
-        return game.classifier(1)
+        return game.classifier(1), 0.0
 
     monkeypatch.setattr(teachers, "_train", train_quickly)
     arguments = ["--dataset=digits[0-2]", "--image_size=8", f"--cache_dir={tmp_path}"]

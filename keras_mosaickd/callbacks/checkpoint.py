@@ -4,12 +4,13 @@ import json
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import keras
 
 from keras_mosaickd.callbacks.divergence import check_weights
-from keras_mosaickd.errors import InputError, StoppedError
+from keras_mosaickd.errors import STOPPING, InputError, StoppedError
 from keras_mosaickd.files import file_sha256, replacing, write_file
 
 _CHECKSUMS = "sha256.json"
@@ -29,6 +30,7 @@ class Checkpoint(keras.callbacks.Callback):
         best_so_far: the highest `monitor` of an earlier part of the run.
         stop: `StopSignals`: once one has come, the trainer is saved and the training left.
         monitor: name in the logs of what the best student has most of.
+        seconds_between: how long to leave epochs unsaved that take less time than saving them.
 
     Raises:
         StoppedError: out of `fit`, after a signal.
@@ -42,6 +44,7 @@ class Checkpoint(keras.callbacks.Callback):
         best_so_far=-1.0,
         stop=None,
         monitor="val_agreement",
+        seconds_between=0,
     ):
         super().__init__()
         self.monitor = monitor
@@ -50,6 +53,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.best = best
         self.best_so_far = best_so_far
         self.stop = stop
+        self.seconds_between = seconds_between
+        self._saved_at = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
         """Saves when its turn has come, or when the training is told to stop."""
@@ -66,11 +71,13 @@ class Checkpoint(keras.callbacks.Callback):
             self.best_so_far = value
             with replacing(self.best) as new:
                 self.model.student.save(new)
-        save_checkpoint(self.model, self.path)
+        if time.monotonic() - self._saved_at >= self.seconds_between:
+            save_checkpoint(self.model, self.path)
+            self._saved_at = time.monotonic()
 
 
 class StopSignals:
-    """Notes SIGINT and SIGTERM instead of dying of them; the same signal again has its old effect.
+    """Notes `errors.STOPPING` instead of dying of them; the same signal again has its old effect.
 
     A context manager. Outside the main thread, where Python allows no handlers, it does nothing.
 
@@ -84,7 +91,7 @@ class StopSignals:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOPPING:
                 self._before[number] = signal.signal(number, self._note)
         return self
 

@@ -60,8 +60,9 @@ def check_weights(model, path):
         DivergedError: naming the phase that trains the weight.
     """
     optimizers = getattr(model, "phase_optimizers", {})  # None before compile().
+    networks = getattr(model, "networks", None)  # of a trainer; a teacher in training is one
     groups = [
-        *((name, getattr(model, name)) for name in model.networks),
+        *([("teacher", model)] if networks is None else ((n, getattr(model, n)) for n in networks)),
         *((key.removesuffix("_optimizer"), value) for key, value in optimizers.items()),
     ]
     for phase, holder in groups:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.cli.train import default_run_dir
-from keras_mosaickd.errors import StoppedError
+from keras_mosaickd.errors import STOPPING, StoppedError
 from keras_mosaickd.run_directory import FLAGS
 
 
@@ -41,7 +41,7 @@ def main(parsed: flags.Parsed) -> None:
         received.append(number)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         results = tuning.tune(config, study, tuning.train_command)
     except KeyboardInterrupt:

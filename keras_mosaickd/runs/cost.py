@@ -5,6 +5,7 @@ import time
 import keras
 import numpy as np
 
+from keras_mosaickd.backend.training import device_lines
 from keras_mosaickd.callbacks.progress import duration
 from keras_mosaickd.networks import count_parameters, flops, traffic
 
@@ -89,6 +90,7 @@ def describe(trainer, config, schedule):
     """
     lines = [
         f"backend            {keras.backend.backend()}",
+        *device_lines(),
         "",
         "network        parameters  shapes",
     ]

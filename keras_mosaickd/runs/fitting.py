@@ -1,19 +1,22 @@
 """The distillation itself: begun or continued, fitted, validated, and what leaves a trace of it."""
 
 import dataclasses
+import json
 import sys
+import time
 
 import keras
 import numpy as np
 
 from keras_mosaickd import callbacks
-from keras_mosaickd.callbacks.checkpoint import Checkpoint, newest_intact
+from keras_mosaickd.callbacks.checkpoint import Checkpoint, StopSignals, newest_intact
 from keras_mosaickd.callbacks.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.callbacks.image_quality import ImageQuality
 from keras_mosaickd.callbacks.progress import Progress
 from keras_mosaickd.data.streams.training import validation_stream
 from keras_mosaickd.evaluation.label_free import SCORE, LabelFreeAgreement
 from keras_mosaickd.evaluation.scores import EVALUATION_BATCH
+from keras_mosaickd.files import write_file
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.run_directory import BEST_STUDENT, CHECKPOINT, HISTORY, SAMPLES, TENSORBOARD
 
@@ -32,30 +35,101 @@ def start_or_resume(experiment, run, teacher, schedule):
 
 
 def fit(experiment, run, trainer, images, labels, schedule, steps, stop):
-    """Trains from a global step to the end; returns the step that was reached.
+    """Trains from a global step on; returns the step that was reached."""
+
+    def stream(first_step, steps_per_round):
+        part = dataclasses.replace(schedule, steps_per_round=steps_per_round)
+        return experiment.stream(images, part, first_step, labels)
+
+    return _fit_rounds(
+        trainer,
+        stream,
+        schedule.rounds,
+        schedule.steps_per_round,
+        steps,
+        [*_callbacks(experiment, run, images, stop), Progress(schedule.steps - steps)],
+        **_validation(experiment),
+        # In a file the line that `Progress` prints is enough.
+        verbose=1 if sys.stdout.isatty() else 0,
+    )
+
+
+def fit_resumably(build, stream, epochs, steps_per_epoch, folder, scope, verbose):
+    """Fits a model, saving it after every epoch; repeated, it goes on bit for bit.
+
+    Args:
+        build: makes the compiled model.
+        stream: gives the training data from a global step on: `stream(first_step,
+            steps_per_epoch)`.
+        epochs: how many there are in all.
+        steps_per_epoch: training steps in each of them.
+        folder: `Path` of what is kept between.
+        scope: function that gives the context in which to load.
+        verbose: as of `keras.Model.fit`.
+
+    Returns:
+        The model, and the seconds that all of its training took.
+
+    Raises:
+        DivergedError: if a weight is no number.
+        StoppedError: after a signal, with the model saved.
+    """
+    clock = folder / "seconds.json"
+    path = folder / CHECKPOINT.name
+    found = newest_intact(path)
+    before = json.loads(clock.read_text()) if clock.is_file() else 0.0
+    start = time.perf_counter()
+    if found:
+        with scope():
+            model = load_model(found, "the checkpoint", compile=True)
+    else:
+        model = build()
+    steps = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+    if found and steps < epochs * steps_per_epoch:
+        print(f"Continuing after step {steps} of {epochs * steps_per_epoch}")
+        # Builds its metrics: `fit` would do so by a look at the data, and where one step is left of
+        # an epoch, the stream takes the look for that step.
+        once = stream(steps, 2)
+        is_indexed = isinstance(once, keras.utils.PyDataset)
+        model.test_on_batch(*(once[0] if is_indexed else next(iter(once))))
+    with StopSignals() as stop:
+        while steps < epochs * steps_per_epoch:
+            try:
+                steps = _fit_rounds(
+                    model,
+                    stream,
+                    epochs,
+                    steps_per_epoch,
+                    steps,
+                    [StopWhenInvalid(path), Checkpoint(path, stop=stop, seconds_between=30)],
+                    verbose=verbose,
+                )
+            finally:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_file(clock, json.dumps(before + time.perf_counter() - start))
+    return model, before + time.perf_counter() - start
+
+
+def _fit_rounds(model, stream, rounds, steps_per_round, steps, callbacks, **options):
+    """Trains from a global step to the end, or of its round; returns the step that was reached.
 
     From the middle of a round it trains to the end of that round only: a call of Keras's `fit`
     has one length of epoch. It is told of all rounds nevertheless, and stopped, so that it
     prints the same "Epoch 3/10" as without an interruption.
     """
-    first_round, done = divmod(steps, schedule.steps_per_round)
-    part = dataclasses.replace(schedule, steps_per_round=schedule.steps_per_round - done)
-    chosen = _callbacks(experiment, run, images, stop)
+    first_round, done = divmod(steps, steps_per_round)
     if done:
-        chosen.append(_StopAfterRound())
-    chosen.append(Progress(schedule.steps - steps))
-    trainer.fit(
-        experiment.stream(images, part, steps, labels),
-        epochs=schedule.rounds,
+        callbacks = [*callbacks, _StopAfterRound()]
+    model.fit(
+        stream(steps, steps_per_round - done),
+        epochs=rounds,
         initial_epoch=first_round,
-        steps_per_epoch=part.steps_per_round,
-        **_validation(experiment),
-        # In a file the line that `Progress` prints is enough.
-        verbose=1 if sys.stdout.isatty() else 0,
+        steps_per_epoch=steps_per_round - done,
         shuffle=False,
-        callbacks=chosen,
+        callbacks=callbacks,
+        **options,
     )
-    return (first_round + 1 if done else schedule.rounds) * schedule.steps_per_round
+    return (first_round + 1 if done else rounds) * steps_per_round
 
 
 class _StopAfterRound(keras.callbacks.Callback):

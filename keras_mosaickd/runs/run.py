@@ -2,6 +2,7 @@
 
 import functools
 
+from keras_mosaickd.backend.training import device_lines
 from keras_mosaickd.callbacks.checkpoint import StopSignals
 from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
 from keras_mosaickd.data import select
@@ -34,7 +35,13 @@ class Experiment(Preparation):
         """The `Teacher`: given, cached or trained."""
         if self.given_teacher is not None:
             return self.given_teacher
-        return teachers.trained(self.config, self.domain, self.cache_dir, self.distribution.scope)
+        return teachers.trained(
+            self.config,
+            self.domain,
+            self.cache_dir,
+            self.distribution.scope,
+            fitting.fit_resumably,
+        )
 
     def trainer(self, teacher, schedule):
         """The compiled method on fresh networks: `MosaicKD` or a baseline."""
@@ -116,6 +123,7 @@ class Experiment(Preparation):
             Dict with its accuracy on the test images, its number of parameters and its file.
         """
         checks.check_domain(self)
+        print("\n".join(device_lines()))
         teacher = self.teacher()
         return {
             **self._about(teacher),
@@ -142,6 +150,7 @@ class Experiment(Preparation):
     def _train(self, run, config_file):
         config = self.config
         run.write_json(ENVIRONMENT, environment(config))
+        print("\n".join(device_lines()))
         teacher = self.teacher()
         about_teacher = self._about(teacher)
         if about_teacher:

@@ -1,8 +1,8 @@
 """The experiment's teacher: given by the user, found in the cache, or trained."""
 
 import json
+import shutil
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from keras_mosaickd.data import supervised_stream
 from keras_mosaickd.data.cache import cached
 from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.pixels import VOID
+from keras_mosaickd.errors import DivergedError
 from keras_mosaickd.files import sha256
 from keras_mosaickd.optimizers import student_recipe
 from keras_mosaickd.teachers.load import content_hash, load_teacher
@@ -74,7 +75,7 @@ def given(config, image_size):
     return Teacher(model, text, content_hash(text, model), None)
 
 
-def trained(config, domain, cache_dir, scope):
+def trained(config, domain, cache_dir, scope, fit):
     """The teacher of the supplement's recipe, from the cache of an identical one if there is one.
 
     Args:
@@ -82,9 +83,13 @@ def trained(config, domain, cache_dir, scope):
         domain: `ImageSet` to train on, with labels.
         cache_dir: directory of the cache.
         scope: function that gives the context in which to build and compile.
+        fit: `runs.fitting.fit_resumably`, which goes on from what it keeps in a folder.
 
     Returns:
         `Teacher`.
+
+    Raises:
+        StoppedError: after a signal; called again, it goes on bit for bit.
     """
     description = _description(config, domain)
     key = sha256(json.dumps(description, sort_keys=True))[:24]
@@ -93,12 +98,13 @@ def trained(config, domain, cache_dir, scope):
     def build(directory):
         print(f"Teacher {config.teacher}: training on {len(domain)} images of {domain.name}")
         keras.utils.set_random_seed(config.seed)
-        start = time.perf_counter()
-        with scope():
-            _train(config, domain).save(directory / "teacher.keras")
-        return {**description, "dataset": domain.name, "seconds": time.perf_counter() - start}
+        teacher, seconds = _train(config, domain, scope, fit, unfinished)
+        teacher.save(directory / "teacher.keras", include_optimizer=False)
+        return {**description, "dataset": domain.name, "seconds": seconds}
 
+    unfinished = folder.with_name(f".{folder.name}.training")
     record, fresh = cached(folder, "teacher.json", build)
+    shutil.rmtree(unfinished, ignore_errors=True)
     if not fresh:
         print(f"Teacher {config.teacher}: found in {folder}")
     # A fresh one is read back too, so that a run does not depend on who trained its teacher.
@@ -108,8 +114,36 @@ def trained(config, domain, cache_dir, scope):
     return Teacher(model, str(file), content_hash(str(file), model), record["seconds"])
 
 
-def _train(config, domain):
+def _train(config, domain, scope, fit, folder):
+    """The teacher, and how many seconds its training took."""
     steps = len(domain) // config.teacher_batch_size
+
+    def build():
+        with scope():
+            return _compiled(config, domain, steps)
+
+    def stream(first_step, steps_per_epoch):
+        return supervised_stream(
+            domain.images,
+            domain.labels,
+            config.teacher_batch_size,
+            seed=config.seed,
+            first_step=first_step,
+            steps_per_epoch=steps_per_epoch,
+            flip=domain.flip,
+        )
+
+    try:
+        return fit(build, stream, config.teacher_epochs, steps, folder, scope, progress())
+    except DivergedError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise RuntimeError(
+            "the teacher's training diverged (a weight is NaN or infinite): lower "
+            f"--teacher_learning_rate. Received: {config.teacher_learning_rate}"
+        ) from error
+
+
+def _compiled(config, domain, steps):
     mean, std = statistics(domain.images)
     teacher = networks.build(
         config.teacher,
@@ -130,25 +164,6 @@ def _train(config, domain):
         ),
         metrics=[metric],
     )
-    stream = supervised_stream(
-        domain.images,
-        domain.labels,
-        config.teacher_batch_size,
-        seed=config.seed,
-        flip=domain.flip,
-    )
-    teacher.fit(
-        stream,
-        epochs=config.teacher_epochs,
-        verbose=progress(),
-        shuffle=False,
-        callbacks=[keras.callbacks.TerminateOnNaN()],
-    )
-    if not all(np.isfinite(weight).all() for weight in teacher.get_weights()):
-        raise RuntimeError(
-            "the teacher's training diverged (a weight is NaN or infinite): lower "
-            f"--teacher_learning_rate. Received: {config.teacher_learning_rate}"
-        )
     return teacher
 
 

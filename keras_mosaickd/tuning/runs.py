@@ -1,13 +1,12 @@
 """The runs of a trial, each trained by a process of its own and by never more than one."""
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import keras_tuner
 
-from keras_mosaickd.errors import InputError
+from keras_mosaickd.errors import STOPPING, InputError
 from keras_mosaickd.files import locked
 from keras_mosaickd.run_directory import METRICS, RunDirectory, flag_line
 
@@ -61,7 +60,7 @@ def train(config, command):
                 raise
             if status == 2:
                 raise InputError(last_line(log.read_bytes()))
-            if status > 128 or -status in (signal.SIGINT, signal.SIGTERM):
+            if status > 128 or -status in STOPPING:
                 # Someone stopped it: it is to be continued, not to be counted as failed.
                 raise KeyboardInterrupt
             if status:

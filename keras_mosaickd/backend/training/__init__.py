@@ -18,10 +18,13 @@
 
 and calls `alternate(data)` and `training_logs()`, which a subclass writes once for all backends, in
 each training step.
-`devices()` names what the backend computes on, and `distribution(name)` gives the `Distribution` in
-whose scope networks are built and compiled to train on several of them.
+`devices()` names what the backend computes on, `device_lines()` says it, and `distribution(name)`
+gives the `Distribution` in whose scope networks are built and compiled to train on several of them.
 Nothing in this package knows a loss or a phase.
 """
+
+import os
+from pathlib import Path
 
 import keras
 
@@ -37,4 +40,19 @@ else:
         f"Received: KERAS_BACKEND={keras.backend.backend()}"
     )
 
-__all__ = ["PhaseTrainer", "devices", "distribution"]
+
+def device_lines():
+    """What the backend computes on, as lines; with a warning of a GPU that is there and unused."""
+    names = devices()
+    yield f"device             {', '.join(names)}"
+    # Whoever sets this variable to nothing hides the GPU on purpose.
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
+    present = [*Path("/dev").glob("nvidia[0-9]*")]
+    if present and not hidden and all("cpu" in name.lower() for name in names):
+        yield (
+            f"Warning: there is a GPU ({present[0]}), and {keras.backend.backend()} does not use "
+            "it: is its package the one with CUDA, and the driver new enough?"
+        )
+
+
+__all__ = ["PhaseTrainer", "device_lines", "devices", "distribution"]

@@ -212,7 +212,10 @@ class _OwnRows(keras.utils.PyDataset):
 
 def devices():
     """Names of the devices that JAX computes on."""
-    return [str(device) for device in jax.devices()]
+    return [
+        str(device) if device.platform == "cpu" else f"{device} {device.device_kind}"
+        for device in jax.devices()
+    ]
 
 
 def distribution(name):

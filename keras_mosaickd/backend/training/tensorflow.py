@@ -96,7 +96,11 @@ _NO_STRATEGY = tf.distribute.get_strategy()
 
 def devices():
     """Names of the devices that TensorFlow computes on."""
-    return [device.name for device in tf.config.list_logical_devices()]
+    gpus = tf.config.list_physical_devices("GPU")
+    kinds = [tf.config.experimental.get_device_details(gpu).get("device_name", "") for gpu in gpus]
+    names = [device.name for device in tf.config.list_logical_devices("GPU")]
+    found = [f"{name} {kind}".strip() for name, kind in zip(names, kinds, strict=False)]
+    return found or [device.name for device in tf.config.list_logical_devices()]
 
 
 def distribution(name):

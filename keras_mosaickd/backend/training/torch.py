@@ -50,4 +50,4 @@ class PhaseTrainer(SingleProgramTrainer):
 def devices():
     """Names of the devices that PyTorch computes on."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return [torch.cuda.get_device_name(index) for index in range(count)] or ["cpu"]
+    return [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(count)] or ["cpu"]

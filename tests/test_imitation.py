@@ -286,4 +286,5 @@ def test_the_papers_game_is_what_it_was(reduction):
         for name, value in stored.items():
             kind, _, name = name.partition("/")
             if kind == reduction:
-                np.testing.assert_allclose(now[name], value, rtol=0, atol=1e-6, err_msg=name)
+                # Backends round sums in their own ways.
+                np.testing.assert_allclose(now[name], value, rtol=2e-6, atol=1e-6, err_msg=name)

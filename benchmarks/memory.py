@@ -65,7 +65,6 @@ def main():
                 cache_dir=f"{folder}/cache",
             )
         )
-        experiment.check()
         experiment.train()
     warm, last = sizes[200 // ROUND - 1], sizes[-1]
     growth = last / warm - 1

@@ -7,6 +7,8 @@ import importlib
 import warnings
 
 _HOMES = {
+    "train": "runs.run",
+    "ExperimentConfig": "config",
     "MosaicKD": "methods",
     "KnowledgeDistillation": "methods",
     "StudentCheckpoint": "callbacks.checkpoint",

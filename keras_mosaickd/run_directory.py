@@ -96,6 +96,29 @@ class RunDirectory:
             )
 
     @contextlib.contextmanager
+    def claimed(self, settings):
+        """Holds the directory for a run, and writes its flags.
+
+        Args:
+            settings: dict of the run's flags.
+
+        Raises:
+            InputError: as of `check` and `alone`; nothing is written then.
+        """
+        self.check(settings)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.alone():
+            # Another process may have made its run here meanwhile.
+            self.check(settings)
+            self.write_flags(settings)
+            yield
+
+    def write_flags(self, settings):
+        """Writes settings as a flagfile that repeats the run, sorted by name."""
+        lines = [flag_line(name, settings[name]) for name in sorted(settings)]
+        files.write_file(self / FLAGS, "".join(f"{line}\n" for line in lines))
+
+    @contextlib.contextmanager
     def alone(self):
         """Holds the directory for this process; the system frees it when that ends in any way.
 

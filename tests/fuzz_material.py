@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_mosaickd.callbacks.checkpoint import save_checkpoint
 from keras_mosaickd.cli import flags
+from keras_mosaickd.run_directory import RunDirectory
 from tests import game
 
 
@@ -18,7 +19,7 @@ def write(folder: Path) -> None:
     save_checkpoint(model, run / "checkpoints" / "last.keras")
     model.student.save(run / "student.keras")
     settings = flags.parse("train", ["--dataset=digits[0-2]", "--image_size=8"]).settings()
-    flags.save(settings, run / "flags.txt")
+    RunDirectory(run).write_flags(settings)
     metrics = {
         "method": "mosaickd", "dataset": "digits[0-2]", "ood": "digits[5-9]", "seed": 0,
         "backend": "tensorflow", "teacher": "t", "student": "s", "teacher_accuracy": 0.9,

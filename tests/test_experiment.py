@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mosaickd import __version__, run_directory
+import keras_mosaickd as km
+from keras_mosaickd import InputError, __version__, run_directory
 from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.cli import evaluate, flags, runner, sample, teacher, train
 from keras_mosaickd.config import ExperimentConfig
@@ -87,6 +89,24 @@ def test_a_run_directory_holds_everything(finished):
     assert selection["kept_mean"] > selection["dropped_mean"]
     with Image.open(finished / "samples.png") as image:
         assert min(image.size) >= 8 * 8
+
+
+def test_from_python_a_directory_is_one_runs_too(finished, tmp_path, capsys):
+    run = tmp_path / "copy"
+    shutil.copytree(finished, run)
+    settings = flags.parse("train", [f"--flagfile={run}/flags.txt"]).settings()
+    settings["run_dir"] = str(run)
+    with pytest.raises(InputError, match="holds another run.*Received: --temperature=2.0"):
+        km.train(ExperimentConfig(**{**settings, "temperature": 2.0}))
+    with pytest.raises(InputError, match="holds this run, finished already"):
+        km.train(ExperimentConfig(**settings))
+    with pytest.raises(InputError, match="--run_dir: expected a directory"):
+        km.train(ExperimentConfig(**{**settings, "run_dir": ""}))
+    (run / "metrics.json").unlink()
+    resumed = km.train(ExperimentConfig(**settings))
+    before = json.loads((finished / "metrics.json").read_text())
+    assert resumed["student_accuracy"] == before["student_accuracy"]
+    assert f"Continuing the run in {run}" in capsys.readouterr().out
 
 
 def test_metrics(finished, backend):

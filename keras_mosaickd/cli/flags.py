@@ -8,7 +8,6 @@ flags that other packages define are neither accepted nor saved.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,10 @@ from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
 from keras_mosaickd.config import PRACTICAL
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.files import read_text, write_file
-from keras_mosaickd.run_directory import field_name, flag_line
+from keras_mosaickd.files import read_text
+from keras_mosaickd.run_directory import field_name
 
-__all__ = ["COMMANDS", "FLAGS", "Parsed", "expand_flagfiles", "parse", "save", "text"]
+__all__ = ["COMMANDS", "FLAGS", "Parsed", "expand_flagfiles", "parse"]
 
 # How a run behaves towards the person who started it; they are not part of what is computed.
 _NEVER_SAVED = frozenset({"help", "traceback", "dry_run"})
@@ -109,19 +108,6 @@ class Parsed:
             if name not in _NEVER_SAVED
         }
         return {field_name(name): value for name, value in saved.items()}
-
-
-def save(settings: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes ``settings`` as a flagfile that reruns the command (atomically, UTF-8)."""
-    write_file(path, text(settings))
-
-
-def text(settings: Mapping[str, Any]) -> str:
-    """Returns ``settings`` as the lines of a flagfile: ``--name=value``, sorted by name.
-
-    Floats are written with their shortest exact form, so that reading gives the same number.
-    """
-    return "".join(f"{flag_line(name, settings[name])}\n" for name in sorted(settings))
 
 
 def parse(command: str, arguments: Sequence[str]) -> Parsed:

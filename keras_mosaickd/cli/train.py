@@ -7,11 +7,10 @@ from pathlib import Path
 
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.run_directory import FLAGS
 
 
 def main(parsed: flags.Parsed) -> None:
-    """Checks everything, writes flags.txt, trains, and prints the metrics."""
+    """Trains, and prints the metrics."""
     runner.refuse_bare_call(
         parsed,
         "--flagfile=FILE (configs/quickstart_mosaickd.flags, which bin/quickstart runs, is one), "
@@ -27,10 +26,6 @@ def main(parsed: flags.Parsed) -> None:
     if parsed.values["dry_run"]:
         print(experiment.dry_run(config))
         return
-    experiment.check(config)
-    run_dir = Path(config.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    flags.save(settings, run_dir / FLAGS)
     config_file = parsed.flagfiles[-1] if parsed.flagfiles else None
     metrics = dict(experiment.train(config, config_file))
     verdict = metrics.pop("verdict", None)
@@ -40,7 +35,7 @@ def main(parsed: flags.Parsed) -> None:
     if verdict:
         # Set off, so that it is not lost below thirty numbers.
         print(f"\n{verdict}\n")
-    print(f"The run is in {run_dir}")
+    print(f"The run is in {config.run_dir}")
 
 
 def without_domain(parsed: flags.Parsed) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.cli.train import default_run_dir
 from keras_mosaickd.errors import STOPPING, StoppedError
-from keras_mosaickd.run_directory import FLAGS
+from keras_mosaickd.run_directory import RunDirectory
 
 
 def main(parsed: flags.Parsed) -> None:
@@ -34,7 +34,7 @@ def main(parsed: flags.Parsed) -> None:
     run_dir = Path(config.run_dir)
     if tuning.role() != "worker":
         run_dir.mkdir(parents=True, exist_ok=True)
-        flags.save(settings, run_dir / FLAGS)
+        RunDirectory(run_dir).write_flags(settings)
     received: list[int] = []
 
     def stop(number: int, frame: object) -> None:

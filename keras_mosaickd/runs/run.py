@@ -6,6 +6,7 @@ from keras_mosaickd.backend.training import device_lines
 from keras_mosaickd.callbacks.checkpoint import StopSignals
 from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
 from keras_mosaickd.data import select
+from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.label_free import LabelFreeJudge
 from keras_mosaickd.evaluation.scores import EVALUATION_BATCH, scores
 from keras_mosaickd.methods import registry as methods
@@ -142,9 +143,11 @@ class Experiment(Preparation):
         Returns:
             The metrics that stand in `metrics.json`.
         """
+        if not self.config.run_dir:
+            raise InputError("--run_dir: expected a directory for the run. Received: none")
+        self.check()
         run = RunDirectory(self.config.run_dir)
-        run.path.mkdir(parents=True, exist_ok=True)
-        with run.alone():
+        with run.claimed(vars(self.config)):
             return self._train(run, config_file)
 
     def _train(self, run, config_file):
@@ -201,33 +204,39 @@ class Experiment(Preparation):
             )
 
 
-# check() and then train() of the same settings share what was loaded and built.
-_experiment = functools.lru_cache(maxsize=1)(Experiment)
-
-
-def check(config):
-    """See `Experiment.check`."""
-    _experiment(config).check()
-
-
 def dry_run(config):
     """Checks, and says what `train` would do as `Experiment.dry_run`; nothing is written."""
     return Experiment(config, is_dry=True).dry_run()
 
 
 def train(config, config_file=None):
-    """See `Experiment.train`."""
-    return _experiment(config).train(config_file)
+    """Runs a whole experiment: teacher, selection, distillation, evaluation, export.
+
+    It is what `bin/train` does. Everything that would make it fail later is checked before
+    anything is written. The directory `config.run_dir` must be new, empty, or hold an interrupted
+    run of the same settings, which is resumed.
+
+    Args:
+        config: `ExperimentConfig`.
+        config_file: the flagfile that the settings came from, to be named in `metrics.json`.
+
+    Returns:
+        Dict of the metrics that stand in `metrics.json`.
+
+    Raises:
+        InputError: if the settings do not fit together, or the directory holds another run.
+    """
+    return Experiment(config).train(config_file)
 
 
 def train_teacher(config):
     """See `Experiment.train_teacher`."""
-    return _experiment(config).train_teacher()
+    return Experiment(config).train_teacher()
 
 
 def select_ood(config):
     """Checks, then selects the out-of-domain images; returns what was kept as text."""
-    experiment = _experiment(config)
+    experiment = Experiment(config)
     checks.check_domain(experiment)
     checks.check_pool(experiment)
     return experiment.select(experiment.teacher().model).describe()
@@ -236,7 +245,6 @@ def select_ood(config):
 __all__ = [
     "Experiment",
     "ExperimentConfig",
-    "check",
     "dry_run",
     "select_ood",
     "train",

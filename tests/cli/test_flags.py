@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from keras_mosaickd.cli import flags
 from keras_mosaickd.cli.help import help_text
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.run_directory import RunDirectory
 
 # Once is enough: nothing here depends on the backend.
 pytestmark = pytest.mark.backend("tensorflow")
@@ -211,7 +212,7 @@ def test_saved_flags_rerun_the_run_and_hold_only_this_projects(tmp_path):
     ]
     parsed = flags.parse("train", arguments)
     saved = tmp_path / "flags.txt"
-    flags.save(parsed.settings(), saved)
+    RunDirectory(tmp_path).write_flags(parsed.settings())
     again = flags.parse("train", [f"--flagfile={saved}"])
     assert again.settings() == parsed.settings()
     assert not again.values["dry_run"] and not again.values["traceback"]
@@ -236,7 +237,8 @@ def test_every_value_survives_a_flagfile(tmp_path_factory, dataset, weight, synt
         "synthetic_only": synthetic_only,
         "seed": seed,
     }
-    saved = tmp_path_factory.mktemp("flags") / "flags.txt"
-    flags.save(settings, saved)
+    run = RunDirectory(tmp_path_factory.mktemp("flags"))
+    run.write_flags(settings)
+    saved = run / "flags.txt"
     values = flags.parse("train", [f"--flagfile={saved}"]).values
     assert {name: values[name] for name in settings} == settings

@@ -24,6 +24,7 @@ FLAGS, METRICS, HISTORY, ENVIRONMENT = (
 )
 STUDENT, SAVED_MODEL, SAMPLES = "student.keras", "saved_model", "samples.png"
 SELECTION, UNREADABLE, MODEL_CARD = "selection.json", "unreadable.txt", "model_card.md"
+INPUTS = "inputs.json"
 CHECKPOINT, TENSORBOARD = Path("checkpoints") / "last.keras", "tensorboard"
 BEST_STUDENT = Path("checkpoints") / "best_student.keras"
 
@@ -74,13 +75,15 @@ class RunDirectory:
                 f"Received: {self.path}, which holds other files"
             )
         # A run of an earlier version had what later flags are by default.
+        # What was named by a path is known by its content (`check_inputs`), and may have moved.
+        skipped = {*_PLACES, *self._inputs()}
         defaults = {name: flag_value(value) for name, value in vars(ExperimentConfig()).items()}
         written = defaults | self._written_settings()
         mine = {name: flag_value(value) for name, value in settings.items()}
         different = sorted(
             name
             for name in set(written) | set(mine)
-            if name not in _PLACES and written.get(name) != mine.get(name)
+            if name not in skipped and written.get(name) != mine.get(name)
         )
         if different:
             name = different[0]
@@ -94,6 +97,26 @@ class RunDirectory:
                 f"--run_dir {self.path} holds this run, finished already: its results are in "
                 f"{self / METRICS}"
             )
+
+    def check_inputs(self, inputs):
+        """Raises unless what a run's flags name by paths is what the run here began with.
+
+        Args:
+            inputs: dict from the flag to the SHA-256 of what it names.
+
+        Raises:
+            InputError: if anything of it has changed; where it lies does not matter.
+        """
+        known = self._inputs()
+        changed = sorted(name for name in known if known[name] != inputs.get(name))
+        if changed:
+            raise InputError(
+                f"--run_dir {self.path} holds another run. Expected: what --{changed[0]} named "
+                "when it began, wherever it lies now, or another directory. Received: other content"
+            )
+
+    def _inputs(self):
+        return self.read_json(INPUTS) if (self / INPUTS).is_file() else {}
 
     @contextlib.contextmanager
     def claimed(self, settings):

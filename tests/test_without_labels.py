@@ -338,6 +338,36 @@ def test_a_data_set_has_the_labels_of_the_teachers_outputs(place, tmp_path, monk
     assert experiment.class_names == ("chat", "chien", "émeu")
 
 
+def test_what_has_moved_is_the_same_and_what_has_changed_is_not(
+    place, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(place / "pictures", tmp_path / "first")
+    shutil.copy(place / "teacher.keras", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    settings = ("--method=kd", "--student_steps=1", "--student_updates=1", "--export=keras")
+    assert run(tmp_path, "run", *settings, "--ood=folder:first") == 0
+    (tmp_path / "run" / "metrics.json").unlink()
+    (tmp_path / "first").rename(tmp_path / "moved")
+    (tmp_path / "teacher.keras").rename(tmp_path / "mine.keras")
+    moved = ("--ood=folder:moved", "--teacher=mine.keras")
+    capsys.readouterr()
+    assert run(tmp_path, "run", *settings, *moved) == 0
+    printed = capsys.readouterr().out
+    assert "Continuing the run" in printed
+    (tmp_path / "run" / "metrics.json").unlink()
+    other = (tmp_path / "moved" / "1.jpg").read_bytes()
+    for path, content in ((tmp_path / "moved" / "3.jpg", other), (tmp_path / "mine.keras", None)):
+        before = path.read_bytes()
+        if content:
+            path.write_bytes(content)
+        else:
+            teacher().save(path)
+        assert run(tmp_path, "run", *settings, *moved) == 2
+        named = "--ood" if content else "--teacher"
+        assert f"holds another run. Expected: what {named} named" in capsys.readouterr().err
+        path.write_bytes(before)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,7 +3,7 @@
 from keras_mosaickd import export
 from keras_mosaickd.config import METHODS, OUT_OF_DOMAIN, ExperimentConfig
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.run_directory import RunDirectory
+from keras_mosaickd.run_directory import INPUTS, RunDirectory
 from keras_mosaickd.teachers import load as given_models
 
 
@@ -34,6 +34,9 @@ def check(prepared):
         prepared.student(None, None)
         if config.is_game:
             prepared.adversaries(None, None)
+    run = RunDirectory(config.run_dir or "runs")
+    if (run / INPUTS).is_file() and not prepared.is_dry:
+        run.check_inputs(prepared.inputs)
     needed = config.batch_size if config.is_game else config.student_batch_size
     if needed > prepared.images:
         raise InputError(

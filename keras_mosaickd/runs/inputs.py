@@ -1,9 +1,11 @@
 """What an experiment is given: data, teacher, devices, fresh networks."""
 
 import functools
+import os
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_mosaickd import networks
 from keras_mosaickd.backend.training import distribution
@@ -17,6 +19,7 @@ from keras_mosaickd.data.class_matching import (
 )
 from keras_mosaickd.data.held_out import hold_out
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import file_sha256, sha256
 from keras_mosaickd.networks.heads import head_of, new_head
 from keras_mosaickd.networks.loading import import_modules
 from keras_mosaickd.networks.logits import student_logits
@@ -111,6 +114,30 @@ class Preparation:
         images = self._stored(images)
         is_named = self.has_domain or bool(self.config.class_names)
         return labelled_as(images, self.class_names, self.config.task, is_named)
+
+    @functools.cached_property
+    def inputs(self):
+        """SHA-256 of what flags name by paths: it makes the run, not the place where it lies."""
+        config = self.config
+        named = {
+            "dataset": (self.domain, self.domain_test) if self.has_domain else (),
+            "ood": self._out_of_domain,
+            "eval": (self.labelled,),
+        }
+        found = {}
+        for name, image_sets in named.items():
+            used = [images for images in image_sets if images is not None]
+            if used and parse(getattr(config, name)).path:
+                labels = [np.asarray(images.labels) for images in used if images.labels is not None]
+                found[name] = sha256(
+                    [*(images.fingerprint() for images in used), *map(np.ndarray.tobytes, labels)]
+                )
+        for name in ("teacher", "student", "class_names"):
+            if os.path.isfile(getattr(config, name)):
+                found[name] = file_sha256(getattr(config, name))
+        if self.given_teacher is not None and self.given_teacher.sha256:
+            found["teacher"] = self.given_teacher.sha256
+        return found
 
     @property
     def input_shape(self):

@@ -13,6 +13,7 @@ from keras_mosaickd.methods import registry as methods
 from keras_mosaickd.networks import count_parameters
 from keras_mosaickd.run_directory import (
     ENVIRONMENT,
+    INPUTS,
     SELECTION,
     RunDirectory,
     environment,
@@ -160,6 +161,7 @@ class Experiment(Preparation):
             print(f"Teacher accuracy: {about_teacher['teacher_accuracy']:.4f}")
         images, labels = self._training_images(run, teacher.model)
         run.write_unreadable(self.unreadable)
+        run.write_json(INPUTS, self.inputs)
         schedule = config.schedule(len(self.domain) if images is None else len(images))
         trainer, steps = fitting.start_or_resume(self, run, teacher.model, schedule)
         with StopSignals() as stop:

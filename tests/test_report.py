@@ -150,6 +150,25 @@ def test_runs_of_other_settings_are_not_averaged(tmp_path):
     assert [row["updates"] for row in rows] == ["20", "20", "60"]
 
 
+def test_settings_that_are_too_long_for_a_label_are_numbers_that_a_table_explains(tmp_path):
+    for rate in ("0.01", "0.05", "0.1"):
+        others = {"student_learning_rate": rate, "teacher": f"/some/where/{rate}/teacher.keras"}
+        write_run(tmp_path / "runs" / rate, {"seed": 0}, {**others, "temperature": rate})
+    report.write([tmp_path / "runs"], tmp_path / "out")
+    rows = table(tmp_path / "out" / "results.csv")
+    assert [row["settings"] for row in rows] == ["#1", "#2", "#3"]
+    key = {row["settings"]: row for row in table(tmp_path / "out" / "settings.csv")}
+    assert key["temperature"] == {
+        "settings": "temperature",
+        "#1": "0.01",
+        "#2": "0.05",
+        "#3": "0.1",
+    }
+    assert set(key) == {"temperature", "teacher", "student_learning_rate"}
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert page.index("| #1 |") < page.index("| settings | #1 | #2 | #3 |")
+
+
 def test_the_published_number_of_the_config(tmp_path):
     named = write_run(tmp_path / "a", {"published_accuracy": 0.6941, "student": "wrn16_2"})
     silent = write_run(tmp_path / "b", {"published_accuracy": None})

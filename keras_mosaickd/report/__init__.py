@@ -51,7 +51,8 @@ def write(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
 def _results(found: Sequence[Group]) -> list[Section]:
     if not found:
         return []
-    sections = [Section("Results", [summary.results(found), *summary.verdicts(found)])]
+    tables = [table for table in (summary.results(found), summary.settings(found)) if table]
+    sections = [Section("Results", [*tables, *summary.verdicts(found)])]
     curves = figures.curves(found)
     if curves is not None:
         places = " or ".join(dict.fromkeys(group.validated_on for group in found))

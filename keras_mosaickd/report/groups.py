@@ -9,6 +9,8 @@ from keras_mosaickd.report.runs import Run
 
 # What has a column of its own in the results, and so no place in a group's label.
 IN_COLUMNS = ("method", "student", "dataset", "ood", "student_updates")
+# Settings that take more characters than this are called #1, #2 ..., which a table explains.
+_LONGEST = 48
 
 
 class Group:
@@ -16,12 +18,32 @@ class Group:
 
     Args:
         runs: At least one, in the order of their seeds.
-        label: What sets them apart from the report's other groups.
+        settings: The flags in which the report's groups differ, with this one's values.
+        number: From 1 on, where the settings are too long to be read in a label; else None.
     """
 
-    def __init__(self, runs: Sequence[Run], label: str):
+    def __init__(self, runs: Sequence[Run], settings: dict[str, str], number: int | None):
         self.runs = list(runs)
-        self.label = label
+        self.settings = settings
+        self.number = number
+
+    @property
+    def label(self) -> str:
+        """What sets them apart from the report's other groups, with method and student."""
+        found = self.runs[0].experiment
+        words = [found["method"], found["student"]]
+        others = [name for name in self.settings if name in IN_COLUMNS]
+        words += [_word(name, self.settings[name]) for name in others if self.number is None]
+        return ", ".join([*words, *filter(None, [self.short])])
+
+    @property
+    def short(self) -> str:
+        """The settings that have no column of their own, or the number that stands for them."""
+        if self.number is not None:
+            return f"#{self.number}"
+        return ", ".join(
+            _word(*item) for item in self.settings.items() if item[0] not in IN_COLUMNS
+        )
 
     def values(self, name: str) -> list[float]:
         """A metric of the runs that have it."""
@@ -49,18 +71,24 @@ def groups(runs: Sequence[Run]) -> list[Group]:
         for name, _ in key
         if len({dict(other).get(name) for other in parts}) > 1
     }
-    found = []
-    for key, members in parts.items():
-        settings = dict(key)
-        # What a method has no use for still differs; a flag says more than nothing.
-        words = [f"{n}={settings[n]}" for n in sorted(varying & set(settings) - set(IN_COLUMNS))]
-        label = f"{settings['method']}, {settings['student']}"
-        for name in ("dataset", "ood", "student_updates"):
-            if name in varying and name in settings:
-                words.insert(0, f"{name}={settings[name]}")
-        label = ", ".join([label, *words])
-        found.append(Group(sorted(members, key=lambda run: run.seed), label))
-    return found
+    # What a method has no use for still differs; a flag says more than nothing. Method and student
+    # stand in every label.
+    first = [name for name in ("student_updates", "ood", "dataset") if name in varying]
+    order = [*first, *sorted(varying - set(IN_COLUMNS))]
+    settings = [{name: dict(key)[name] for name in order if name in dict(key)} for key in parts]
+    longest = max((sum(map(len, map(_word, s, s.values()))) for s in settings), default=0)
+    return [
+        Group(
+            sorted(members, key=lambda run: run.seed),
+            settings[index],
+            index + 1 if longest > _LONGEST else None,
+        )
+        for index, members in enumerate(parts.values())
+    ]
+
+
+def _word(name: str, value: str) -> str:
+    return f"{name}={value}"
 
 
 def numbers(rows: Sequence[dict[str, Any]], name: str) -> list[float]:

@@ -80,7 +80,7 @@ def results(found: Sequence[Group]) -> Table:
         teacher = mean_and_sd(_unless_equal(group.values("teacher_accuracy")), 100)
         seeds = ", ".join(str(run.seed) for run in group.runs)
         number = "-" if published is None else f"{100 * published:.2f}"
-        rows.append([*shown, _rest(group), seeds, teacher, *cells, number])
+        rows.append([*shown, group.short, seeds, teacher, *cells, number])
     note = "Per cent; mean ± standard deviation (with n - 1) over the seeds."
     columns = ["method", "student", "domain", "out of domain", "updates", "settings", "seeds"]
     columns += ["teacher's accuracy", *_SCORES, *_WITHOUT_DATA_SET, "published"]
@@ -90,6 +90,17 @@ def results(found: Sequence[Group]) -> Table:
             "label-free agreement is its mean with the synthetic one, where there are both."
         )
     return _without_empty(Table("results", columns, rows, note), kept=())
+
+
+def settings(found: Sequence[Group]) -> Table | None:
+    """What the numbers of groups stand for: a row per flag; None where none are numbered."""
+    numbered = [group for group in found if group.number is not None]
+    if not numbered:
+        return None
+    names = dict.fromkeys(name for group in numbered for name in group.settings)
+    rows = [[name, *(group.settings.get(name, "-") for group in numbered)] for name in names]
+    columns = ["settings", *(f"#{group.number}" for group in numbered)]
+    return Table("settings", columns, rows, "The flags in which the runs above differ.")
 
 
 def verdicts(found: Sequence[Group]) -> list[str]:
@@ -213,11 +224,6 @@ def _series(study: Study, trial: dict[str, Any]) -> str:
 def _table_4(student: str, stride: Any) -> str:
     row = TABLE_4.get(student)
     return f"{row[int(stride) - 1]:.2f}" if row and str(stride) in "1234" else "-"
-
-
-def _rest(group: Group) -> str:
-    words = group.label.split(", ")[2:]
-    return ", ".join(word for word in words if word.partition("=")[0] not in IN_COLUMNS)
 
 
 def _count(value: Any) -> str:

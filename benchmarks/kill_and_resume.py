@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 import keras_mosaickd.runs.run  # noqa: F401, registers what a checkpoint holds
-from keras_mosaickd.callbacks.checkpoint import newest_intact
+from keras_mosaickd.run_directory import newest_intact
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = """

@@ -27,6 +27,8 @@ SELECTION, UNREADABLE, MODEL_CARD = "selection.json", "unreadable.txt", "model_c
 INPUTS = "inputs.json"
 CHECKPOINT, TENSORBOARD = Path("checkpoints") / "last.keras", "tensorboard"
 BEST_STUDENT = Path("checkpoints") / "best_student.keras"
+# Beside the checkpoints.
+CHECKSUMS = "sha256.json"
 
 # Where a run lies and where it finds things do not make it another run.
 _PLACES = ("run_dir", "data_dir", "cache_dir", "import_", "unsafe_load")
@@ -191,6 +193,46 @@ class RunDirectory:
                 f"--run_dir must hold a finished run with a readable {name}. "
                 f"Received: {self.path} ({error})"
             ) from error
+
+
+def previous(path):
+    """Where the checkpoint before that at `path` is kept."""
+    return Path(path).with_name("previous.keras")
+
+
+def newest_intact(path):
+    """The newest checkpoint whose content is what was saved.
+
+    Args:
+        path: the newest one's place.
+
+    Returns:
+        Its path, or None where none was saved. A damaged one is named on standard output.
+
+    Raises:
+        InputError: if all that were saved are damaged.
+    """
+    path = Path(path)
+    found = [file for file in (path, previous(path)) if file.is_file()]
+    for file in found:
+        if files.file_sha256(file) in known_checksums(path.parent):
+            return file
+        print(f"The checkpoint {file} is damaged: its SHA-256 is not the one recorded")
+    if found:
+        raise InputError(
+            f"expected an intact checkpoint; remove {path.parent} to start again. Received: "
+            f"{', '.join(str(file) for file in found)}, damaged"
+        )
+    return None
+
+
+def known_checksums(folder):
+    """SHA-256 of the checkpoints that were saved in a directory, the newest last."""
+    try:
+        known = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return known if isinstance(known, list) else []
 
 
 def flag_value(value):

@@ -6,7 +6,7 @@ import signal
 import keras
 import pytest
 
-from keras_mosaickd import mosaic_stream
+from keras_mosaickd import mosaic_stream, run_directory
 from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.errors import InputError, StoppedError
 from tests import game
@@ -30,28 +30,28 @@ def flip_byte(path):
 
 
 def test_nothing_saved_is_none(tmp_path):
-    assert checkpoints.newest_intact(tmp_path / "last.keras") is None
+    assert run_directory.newest_intact(tmp_path / "last.keras") is None
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(model, tmp_path, capsys):
     path = tmp_path / "last.keras"
     for _ in range(3):
         checkpoints.save_checkpoint(model, path)
-    assert checkpoints.newest_intact(path) == path
+    assert run_directory.newest_intact(path) == path
     assert capsys.readouterr().out == ""
     flip_byte(path)
-    assert checkpoints.newest_intact(path) == checkpoints.previous(path)
+    assert run_directory.newest_intact(path) == run_directory.previous(path)
     assert "last.keras is damaged" in capsys.readouterr().out
-    flip_byte(checkpoints.previous(path))
+    flip_byte(run_directory.previous(path))
     with pytest.raises(InputError, match="expected an intact checkpoint"):
-        checkpoints.newest_intact(path)
+        run_directory.newest_intact(path)
 
 
 def test_a_crash_between_the_two_renames_leaves_the_previous_one(model, tmp_path):
     path = tmp_path / "last.keras"
     checkpoints.save_checkpoint(model, path)
-    os.replace(path, checkpoints.previous(path))
-    assert checkpoints.newest_intact(path) == checkpoints.previous(path)
+    os.replace(path, run_directory.previous(path))
+    assert run_directory.newest_intact(path) == run_directory.previous(path)
 
 
 def test_a_failed_save_keeps_what_was_there(model, tmp_path, monkeypatch):
@@ -67,7 +67,7 @@ def test_a_failed_save_keeps_what_was_there(model, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save_checkpoint(model, path)
     assert path.read_bytes() == before
-    assert checkpoints.newest_intact(path) == path
+    assert run_directory.newest_intact(path) == path
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last.keras", "sha256.json"]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_mosaickd import mosaic_stream
+from keras_mosaickd import mosaic_stream, run_directory
 from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.callbacks.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.errors import DivergedError
@@ -57,7 +57,7 @@ def test_the_last_good_checkpoint_stays_and_is_named(tmp_path):
         fit(model, path, every_steps=1)
     assert f"the last good checkpoint is {path}" in str(told.value)
     assert path.read_bytes() == good
-    assert checkpoints.newest_intact(path) == path
+    assert run_directory.newest_intact(path) == path
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -71,7 +71,7 @@ def test_weights_are_looked_at_before_they_are_saved(value, tmp_path):
     with pytest.raises(DivergedError, match=f"^student: the weight {name} is NaN or infinite"):
         checkpoints.save_checkpoint(model, path)
     assert path.read_bytes() == good
-    assert not checkpoints.previous(path).exists()
+    assert not run_directory.previous(path).exists()
     callback = StopWhenInvalid(path)
     callback.set_model(model)
     with pytest.raises(DivergedError, match="last good checkpoint"):

@@ -4,8 +4,8 @@ from keras_mosaickd.callbacks.traces import (
     HistoryCsv,
     SampleGrid,
     TensorBoardScalars,
-    draw_samples,
     read_history,
 )
+from keras_mosaickd.evaluation.drawing import draw_samples
 
 __all__ = ["HistoryCsv", "SampleGrid", "TensorBoardScalars", "draw_samples", "read_history"]

@@ -10,10 +10,9 @@ from pathlib import Path
 import keras
 
 from keras_mosaickd.callbacks.divergence import check_weights
-from keras_mosaickd.errors import STOPPING, InputError, StoppedError
+from keras_mosaickd.errors import STOPPING, StoppedError
 from keras_mosaickd.files import file_sha256, replacing, write_file
-
-_CHECKSUMS = "sha256.json"
+from keras_mosaickd.run_directory import CHECKSUMS, known_checksums, previous
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -21,7 +20,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     The file is replaced whole or not at all, and the one before it stays beside it as `previous`,
     so that after the first epoch there is one to continue from at every moment, even where the
-    newest was damaged later. See `newest_intact`.
+    newest was damaged later. See `keras_mosaickd.run_directory.newest_intact`.
 
     Args:
         path: `.keras` file.
@@ -119,11 +118,6 @@ class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
         return getattr(trainer, "student", trainer)
 
 
-def previous(path):
-    """Where the checkpoint before that at `path` is kept."""
-    return Path(path).with_name("previous.keras")
-
-
 def save_checkpoint(model, path):
     """Saves a checkpoint and keeps the one before it.
 
@@ -137,41 +131,7 @@ def save_checkpoint(model, path):
     check_weights(model, path)
     with replacing(path) as new:
         model.save(new)
-        known = _known_checksums(path.parent)[-2:]
-        write_file(path.parent / _CHECKSUMS, json.dumps([*known, file_sha256(new)]))
+        known = known_checksums(path.parent)[-2:]
+        write_file(path.parent / CHECKSUMS, json.dumps([*known, file_sha256(new)]))
         if path.is_file():
             os.replace(path, previous(path))
-
-
-def newest_intact(path):
-    """The newest checkpoint whose content is what was saved.
-
-    Args:
-        path: the newest one's place.
-
-    Returns:
-        Its path, or None where none was saved. A damaged one is named on standard output.
-
-    Raises:
-        InputError: if all that were saved are damaged.
-    """
-    path = Path(path)
-    found = [file for file in (path, previous(path)) if file.is_file()]
-    for file in found:
-        if file_sha256(file) in _known_checksums(path.parent):
-            return file
-        print(f"The checkpoint {file} is damaged: its SHA-256 is not the one recorded")
-    if found:
-        raise InputError(
-            f"expected an intact checkpoint; remove {path.parent} to start again. Received: "
-            f"{', '.join(str(file) for file in found)}, damaged"
-        )
-    return None
-
-
-def _known_checksums(folder):
-    try:
-        known = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return known if isinstance(known, list) else []

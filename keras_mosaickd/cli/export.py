@@ -7,7 +7,7 @@ from pathlib import Path
 
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.run_directory import STUDENT
+from keras_mosaickd.run_directory import STUDENT, RunDirectory
 
 
 def main(parsed: flags.Parsed) -> None:
@@ -29,10 +29,14 @@ def main(parsed: flags.Parsed) -> None:
     runner.load_backend(parsed)
     from keras_mosaickd import export
     from keras_mosaickd.export import of_run as shipping
+    from keras_mosaickd.report import model_card
 
     formats = export.parse(values["export"])
     if values["run_dir"]:
         exports = shipping.export_again(source, formats, values["out"], values["data_dir"])
+        run = RunDirectory(source)
+        if run.is_finished and not values["out"]:
+            model_card.write(run)
     else:
         exports = shipping.export_file(
             student,

@@ -6,8 +6,6 @@ import tempfile
 import keras
 import numpy as np
 
-from keras_mosaickd import callbacks
-from keras_mosaickd.callbacks.checkpoint import newest_intact
 from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import evaluation_arrays, image_grid, load, parse
 from keras_mosaickd.data.class_matching import (
@@ -18,12 +16,13 @@ from keras_mosaickd.data.class_matching import (
 )
 from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.evaluation.drawing import draw_samples
 from keras_mosaickd.evaluation.image_quality import latency_milliseconds
 from keras_mosaickd.methods.mosaic_kd import MosaicKD
 from keras_mosaickd.networks import count_parameters
 from keras_mosaickd.networks.heads import head_of
 from keras_mosaickd.networks.loading import load_model
-from keras_mosaickd.run_directory import CHECKPOINT, METRICS, STUDENT, RunDirectory
+from keras_mosaickd.run_directory import CHECKPOINT, METRICS, STUDENT, RunDirectory, newest_intact
 from keras_mosaickd.teachers import load as teachers
 
 # Images at a time, by task: logits of every pixel take more memory.
@@ -294,5 +293,5 @@ def sample(run_dir, count, out, seed=0, teacher="", unsafe=False):
     # A run that is not finished has a checkpoint and no metrics yet.
     metrics = run.read_json(METRICS) if run.is_finished else {}
     names = _class_names(metrics, trainer.head.classes)
-    grid = callbacks.draw_samples(trainer.generator, trainer.teacher, latents, class_names=names)
+    grid = draw_samples(trainer.generator, trainer.teacher, latents, class_names=names)
     return image_grid.write_png(out, grid)

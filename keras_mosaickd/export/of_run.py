@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.callbacks.checkpoint import newest_intact
 from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import load, parse
 from keras_mosaickd.data.class_matching import class_names_of
@@ -18,7 +17,6 @@ from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.scores import load_run
 from keras_mosaickd.export import FORMATS, check, export_student, load_student, target
 from keras_mosaickd.networks.heads import new_head
-from keras_mosaickd.report import model_card
 from keras_mosaickd.run_directory import (
     CHECKPOINT,
     METRICS,
@@ -26,6 +24,7 @@ from keras_mosaickd.run_directory import (
     SELECTION,
     STUDENT,
     RunDirectory,
+    newest_intact,
 )
 from keras_mosaickd.teachers.features import generate
 
@@ -72,8 +71,7 @@ def export_again(
 ) -> list[dict[str, Any]]:
     """Writes the student of a finished run in further formats.
 
-    Into the run directory, where `metrics.json` and the model card then tell of them, or beside
-    ``out``.
+    Into the run directory, where `metrics.json` then tells of them, or beside ``out``.
 
     Args:
         run_dir: Directory of the run.
@@ -111,7 +109,6 @@ def export_again(
     if metrics:
         kept = [old for old in metrics.get("exports", []) if old["format"] not in formats]
         run.write_json(METRICS, {**metrics, "exports": kept + exports})
-        model_card.write(run)
     return exports
 
 

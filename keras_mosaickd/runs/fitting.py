@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd import callbacks
-from keras_mosaickd.callbacks.checkpoint import Checkpoint, StopSignals, newest_intact
+from keras_mosaickd.callbacks.checkpoint import Checkpoint, StopSignals
 from keras_mosaickd.callbacks.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.callbacks.image_quality import ImageQuality
 from keras_mosaickd.callbacks.progress import Progress
@@ -18,7 +18,14 @@ from keras_mosaickd.evaluation.label_free import SCORE, LabelFreeAgreement
 from keras_mosaickd.evaluation.scores import EVALUATION_BATCH
 from keras_mosaickd.files import write_file
 from keras_mosaickd.networks.loading import load_model
-from keras_mosaickd.run_directory import BEST_STUDENT, CHECKPOINT, HISTORY, SAMPLES, TENSORBOARD
+from keras_mosaickd.run_directory import (
+    BEST_STUDENT,
+    CHECKPOINT,
+    HISTORY,
+    SAMPLES,
+    TENSORBOARD,
+    newest_intact,
+)
 
 
 def start_or_resume(experiment, run, teacher, schedule):

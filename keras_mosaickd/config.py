@@ -11,7 +11,7 @@ OUT_OF_DOMAIN = ("mosaickd", "kd", "balanced", "fitnet")
 TASKS = ("classification", "segmentation")
 SELECT = ("last", "agreement")
 RECIPES = ("paper", "practical")
-# What --recipe=practical sets where the user does not: see docs/measured.md for how it was chosen.
+# What --recipe=practical sets where the user does not: docs/algorithm.md says how it was chosen.
 PRACTICAL = {
     "student_start": "teacher",
     "feature_weight": 10.0,

@@ -207,8 +207,8 @@ _TABLE = (
         "recipe",
         str,
         "paper",
-        "Defaults of the other flags: paper (the supplement), or practical (what made better "
-        "students within thousands of updates: docs/measured.md). A flag that is given wins.",
+        "Defaults of the other flags: paper (the supplement), or practical (for thousands of "
+        "updates: docs/algorithm.md, What may be added). A flag that is given wins.",
         _DISTILLATION,
         choices=("paper", "practical"),
     ),

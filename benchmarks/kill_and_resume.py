@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import keras_mosaickd.runs.run  # noqa: F401, registers what a checkpoint holds
+from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.run_directory import newest_intact
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,7 +90,8 @@ def has_changed(path):
 
 def variables(run_dir):
     """All variables of a finished run's trainer and optimizers, by path."""
-    trainer = keras.saving.load_model(newest_intact(run_dir / "checkpoints" / "last.keras"))
+    newest = newest_intact(run_dir / "checkpoints" / "last.keras")
+    trainer = load_model(newest, "the checkpoint", compile=True)
     every = [*trainer.variables, *trainer.optimizer.variables]
     return [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in every]
 

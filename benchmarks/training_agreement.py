@@ -9,8 +9,7 @@ of `bin/train`'s flags; they go one after the other, nothing is kept but the tea
 selection in the cache, and a line is printed for each.
 
 `--add_hint=W` gives the student of every `mosaickd` among them FitNet's hint too, with weight W.
-It answers whether a difference between the two lies in the images or in the teacher's features,
-and shows how to change the student's update in a game of one's own.
+It answers whether a difference between the two lies in the images or in the teacher's features.
 """
 
 import argparse
@@ -21,31 +20,13 @@ import keras
 from keras_mosaickd import MosaicKD
 from keras_mosaickd.cli import flags
 from keras_mosaickd.data import evaluation_arrays
-from keras_mosaickd.methods import FitNet
 from keras_mosaickd.runs.run import Experiment, ExperimentConfig
 
 
-class HintedMosaicKD(MosaicKD):
-    """MosaicKD whose student also imitates the teacher's middle feature map: FitNet's update."""
-
-    update_student = FitNet.update_student
-
-    def add_hint(self, weight, seed):
-        """Takes layers, regressor and two-headed networks from a FitNet on the same networks."""
-        self.hint_weight = weight
-        fitnet = FitNet(self.teacher, self.student, teacher_outputs="logits", seed=seed)
-        self.teacher_with_hint = fitnet.teacher_with_hint
-        self.student_with_hint = fitnet.student_with_hint
-        self.loss_terms = {**fitnet.loss_terms, **self.loss_terms}
-
-    trained_network = FitNet.trained_network
-
-
-def hinted(game, weight, seed):
+def hinted(game, weight):
     """The same game on the same networks, with a hint; compiled as it was."""
     networks = {name: getattr(game, name) for name in game.networks}
-    made = HintedMosaicKD(**{**game.get_config(), **networks})
-    made.add_hint(weight, seed)
+    made = MosaicKD(**{**game.get_config(), **networks, "hint_weight": weight})
     made.compile_from_config(game.get_compile_config())
     return made
 
@@ -84,7 +65,7 @@ def main():
         added = arguments.add_hint is not None and config.method == "mosaickd"
 
         def change(trainer, config=config, added=added):
-            return hinted(trainer, arguments.add_hint, config.seed) if added else trainer
+            return hinted(trainer, arguments.add_hint) if added else trainer
 
         start = time.perf_counter()
         agreement, divergence = measure(config, change)

@@ -21,11 +21,25 @@ PRACTICAL = {
 }
 
 
+def _with_recipe(config):
+    """Lets a class of settings take from `recipe` what the caller does not give."""
+    initialize = config.__init__
+
+    def __init__(self, **settings):
+        recipe = PRACTICAL if settings.get("recipe") == "practical" else {}
+        initialize(self, **{**recipe, **settings})
+
+    config.__init__ = __init__
+    return config
+
+
+@_with_recipe
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
     """The settings of one run: a field for each flag, with the flag's name and default.
 
-    What each means is said once, in `bin/train --help`.
+    What each means is said once, in `bin/train --help`. With `recipe="practical"` what is not given
+    is the recipe's, as on the command line.
     """
 
     task: str = "classification"

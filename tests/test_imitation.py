@@ -8,7 +8,8 @@ import pytest
 from keras import layers
 
 from keras_mosaickd import InputError, losses, practical_recipe, recipe
-from keras_mosaickd.config import PRACTICAL
+from keras_mosaickd.cli import flags
+from keras_mosaickd.config import PRACTICAL, ExperimentConfig
 from keras_mosaickd.methods import KnowledgeDistillation, MosaicKD
 from keras_mosaickd.methods.statistics import TeacherStatistics
 from keras_mosaickd.networks.features import copy_layers
@@ -159,6 +160,13 @@ def test_mixed_images_by_hand():
         np.testing.assert_allclose(mixed[index], expected, atol=1e-5)
 
 
+def test_pairs_need_an_even_batch():
+    model = KnowledgeDistillation(classifier(1), classifier(2), mixup=0.5)
+    model.compile(still())
+    with pytest.raises(InputError, match="expected an even batch. Received: 3 images"):
+        model.fit(images(3), batch_size=3, verbose=0)
+
+
 def test_the_game_mixes_synthetic_with_real_images(monkeypatch):
     model = game(mixup=1.0)
     seen = []
@@ -250,6 +258,18 @@ def test_a_teacher_without_batch_norm_is_refused():
 
 
 # ---- recipes ---------------------------------------------------------------------------------
+
+
+def test_a_recipe_sets_what_is_not_given():
+    assert ExperimentConfig() == ExperimentConfig(recipe="paper")
+    config = ExperimentConfig(recipe="practical", temperature=2.0)
+    expected = {**vars(ExperimentConfig()), **PRACTICAL, "recipe": "practical", "temperature": 2.0}
+    assert vars(config) == expected
+    arguments = ["--recipe=practical", "--temperature=2"]
+    assert flags.parse("train", arguments).settings() == expected
+    # What was given stays, also through flags.txt, where everything is.
+    plain = {**expected, "feature_weight": 0.0}
+    assert vars(ExperimentConfig(**plain)) == plain
 
 
 def test_the_practical_recipe_leaves_out_what_the_networks_lack(capsys):

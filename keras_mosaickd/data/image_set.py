@@ -39,6 +39,11 @@ class ImageSet:
         return len(self.images)
 
     @property
+    def origin(self) -> dict[str, str]:
+        """Name and split, part of what a named data set is; {} of a folder, which may move."""
+        return {} if ":" in self.name else {"name": self.name, "split": self.split}
+
+    @property
     def task(self) -> str:
         """Either "segmentation", where every pixel has a label, or "classification"."""
         is_map = self.labels is not None and self.labels.ndim == 3

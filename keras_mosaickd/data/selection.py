@@ -226,6 +226,7 @@ def select(
     inputs = {
         "version": _VERSION,
         "teacher": teacher_hash(teacher),
+        **image_set.origin,
         "content": image_set.fingerprint(),
         "shape": [int(size) for size in image_set.images.shape],
         "count": int(count),
@@ -256,16 +257,13 @@ def select(
         write_array(directory / "entropies.npy", scores.shape, np.float32, [scores])
         kept_mean, dropped_mean = _means(scores, indices)
         numbers = {"kept_mean": kept_mean, "dropped_mean": dropped_mean}
-        # Where the images lie, or what they are called, does not make them others.
-        return (
-            {"name": image_set.name, "split": image_set.split}
-            | inputs
-            | {
-                # JSON has no NaN.
-                name: None if np.isnan(value) else value
-                for name, value in numbers.items()
-            }
-        )
+        return {
+            "name": image_set.name,
+            "split": image_set.split,
+            **inputs,
+            # JSON has no NaN.
+            **{name: None if np.isnan(value) else value for name, value in numbers.items()},
+        }
 
     _, fresh = cached(folder, "selection.json", build)
     indices = np.array(read_array(folder / "indices.npy"))

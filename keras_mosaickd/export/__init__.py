@@ -153,9 +153,6 @@ def load_student(keras_path: str | os.PathLike[str]) -> Any:
     Raises:
         InputError: The file cannot be read as a Keras model.
     """
-    # Registers the layers of this package's own networks.
-    import keras_mosaickd.networks  # noqa: F401
-
     return load_model(keras_path, "the student")
 
 

@@ -16,9 +16,10 @@ class FitNet(KnowledgeDistillation):
     Args:
         teacher: as of `KnowledgeDistillation`.
         student: as of `KnowledgeDistillation`.
+        temperature: as of `KnowledgeDistillation`.
         hint_weight: weight of the hint, at least 0.
         **kwargs: as of `KnowledgeDistillation`.
     """
 
-    def __init__(self, teacher, student, hint_weight=1.0, **kwargs):
-        super().__init__(teacher, student, hint_weight=hint_weight, **kwargs)
+    def __init__(self, teacher, student, temperature=1.0, *, hint_weight=1.0, **kwargs):
+        super().__init__(teacher, student, temperature, hint_weight=hint_weight, **kwargs)

@@ -59,6 +59,7 @@ class Imitation(StudentTrainer):
         teacher,
         student,
         temperature=1.0,
+        *,
         hint_weight=0.0,
         hint_layer=None,
         guided_layer=None,
@@ -176,6 +177,11 @@ class Imitation(StudentTrainer):
     def _mixed(self, images, partners):
         shape = ops.shape(images)
         if partners is None:
+            if images.shape[0] is not None and images.shape[0] % 2:
+                raise InputError(
+                    "mixup mixes pairs of images: expected an even batch. Received: "
+                    f"{images.shape[0]} images"
+                )
             # Neighbours stay together where replicas share a batch.
             pairs = ops.reshape(images, (shape[0] // 2, 2, *shape[1:]))
             partners = ops.reshape(ops.flip(pairs, axis=1), shape)

@@ -54,17 +54,19 @@ class MosaicKD(Imitation):
         align_weight: weight of L_align inside R, at least 0.
         adversarial_weight: weight of KL(T || S) in the generator's objective, at least 0.
         balance_weight: weight of L_balance (eq. 1, log base 2), at least 0.
-        batch_norm_weight: weight of the distance between the statistics of generated images and
-            those in T's BatchNorms (`losses.statistics_distance`), at least 0. It tells G how the
-            domain looks inside of T; no part of the paper.
+        temperature: as of `Imitation`.
         local_reduction: "mean" (64 times the mean over D's map) or "sum" (the authors' code).
         synthetic_only: train S on generated images alone.
+        teacher_outputs: as of `StudentTrainer`.
         batch_norm_policy: "training": S in the generator's step and G when it samples for S run
             in training mode, as in the authors' code, and so their BatchNorm statistics move in
             each other's phases too; "inference": in inference mode (docs/algorithm.md measures
             them).
         seed: seed of z, and as of `Imitation`.
-        **kwargs: how S imitates T: `temperature`, `feature_weight` and the like, as of `Imitation`.
+        batch_norm_weight: weight of the distance between the statistics of generated images and
+            those in T's BatchNorms (`losses.statistics_distance`), at least 0. It tells G how the
+            domain looks inside of T; no part of the paper.
+        **kwargs: how S imitates T: `feature_weight`, `mixup` and the like, as of `Imitation`.
 
     Raises:
         InputError: if an argument is out of range or the networks do not fit together.
@@ -89,11 +91,14 @@ class MosaicKD(Imitation):
         align_weight=1.0,
         adversarial_weight=1.0,
         balance_weight=10.0,
+        temperature=1.0,
         local_reduction="mean",
-        batch_norm_weight=0.0,
         synthetic_only=False,
+        teacher_outputs="auto",
         batch_norm_policy="training",
         seed=None,
+        *,
+        batch_norm_weight=0.0,
         **kwargs,
     ):
         objectives = Objectives(
@@ -109,7 +114,9 @@ class MosaicKD(Imitation):
             raise InputError(f"student_steps must be a positive integer. Received: {student_steps}")
         one_of("batch_norm_policy", batch_norm_policy, BATCH_NORM_POLICIES)
         check_game(student, generator, discriminator, latent_dim)
-        super().__init__(teacher, student, seed=seed, **kwargs)
+        super().__init__(
+            teacher, student, temperature, teacher_outputs=teacher_outputs, seed=seed, **kwargs
+        )
         self.generator = generator
         self.discriminator = discriminator
         self.run_generator = Fused(generator)

@@ -176,6 +176,7 @@ def _description(config, domain):
     """Everything that the trained teacher depends on."""
     return {
         "format": _CACHE_FORMAT,
+        **({"dataset": domain.name} if domain.origin else {}),
         "pictures": domain.fingerprint(),
         "labels": sha256(np.asarray(domain.labels).tobytes()),
         "shape": list(domain.images.shape),

@@ -218,8 +218,11 @@ def test_the_same_is_read_and_anything_else_selected_anew(pool, tmp_path):
         select(softmax, pool, 20, cache_dir=tmp_path).entropies, first.entropies, rtol=1e-4
     )
     # Images that have moved are the same ones.
-    moved = dataclasses.replace(pool, name="other", split="test")
-    assert select(model, moved, 20, cache_dir=tmp_path).reused
+    here, there = (
+        dataclasses.replace(pool, name=f"folder:{place}", split="all") for place in ("a", "b")
+    )
+    select(model, here, 20, cache_dir=tmp_path)
+    assert select(model, there, 20, cache_dir=tmp_path).reused
     other_images = pool.images.copy()
     other_images[0, 0, 0, 0] ^= 1
     for changed in (

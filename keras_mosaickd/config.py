@@ -97,6 +97,7 @@ class ExperimentConfig:
     eval: str = ""
     strategy: str = "auto"
     precision: str = "float32"
+    jit_compile: str = "auto"
     seed: int = 0
 
     @property

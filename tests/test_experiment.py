@@ -109,6 +109,22 @@ def test_from_python_a_directory_is_one_runs_too(finished, tmp_path, capsys):
     assert f"Continuing the run in {run}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("given", "expected"), [("auto", "auto"), ("off", False), ("on", True)])
+def test_jit_compile_reaches_keras(given, expected, cache, tmp_path, monkeypatch, capsys):
+    seen = []
+    compiled = km.MosaicKD.compile
+
+    def compile(self, *optimizers, jit_compile, **options):
+        seen.append(jit_compile)
+        compiled(self, *optimizers, jit_compile="auto", **options)
+
+    monkeypatch.setattr(km.MosaicKD, "compile", compile)
+    places = {"run_dir": tmp_path / "run", "cache_dir": cache}
+    assert command(train, "train", **TINY, **places, jit_compile=given, dry_run="true") == 0
+    assert seen == [expected]
+    assert re.search(r"^disk +\d+\.\d MB of images in ", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_metrics(finished, backend):
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["method"] == "mosaickd"

@@ -466,6 +466,15 @@ _TABLE = (
         _MACHINE,
         choices=("float32", "mixed_bfloat16"),
     ),
+    Flag(
+        "jit_compile",
+        str,
+        "auto",
+        "Whether the training step is compiled by XLA (on PyTorch by its own compiler): on, off, "
+        "or auto, as Keras decides for the backend and the device.",
+        _MACHINE,
+        choices=("auto", "on", "off"),
+    ),
     Flag("seed", int, 0, "Seed of every random number.", _MACHINE, lower=0, upper=2**32 - 1),
     Flag(
         "run_dir",

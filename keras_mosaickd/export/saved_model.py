@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mosaickd.data.streams.tensorflow import keep_off_gpu
 from keras_mosaickd.export.comparison import compare, outputs
 from keras_mosaickd.networks.heads import new_head
 
@@ -18,6 +19,7 @@ def write(student: Any, path: Path, class_names: Sequence[str], head: str) -> No
     """Writes the endpoints ``serve`` and, for a classifier, ``classify``."""
     import tensorflow
 
+    keep_off_gpu()
     archive = keras.export.ExportArchive()
     signature = [keras.InputSpec(shape=(None, *student.input_shape[1:]), dtype="float32")]
     serve = archive.track_and_add_endpoint("serve", student, signature)

@@ -17,6 +17,9 @@ from keras_mosaickd.methods.practical import possible
 from keras_mosaickd.optimizers import recipe, student_recipe
 from keras_mosaickd.teachers.scaling import normalization
 
+# What `--jit_compile` is to Keras.
+_JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
+
 
 def trainer(prepared, teacher, schedule):
     """The compiled trainer of `--method` on fresh networks.
@@ -46,7 +49,8 @@ def trainer(prepared, teacher, schedule):
         made.compile(
             student_recipe(
                 schedule.student_updates, config.student_learning_rate, config.weight_decay
-            )
+            ),
+            jit_compile=_JIT_COMPILE[config.jit_compile],
         )
         return made
 
@@ -98,7 +102,8 @@ def _game(prepared, teacher, student, schedule, statistics, options):
             config.student_learning_rate,
             config.generator_learning_rate,
             config.weight_decay,
-        )
+        ),
+        jit_compile=_JIT_COMPILE[config.jit_compile],
     )
     return made
 

@@ -1,5 +1,6 @@
 """What a run will cost, counted and estimated before it starts."""
 
+import math
 import time
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 
 from keras_mosaickd.backend.training import device_lines
 from keras_mosaickd.callbacks.progress import duration
+from keras_mosaickd.data.sources.folder import FolderImages
 from keras_mosaickd.networks import count_parameters, flops, traffic
 
 # In units of one forward pass: differentiating with respect to the weights and the input costs two
@@ -124,6 +126,17 @@ def describe(trainer, config, schedule):
         f"the {rate / 1e9:.0f} GFLOP/s that the teacher's forward pass reaches here",
     ]
     return "\n".join(lines)
+
+
+def cache_bytes(image_sets, selected):
+    """Bytes that the images of a run take in its cache.
+
+    Args:
+        image_sets: those that are read; those of folders are kept decoded, the others are not.
+        selected: shape of the out-of-domain images that are kept; None without any.
+    """
+    shapes = [s.images.shape for s in image_sets if isinstance(s.images, FolderImages)]
+    return sum(math.prod(shape) for shape in [*shapes, *filter(None, [selected])])
 
 
 def _is_countable(network):

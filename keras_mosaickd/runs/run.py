@@ -117,6 +117,13 @@ class Experiment(Preparation):
             )
             if self.held_out is not None:
                 yield f"                   {len(self.held_out)} more images held out"
+        domain = (self.domain, self.domain_test) if self.has_domain else ()
+        read = [s for s in (*domain, *self._out_of_domain, self.labelled) if s is not None]
+        kept = None
+        if self.config.method in OUT_OF_DOMAIN:
+            kept = (self.images, *self.pool.images.shape[1:])
+        size = cost.cache_bytes(read, kept)
+        yield f"disk               {size / 1e6:,.1f} MB of images in {self.cache_dir}"
 
     def train_teacher(self):
         """Trains the teacher or finds it in the cache.

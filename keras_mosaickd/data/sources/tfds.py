@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_mosaickd.data.sources.forward import ForwardImages
 from keras_mosaickd.data.sources.request import DatasetSpec
+from keras_mosaickd.data.streams.tensorflow import keep_off_gpu
 from keras_mosaickd.errors import InputError
 
 # Images decoded at a time: a thousand of ImageNet's would take half a gigabyte.
@@ -64,6 +65,7 @@ def open_tfds(
             f"the data set {spec.name} is read with the packages tensorflow and "
             f"tensorflow-datasets: expected them to be installed. Received: {error}"
         ) from error
+    keep_off_gpu()
     folder = None if data_dir is None else str(Path(data_dir).expanduser())
     with _reported(spec, preparing=True):
         builder = tfds.builder(spec.tfds_name, data_dir=folder)

@@ -7,6 +7,7 @@ all of it ahead of the training step.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from keras_mosaickd.data.pixels import PIXEL_SCALE
@@ -18,6 +19,16 @@ AHEAD = 2
 # Shorter epochs are made one element at a time: prefetching would run to the end of the epoch
 # for a reader who looks at its first element only, and the epoch would count as read.
 SHORT_EPOCH = 16
+
+
+def keep_off_gpu() -> None:
+    """Keeps TensorFlow off the GPU where another backend computes: it would take all its memory."""
+    import keras
+    import tensorflow as tf
+
+    if keras.backend.backend() != "tensorflow":
+        with contextlib.suppress(RuntimeError):  # The user's own code has used it already.
+            tf.config.set_visible_devices([], "GPU")
 
 
 def batches_dataset(batches: MosaicBatches | SupervisedBatches) -> Any:

@@ -76,11 +76,9 @@ class RunDirectory:
                 "--run_dir must be new, empty, or hold an interrupted run with the same flags. "
                 f"Received: {self.path}, which holds other files"
             )
-        # A run of an earlier version had what later flags are by default.
         # What was named by a path is known by its content (`check_inputs`), and may have moved.
         skipped = {*_PLACES, *self._inputs()}
-        defaults = {name: flag_value(value) for name, value in vars(ExperimentConfig()).items()}
-        written = defaults | self._written_settings()
+        written = self.settings()
         mine = {name: flag_value(value) for name, value in settings.items()}
         different = sorted(
             name
@@ -163,10 +161,15 @@ class RunDirectory:
                     files.remove_abandoned(folder, older_than=0)
             yield
 
-    def _written_settings(self):
+    def settings(self):
+        """What `flags.txt` says, as text by the names of `ExperimentConfig`.
+
+        A run of an earlier version had what later flags are by default.
+        """
         lines = (self / FLAGS).read_text(encoding="utf-8", errors="replace").splitlines()
         pairs = (line.removeprefix("--").partition("=") for line in lines if line.startswith("--"))
-        return {field_name(name): value for name, _, value in pairs}
+        defaults = {name: flag_value(value) for name, value in vars(ExperimentConfig()).items()}
+        return defaults | {field_name(name): value for name, _, value in pairs}
 
     def write_json(self, name, values):
         """Writes a dict as JSON, whole or not at all."""

@@ -19,6 +19,7 @@ from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.cli import report as command
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.report import drawings, figures, runs, summary
+from keras_mosaickd.report.groups import groups
 from tests import game
 
 pytest.importorskip("matplotlib")
@@ -435,3 +436,10 @@ def test_drawn_images_are_sorted_by_class(games):
     assert (np.diff(classes) >= 0).all()
     assert sorted(classes) == sorted(drawn.classes[:16])
     assert {image.tobytes() for image in images} == {i.tobytes() for i in drawn.images[:16]}
+
+
+def test_a_run_of_an_earlier_version_had_later_flags_as_they_are_by_default(tmp_path):
+    write_run(tmp_path / "earlier", {"seed": 0})
+    write_run(tmp_path / "later", {"seed": 1}, {"jit_compile": "auto", "mixup": "0.0"})
+    (group,) = groups(runs.read([tmp_path])[0])
+    assert [run.seed for run in group.runs] == [0, 1]

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_mosaickd.callbacks.traces import read_history
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.run_directory import FLAGS, HISTORY, METRICS
+from keras_mosaickd.run_directory import FLAGS, HISTORY, METRICS, RunDirectory
 
 STUDY, SELECTION = "study.json", "selection.json"
 _NEEDED: dict[str, Any] = {"method": str, "student": str, "student_agreement": (int, float)}
@@ -142,7 +142,7 @@ def _read_run(path: Path, problems: list[str]) -> Run:
     selection = None
     try:
         if (path / FLAGS).is_file():
-            settings = _settings((path / FLAGS).read_text(encoding="utf-8"))
+            settings = RunDirectory(path).settings()
         history = read_history(path / HISTORY)
         if (path / SELECTION).is_file():
             selection = _json(path / SELECTION)
@@ -168,11 +168,6 @@ def _lack(metrics: dict[str, Any]) -> str | None:
         if not isinstance(metrics.get(name), kind):
             return name
     return None
-
-
-def _settings(text: str) -> dict[str, str]:
-    pairs = (line.removeprefix("--").partition("=") for line in text.splitlines())
-    return {name: value for name, separator, value in pairs if separator}
 
 
 def _json(path: Path) -> dict[str, Any]:

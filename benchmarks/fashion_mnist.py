@@ -25,6 +25,8 @@ from keras_mosaickd.cli.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "fashion_mnist"
+# What the practical recipe changes in the student's part of the game, for the other methods too.
+STUDENT_SIDE = ["--student_start=teacher", "--feature_weight=10"]
 # Row -> flagfile in configs/ and what is added to it.
 METHODS = {
     "supervised": ("fashion_mnist", ["--method=supervised"]),
@@ -49,6 +51,12 @@ METHODS = {
     "mosaickd, none, synthetic only": (
         "fashion_mnist_mosaickd",
         ["--regularizer=none", "--synthetic_only"],
+    ),
+    "mosaickd, practical": ("fashion_mnist_mosaickd", ["--recipe=practical"]),
+    "kd, practical student": ("fashion_mnist_kd", STUDENT_SIDE),
+    "fitnet, practical student": (
+        "fashion_mnist_kd",
+        ["--method=fitnet", "--hint_weight=10", *STUDENT_SIDE],
     ),
     "kd, temperature 1": ("fashion_mnist_kd", ["--temperature=1"]),
     "kd, temperature 20": ("fashion_mnist_kd", ["--temperature=20"]),

@@ -1,11 +1,13 @@
-"""A teacher that knows nothing of this project: stock Keras, its own preprocessing and softmax.
+r"""A teacher that knows nothing of this project: stock Keras, its own preprocessing and softmax.
 
-    python benchmarks/make_teacher.py --out=runs/own_teacher [--data_dir=PATH] [--epochs=4]
+    python benchmarks/make_teacher.py --out=runs/own_teacher [--architecture=EfficientNetB0] \
+        [--data_dir=PATH] [--epochs=4]
 
-`keras.applications.MobileNetV2` (width 0.5, random weights) on Fashion-MNIST, ten classes, grey
-images of 28x28 with a black border of two pixels, repeated to 32x32x3. The model takes pixels
-from 0 to 255 and ends in softmax. Written to --out: teacher.keras, teacher_saved_model and
-class_names.txt. It does not import keras_mosaickd: it stands for somebody else's training script.
+A network of `keras.applications` with random weights, MobileNetV2 of width 0.5 or EfficientNetB0,
+on Fashion-MNIST, ten classes, grey images of 28x28 with a black border of two pixels, repeated to
+32x32x3. The model takes pixels from 0 to 255 and ends in softmax. Written to --out: teacher.keras,
+teacher_saved_model and class_names.txt. It does not import keras_mosaickd: it stands for somebody
+else's training script.
 """
 
 import argparse
@@ -17,6 +19,11 @@ import numpy as np
 
 # Where Debian's package dataset-fashion-mnist puts the four files.
 DATA_DIR = "/usr/share/datasets/fashion-mnist"
+# Architecture -> its preprocessing, and what it takes beside the size.
+ARCHITECTURES = {
+    "MobileNetV2": (keras.applications.mobilenet_v2.preprocess_input, {"alpha": 0.5}),
+    "EfficientNetB0": (keras.applications.efficientnet.preprocess_input, {}),
+}
 CLASS_NAMES = "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot".split()
 
 
@@ -29,12 +36,13 @@ def read(data_dir, split):
     return np.pad(grey, ((0, 0), (2, 2), (2, 2), (0, 0))).repeat(3, axis=-1), labels
 
 
-def build():
+def build(architecture):
     """The stock architecture behind its stock preprocessing, as Keras's own guide has it."""
+    preprocess, options = ARCHITECTURES[architecture]
     inputs = keras.Input((32, 32, 3))
-    scaled = keras.applications.mobilenet_v2.preprocess_input(inputs)
-    backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.5, weights=None, classes=10)
-    return keras.Model(inputs, backbone(scaled), name="garments")
+    make = getattr(keras.applications, architecture)
+    backbone = make(input_shape=(32, 32, 3), weights=None, classes=10, **options)
+    return keras.Model(inputs, backbone(preprocess(inputs)), name="garments")
 
 
 def settle_statistics(teacher, images, batch, batches=100):
@@ -54,6 +62,7 @@ def main():
     """Trains and saves the teacher; prints its accuracy on the test images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--architecture", default="MobileNetV2", choices=list(ARCHITECTURES))
     parser.add_argument("--data_dir", default=DATA_DIR)
     parser.add_argument("--epochs", type=int, default=4)
     arguments = parser.parse_args()
@@ -61,7 +70,7 @@ def main():
     images, labels = read(arguments.data_dir, "train")
     batch = 64
     steps = arguments.epochs * (len(images) // batch + 1)
-    teacher = build()
+    teacher = build(arguments.architecture)
     teacher.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
         loss="sparse_categorical_crossentropy",

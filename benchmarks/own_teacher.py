@@ -1,14 +1,16 @@
-"""Your own teacher, your own folder of images, no label: mosaickd against kd, from one command.
+r"""Your own teacher, your own folder of images, no label: students and how they are judged.
 
-    pip install scikit-image  # its bundled photographs
-    PYTHONPATH=. python benchmarks/own_teacher.py [--seeds 0 1] [--student_updates 2000]
+    pip install scikit-image scipy  # its bundled photographs; rank correlation
+    PYTHONPATH=. python benchmarks/own_teacher.py [--architecture=EfficientNetB0] \
+        [--methods kd mosaickd practical] [--student_updates 2000] [--seeds 0 1 2]
 
 Teacher: benchmarks/make_teacher.py's, which knows nothing of this project. Images: 3000 cut-outs
 of scikit-image's photographs (PHOTOGRAPHS), 32 to 160 pixels high and wide, as JPEG and PNG.
 Student: wrn16_1. Every run is `bin/train` without --dataset, so that no label takes part in
 anything; Fashion-MNIST's 10000 test images are read here, afterwards, as the check. Everything
 goes to runs/own_teacher/; what is finished is not made again and an interrupted run is continued.
-The table goes to standard output and to runs/own_teacher/table.md.
+The table, and Spearman's rank correlation of the runs' label-free verdicts with their true
+accuracies, go to standard output and to runs/own_teacher/ARCHITECTURE/table.md.
 """
 
 import argparse
@@ -19,7 +21,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from make_teacher import ARCHITECTURES, DATA_DIR, read
 from PIL import Image
+from scipy.stats import spearmanr
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "own_teacher"
@@ -34,14 +38,22 @@ METHODS = {
     "kd": ["--method=kd", "--temperature=1"],
     "kd, temperature 5": ["--method=kd", "--temperature=5"],
     "mosaickd": ["--method=mosaickd"],
+    "practical": ["--recipe=practical"],
+    "practical, no features": ["--recipe=practical", "--feature_weight=0"],
+    "practical, own start": ["--recipe=practical", "--student_start=own"],
+    "practical, no statistics": ["--recipe=practical", "--batch_norm_weight=0"],
 }
+DEFAULT = ("kd", "mosaickd", "practical")
 
 
-def make_teacher():
-    """Trains the teacher in a process of its own, unless it is there."""
-    if not (RUNS / "teacher.keras").is_file():
+def make_teacher(architecture):
+    """Trains the teacher in a process of its own, unless it is there; returns its directory."""
+    folder = RUNS / architecture
+    if not (folder / "teacher.keras").is_file():
         script = Path(__file__).with_name("make_teacher.py")
-        subprocess.run([sys.executable, str(script), f"--out={RUNS}"], check=True)
+        options = [f"--out={folder}", f"--architecture={architecture}"]
+        subprocess.run([sys.executable, str(script), *options], check=True)
+    return folder
 
 
 def cut_images():
@@ -70,20 +82,20 @@ def cut_images():
     return folder
 
 
-def train(method, seed, images, arguments):
+def train(method, updates, seed, images, folder):
     """Makes one run, unless it is there; returns its directory."""
     name = "".join(c if c.isalnum() else "_" for c in method)
-    run_dir = RUNS / f"{name}-{arguments.student_updates}-seed{seed}"
+    run_dir = folder / f"{name}-{updates}-seed{seed}"
     if not (run_dir / "metrics.json").is_file():
         command = [
             str(ROOT / "bin" / "train"),
-            f"--teacher={RUNS / 'teacher.keras'}",
+            f"--teacher={folder / 'teacher.keras'}",
             "--teacher_input=0-255",
-            f"--class_names={RUNS / 'class_names.txt'}",
+            f"--class_names={folder / 'class_names.txt'}",
             f"--ood=folder:{images}",
             "--student=wrn16_1",
             "--batch_size=16",
-            f"--student_updates={arguments.student_updates}",
+            f"--student_updates={updates}",
             "--select=agreement",
             f"--seed={seed}",
             f"--run_dir={run_dir}",
@@ -98,7 +110,6 @@ def train(method, seed, images, arguments):
 def test_accuracy(file, scale):
     """Accuracy of a model on Fashion-MNIST's test images: the only place that reads labels."""
     import keras
-    from make_teacher import DATA_DIR, read
 
     images, labels = read(DATA_DIR, "t10k")
     model = keras.saving.load_model(file, compile=False)
@@ -106,51 +117,67 @@ def test_accuracy(file, scale):
     return float(np.mean(predicted.argmax(axis=-1) == labels))
 
 
-def row(method, seeds, run_dirs):
-    """A line of the table, and the mean accuracy."""
-    metrics = [json.loads((run / "metrics.json").read_text()) for run in run_dirs]
-    accuracies = [test_accuracy(run / "student.keras", 1 / 255) for run in run_dirs]
-    agreements = [run["held_out_agreement"] for run in metrics]
-    synthetic = [f"{m['synthetic_agreement']:.3f}" for m in metrics if "synthetic_agreement" in m]
+def row(method, updates, seeds, metrics, accuracies):
+    """A line of the table."""
     cells = [
         method,
+        str(updates),
         ", ".join(map(str, seeds)),
         ", ".join(f"{value:.3f}" for value in accuracies),
         f"{statistics.mean(accuracies):.3f}",
-        ", ".join(f"{value:.3f}" for value in agreements),
-        ", ".join(synthetic) or "-",
+        ", ".join(f"{run['held_out_agreement']:.3f}" for run in metrics),
+        ", ".join(f"{m['synthetic_agreement']:.3f}" for m in metrics if is_game(m)) or "-",
         f"{statistics.mean(run['train_seconds'] for run in metrics):.0f}",
     ]
-    return f"| {' | '.join(cells)} |", statistics.mean(accuracies)
+    return f"| {' | '.join(cells)} |"
+
+
+def is_game(metrics):
+    """Whether a run had a generator, and so both of the agreements."""
+    return "synthetic_agreement" in metrics
+
+
+def verdict(metrics):
+    """What the label-free verdict of a run of the game rests on: the lower of its agreements."""
+    return min(metrics["held_out_agreement"], metrics["synthetic_agreement"])
 
 
 def main():
     """Makes teacher, images and runs, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--student_updates", type=int, default=2000)
-    parser.add_argument("--methods", nargs="+", default=["kd", "mosaickd"], choices=list(METHODS))
+    parser.add_argument("--architecture", default="MobileNetV2", choices=list(ARCHITECTURES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--student_updates", type=int, nargs="+", default=[2000])
+    parser.add_argument("--methods", nargs="+", default=list(DEFAULT), choices=list(METHODS))
     arguments = parser.parse_args()
-    RUNS.mkdir(parents=True, exist_ok=True)
-    make_teacher()
+    folder = make_teacher(arguments.architecture)
     images = cut_images()
-    runs = {
-        method: [train(method, seed, images, arguments) for seed in arguments.seeds]
-        for method in arguments.methods
-    }
-    teacher = test_accuracy(RUNS / "teacher.keras", 1.0)
+    teacher = test_accuracy(folder / "teacher.keras", 1.0)
     lines = [
-        f"Photographs: {', '.join(PHOTOGRAPHS)}. Teacher's test accuracy: {teacher:.3f}.",
+        f"Teacher: {arguments.architecture}, test accuracy {teacher:.3f}. Photographs: "
+        f"{', '.join(PHOTOGRAPHS)}.",
         "",
-        "| method | seeds | test accuracy | mean | agreement, held out | synthetic | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| method | updates | seeds | test accuracy | mean | agreement, held out | synthetic "
+        "| seconds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for method, run_dirs in runs.items():
-        line, mean = row(method, arguments.seeds, run_dirs)
-        lines.append(line)
-        print(f"{method}: {teacher - mean:.3f} below the teacher", file=sys.stderr)
+    judged = []
+    for updates in arguments.student_updates:
+        for method in arguments.methods:
+            run_dirs = [train(method, updates, seed, images, folder) for seed in arguments.seeds]
+            metrics = [json.loads((run / "metrics.json").read_text()) for run in run_dirs]
+            accuracies = [test_accuracy(run / "student.keras", 1 / 255) for run in run_dirs]
+            lines.append(row(method, updates, arguments.seeds, metrics, accuracies))
+            judged += [
+                (verdict(m), accuracy)
+                for m, accuracy in zip(metrics, accuracies, strict=True)
+                if is_game(m)
+            ]
+    if len(judged) > 2:
+        correlation = spearmanr(*zip(*judged, strict=True)).statistic
+        lines += ["", f"Spearman over {len(judged)} runs of the game: {correlation:.2f}."]
     table = "\n".join(lines) + "\n"
-    (RUNS / "table.md").write_text(table)
+    (folder / "table.md").write_text(table)
     sys.stdout.write(table)
 
 

@@ -8,6 +8,7 @@ once for D's and G's updates; S and G keep BatchNorm in training mode throughout
 code has it. Under bfloat16 the networks run under autocast, the losses in float32.
 """
 
+import itertools
 import math
 import re
 import time
@@ -42,11 +43,11 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-width on normalised images [B, 3, h, w]."""
+    """WRN-depth-width on normalised images [B, channels, h, w]."""
 
-    def __init__(self, depth, width, classes):
+    def __init__(self, depth, width, classes, channels=3):
         super().__init__()
-        self.stem = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.stem = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
         blocks, channels = [], 16
         for group, stride in ((0, 1), (1, 2), (2, 2)):
             for block in range((depth - 4) // 6):
@@ -67,9 +68,9 @@ class WideResNet(nn.Module):
 
 
 class Generator(nn.Module):
-    """z to images [B, 3, h, w] in [0, 1]."""
+    """z to images [B, channels, h, w] in [0, 1]."""
 
-    def __init__(self, size):
+    def __init__(self, size, channels=3):
         super().__init__()
         self.base = size // 4
         self.stem = nn.Linear(LATENT_DIM, 256 * self.base**2)
@@ -83,7 +84,7 @@ class Generator(nn.Module):
             nn.Conv2d(128, 64, 3, 1, 1, bias=False),
             nn.BatchNorm2d(64),
             nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(64, 3, 3, 1, 1),
+            nn.Conv2d(64, channels, 3, 1, 1),
             nn.Sigmoid(),
         )
 
@@ -92,10 +93,10 @@ class Generator(nn.Module):
         return self.body(self.stem(z).view(len(z), 256, self.base, self.base))
 
 
-def discriminator():
+def discriminator(channels=3):
     """Normalised images to a map of logits, one per patch of 10×10 pixels."""
     return nn.Sequential(
-        nn.Conv2d(3, 128, 4, 2, 1),
+        nn.Conv2d(channels, 128, 4, 2, 1),
         nn.LeakyReLU(0.2, inplace=True),
         nn.Conv2d(128, 256, 4, 2, 1, bias=False),
         nn.BatchNorm2d(256),
@@ -104,12 +105,12 @@ def discriminator():
     )
 
 
-def wide_resnet(name, classes):
+def wide_resnet(name, classes, channels=3):
     """The network called wrn<depth>_<width>."""
     match = re.fullmatch(r"wrn(\d+)_(\d+)", name)
     if match is None:
         raise SystemExit(f"the reference knows wrn<depth>_<width> only. Received: {name}")
-    return WideResNet(int(match[1]), int(match[2]), classes)
+    return WideResNet(int(match[1]), int(match[2]), classes, channels)
 
 
 def kl_divergence(teacher_logits, student_logits):
@@ -150,18 +151,34 @@ class ReferenceLoop:
         options: namespace with teacher, student, classes, size, batch, student_steps, precision
             ("float32" or "bfloat16"), device ("cpu" or "cuda").
         channels_last: memory layout of networks and images.
+        data: iterator over lists of 1 + student_steps tensors [B, channels, h, w] in [0, 1]; by
+            default random colours that lie ready in memory.
+        channels: channels of the images.
+        scaling: mean and standard deviation that the networks' inputs are normalised by.
+        iterations: length of the cosine schedules.
+        seed: of the networks' initial weights and of z.
     """
 
-    def __init__(self, options, channels_last):
-        torch.manual_seed(0)
+    def __init__(
+        self,
+        options,
+        channels_last,
+        data=None,
+        channels=3,
+        scaling=(0.5, 0.25),
+        iterations=40_000,
+        seed=0,
+    ):
+        torch.manual_seed(seed)
+        self.scaling = scaling
         self.options = options
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         place = {"device": options.device, "memory_format": self.layout}
-        self.teacher = wide_resnet(options.teacher, options.classes).to(**place).eval()
+        self.teacher = wide_resnet(options.teacher, options.classes, channels).to(**place).eval()
         self.teacher.requires_grad_(False)
-        self.student = wide_resnet(options.student, options.classes).to(**place)
-        self.generator = Generator(options.size).to(**place)
-        self.discriminator = discriminator().to(**place)
+        self.student = wide_resnet(options.student, options.classes, channels).to(**place)
+        self.generator = Generator(options.size, channels).to(**place)
+        self.discriminator = discriminator(channels).to(**place)
         self.student_optimizer = torch.optim.SGD(
             self.student.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4
         )
@@ -170,17 +187,25 @@ class ReferenceLoop:
             for network in (self.generator, self.discriminator)
         )
         self.schedules = [
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40_000)
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
             for optimizer in (
                 self.student_optimizer,
                 self.generator_optimizer,
                 self.discriminator_optimizer,
             )
         ]
-        # Four batches for D and four times K for S, of which every iteration takes one and K.
-        shape = (4, options.student_steps + 1, options.batch, 3, options.size, options.size)
-        self.batches = [[images.to(**place) for images in element] for element in torch.rand(shape)]
-        self.iteration = 0
+        if data is None:
+            # Four batches for D and four times K for S, of which every iteration takes one and K.
+            side = options.size
+            shape = (4, options.student_steps + 1, options.batch, channels, side, side)
+            ready = [[images.to(**place) for images in element] for element in torch.rand(shape)]
+            data = itertools.cycle(ready)
+        self.data = iter(data)
+
+    def normalize(self, images):
+        """Images as the networks take them."""
+        mean, deviation = self.scaling
+        return (images - mean) / deviation
 
     def latents(self):
         """Z ~ N(0, I)."""
@@ -188,9 +213,8 @@ class ReferenceLoop:
 
     def step(self):
         """One iteration: D, G, then S student_steps times."""
-        normalize = lambda images: (images - 0.5) / 0.25  # noqa: E731
-        real, *ood = self.batches[self.iteration % len(self.batches)]
-        self.iteration += 1
+        real, *ood = next(self.data)
+        normalize = self.normalize
         autocast = torch.autocast(
             self.options.device,
             dtype=torch.bfloat16,

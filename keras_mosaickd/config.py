@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+# Where teachers, selections and compiled programs are kept, unless --cache_dir says otherwise.
+CACHE_DIR = ".cache"
 METHODS = ("mosaickd", "kd", "balanced", "fitnet", "data_free", "supervised")
 # Methods with a generator: one training step holds `student_steps` updates of the student.
 GAMES = ("mosaickd", "data_free")

@@ -487,8 +487,8 @@ _TABLE = (
         "cache_dir",
         str,
         "",
-        "Directory of the trained teachers and selected images that later runs reuse. Empty "
-        "takes .cache in the working directory.",
+        "Directory of what later runs reuse: trained teachers, selected images, and programs that "
+        "JAX has compiled. Empty takes .cache in the working directory.",
         _FILES,
     ),
     Flag(

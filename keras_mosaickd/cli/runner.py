@@ -16,6 +16,8 @@ from contextlib import contextmanager
 
 from keras_mosaickd.cli import flags
 from keras_mosaickd.cli.help import help_text
+from keras_mosaickd.cli.process import keep_compiled_programs, keep_freed_memory
+from keras_mosaickd.config import CACHE_DIR
 from keras_mosaickd.errors import InputError, StoppedError
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -120,6 +122,9 @@ def load_backend(parsed: flags.Parsed) -> None:
     Raises:
         InputError: TensorFlow is not installed, or a module cannot be imported.
     """
+    keep_freed_memory()
+    if os.environ["KERAS_BACKEND"] == "jax" and "cache_dir" in parsed.values:
+        keep_compiled_programs(parsed.values["cache_dir"] or CACHE_DIR)
     if os.environ["KERAS_BACKEND"] == "tensorflow":
         _load_tensorflow()
     import keras

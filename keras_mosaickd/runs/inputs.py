@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_mosaickd import networks
 from keras_mosaickd.backend.training import distribution
-from keras_mosaickd.config import OUT_OF_DOMAIN
+from keras_mosaickd.config import CACHE_DIR, OUT_OF_DOMAIN
 from keras_mosaickd.data import load, parse, stored
 from keras_mosaickd.data.class_matching import (
     class_names_of,
@@ -47,7 +47,7 @@ class Preparation:
     @property
     def cache_dir(self):
         """Directory of cached teachers and selections."""
-        return Path(self.config.cache_dir or ".cache")
+        return Path(self.config.cache_dir or CACHE_DIR)
 
     @property
     def has_domain(self):

@@ -87,24 +87,31 @@ def negative_entropy(probabilities, base=2.0):
 def statistics_distance(mean, variance, moving_mean, moving_variance):
     """Distance of a batch's statistics from those that a BatchNorm layer remembers.
 
-    ||mean - moving_mean|| + ||variance - moving_variance||, Euclidean norms over the channels (Yin
-    et al. 2020, "Dreaming to Distill", arXiv 1912.08795, equation 4).
+    ||mean - moving_mean|| / ||moving_deviation|| + ||variance - moving_variance|| /
+    ||moving_variance||, Euclidean norms over the channels. The differences are those of Yin et al.
+    2020, "Dreaming to Distill", arXiv 1912.08795, equation 4; they are relative here, because the
+    variances that layers remember differ by four orders of magnitude within one teacher, and
+    whoever has the largest would be all that counts.
 
     Args:
         mean: tensor of shape `[channels]`.
         variance: tensor of the same shape.
         moving_mean: tensor of the same shape.
-        moving_variance: tensor of the same shape.
+        moving_variance: tensor of the same shape, at least 0.
 
     Returns:
-        Scalar, at least 0.
+        Scalar, at least 0; 0 where the statistics are the same.
     """
 
-    def norm(difference):
-        # The constant keeps the gradient finite where nothing differs.
-        return ops.sqrt(ops.sum(ops.square(_wide(difference))) + 1e-12)
+    def norm(values):
+        # The constant keeps the gradient finite where nothing differs, and the ratio where a layer
+        # remembers nothing but zeros.
+        return ops.sqrt(ops.sum(ops.square(_wide(values))) + 1e-12)
 
-    return norm(mean - moving_mean) + norm(variance - moving_variance)
+    deviation = ops.sqrt(_wide(moving_variance))
+    return norm(mean - moving_mean) / norm(deviation) + norm(variance - moving_variance) / norm(
+        moving_variance
+    )
 
 
 def patch_adversarial(patch_logits, real, reduction="mean"):

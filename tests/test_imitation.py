@@ -11,6 +11,7 @@ from keras_mosaickd import InputError, losses, practical_recipe, recipe
 from keras_mosaickd.cli import flags
 from keras_mosaickd.config import PRACTICAL, ExperimentConfig
 from keras_mosaickd.methods import KnowledgeDistillation, MosaicKD
+from keras_mosaickd.methods.imitation import relative_squared_error
 from keras_mosaickd.methods.statistics import TeacherStatistics
 from keras_mosaickd.networks.features import copy_layers
 from keras_mosaickd.optimizers import SGD
@@ -52,6 +53,20 @@ def pooled_map(network, data, training=False):
 # ---- features --------------------------------------------------------------------------------
 
 
+def relative_error(target, own):
+    axes = tuple(range(1, target.ndim))
+    return np.mean(np.sum((target - own) ** 2, axis=axes) / np.sum(target**2, axis=axes))
+
+
+def test_relative_squared_error_by_hand():
+    target = np.array([[3.0, 4.0], [0.0, 2.0]], "float32")
+    guided = np.array([[3.0, 5.0], [1.0, 0.0]], "float32")
+    # 1 / 25 and 5 / 4
+    assert numpy(relative_squared_error(target, guided)) == pytest.approx((0.04 + 1.25) / 2)
+    # Features ten times as large count as much.
+    assert numpy(relative_squared_error(10 * target, 10 * guided)) == pytest.approx(0.645)
+
+
 def test_feature_loss_by_hand():
     model = KnowledgeDistillation(
         classifier(1), classifier(2), temperature=2.0, feature_weight=3.0, seed=3
@@ -60,7 +75,7 @@ def test_feature_loss_by_hand():
     data = images(BATCH)
     # A twin, because a pass in training mode moves BatchNorm's statistics.
     own = pooled_map(classifier(2), data, training=True)
-    expected = np.mean((pooled_map(classifier(1), data) - own) ** 2)
+    expected = relative_error(pooled_map(classifier(1), data), own)
     logs = model.fit(data, batch_size=BATCH, verbose=0).history
     assert logs["feature_loss"][0] == pytest.approx(expected, rel=1e-4)
     assert logs["loss"][0] == pytest.approx(logs["distillation_loss"][0] + 3.0 * expected, rel=1e-4)
@@ -80,7 +95,7 @@ def test_features_of_other_widths_and_sizes_are_projected_and_averaged():
     kernel, bias = map(numpy, model.projection.weights)
     data = images(BATCH)
     averaged = pooled_map(student, data).reshape(BATCH, 4, 2, 4, 2, 3).mean(axis=(2, 4))
-    expected = np.mean((pooled_map(teacher, data) - averaged @ kernel - bias) ** 2)
+    expected = relative_error(pooled_map(teacher, data), averaged @ kernel + bias)
     logs = model.fit(data, batch_size=BATCH, verbose=0).history
     assert logs["feature_loss"][0] == pytest.approx(expected, rel=1e-4)
     # The projection learns, and is no part of the student.
@@ -201,9 +216,21 @@ def test_bad_arguments(options, message):
 def test_statistics_distance_by_hand():
     mean, variance = np.array([[1.0, 2.0], [3.0, 5.0]], "float32")
     moving_mean, moving_variance = np.array([[4.0, 6.0], [3.0, 3.0]], "float32")
-    # |(-3, -4)| + |(0, 2)|
+    # |(-3, -4)| / |(sqrt 3, sqrt 3)| + |(0, 2)| / |(3, 3)|
     distance = losses.statistics_distance(mean, variance, moving_mean, moving_variance)
-    assert numpy(distance) == pytest.approx(7.0)
+    assert numpy(distance) == pytest.approx(5 / 6**0.5 + 2 / 18**0.5)
+    same = losses.statistics_distance(moving_mean, moving_variance, moving_mean, moving_variance)
+    assert numpy(same) == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_statistics_distance_has_no_unit(scale):
+    mean, variance, moving_mean, moving_variance = np.random.default_rng(0).random((4, 5))
+    once = losses.statistics_distance(mean, variance, moving_mean, moving_variance)
+    scaled = losses.statistics_distance(
+        scale * mean, scale**2 * variance, scale * moving_mean, scale**2 * moving_variance
+    )
+    assert numpy(scaled) == pytest.approx(float(numpy(once)), rel=1e-4)
 
 
 @pytest.mark.parametrize("is_nested", [False, True])
@@ -225,9 +252,13 @@ def test_distance_of_generated_images_by_hand(is_nested):
     for block in range(2):
         entering = keras.Model(teacher.inputs[0], teacher.get_layer(f"bn{block}").input)
         entering = numpy(entering(data, training=False))
-        expected += np.linalg.norm(entering.mean(axis=(0, 1, 2)) - np.arange(4) / 2)
-        expected += np.linalg.norm(entering.var(axis=(0, 1, 2)) - np.arange(1, 5) / 3)
-    assert numpy(distance) == pytest.approx(expected, rel=1e-4)
+        known = np.arange(4) / 2, np.arange(1, 5) / 3
+        shift = np.linalg.norm(entering.mean(axis=(0, 1, 2)) - known[0])
+        expected += shift / np.linalg.norm(known[1] ** 0.5)
+        expected += np.linalg.norm(entering.var(axis=(0, 1, 2)) - known[1]) / np.linalg.norm(
+            known[1]
+        )
+    assert numpy(distance) == pytest.approx(expected / 2, rel=1e-4)
 
 
 def test_the_generator_follows_the_statistics():

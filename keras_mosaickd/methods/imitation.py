@@ -17,11 +17,12 @@ class Imitation(StudentTrainer):
     """A `StudentTrainer` whose student learns from the teacher's answers and feature maps.
 
         loss = KL(T || S) + hint_weight * mean((h_T - r(h_S))^2)
-                          + feature_weight * mean((phi_T - p(phi_S))^2)
+                          + feature_weight * mean(||phi_T - p(phi_S)||^2 / ||phi_T||^2)
 
     h is a map of the networks' middle (FitNet, Romero et al. 2015, arXiv 1412.6550), phi what
     enters their last layers, before a global average pooling (SimKD, Chen et al. 2022, arXiv
-    2203.14001, which trains on it alone). Where two maps have different sizes, the larger is
+    2203.14001, which trains on it alone). phi's error is relative, image by image, so that one
+    weight serves teachers whose features are large or small. Where two maps have different sizes, the larger is
     averaged down to the smaller. r is a learned 1 x 1 convolution; p is the identity, or where the
     channels differ a learned linear map. Both learn with the student's optimizer and are no part of
     the student.
@@ -38,7 +39,7 @@ class Imitation(StudentTrainer):
             of the teacher's middle resolution, or of that of a given `guided_layer`.
         guided_layer: name of the student's layer that is guided. By default the last layer with a
             map of the hint's size, or of the student's own middle resolution if it has none.
-        feature_weight: weight of the features' mean squared error, at least 0.
+        feature_weight: weight of the features' relative squared error, at least 0.
         mixup: share of the student's images, from 0 to 1, that are mixed with another one: a x +
             (1 - a) x', a ~ U(0, 1); the teacher answers what came out (Beyer et al. 2022, arXiv
             2106.05237).
@@ -105,7 +106,7 @@ class Imitation(StudentTrainer):
                 dtype="float32",
                 name="hint_regressor",
             )
-            self.matched.append(("hint_loss", self.hint_weight))
+            self.matched.append(("hint_loss", self.hint_weight, mean_squared_error))
             targets.append(hint)
             guided.append(self.regressor(own))
         if self.feature_weight:
@@ -118,7 +119,7 @@ class Imitation(StudentTrainer):
                     name="feature_projection",
                 )
                 own = self.projection(own)
-            self.matched.append(("feature_loss", self.feature_weight))
+            self.matched.append(("feature_loss", self.feature_weight, relative_squared_error))
             targets.append(features)
             guided.append(own)
         if not self.matched:
@@ -131,7 +132,7 @@ class Imitation(StudentTrainer):
         self.student_with_maps = keras.Model(student.inputs[0], [*guided, student.outputs[0]])
         self.run_teacher_with_maps = Fused(self.teacher_with_maps)
         self.run_student_with_maps = Fused(self.student_with_maps)
-        for name in ("distillation_loss", *(name for name, _ in self.matched)):
+        for name in ("distillation_loss", *(name for name, _, _ in self.matched)):
             self.loss_terms[name] = keras.metrics.Mean(name=name)
 
     def trained_network(self, role):
@@ -157,8 +158,10 @@ class Imitation(StudentTrainer):
             divergence = self.head.kl_divergence(teacher_logits, student_logits, self.temperature)
             loss = ops.mean(divergence)
             terms = {"distillation_loss": loss} if self.matched else {}
-            for (name, weight), target, own in zip(self.matched, targets, maps, strict=True):
-                terms[name] = mean_squared_error(target, own)
+            for (name, weight, error), target, own in zip(
+                self.matched, targets, maps, strict=True
+            ):
+                terms[name] = error(target, own)
                 loss = loss + weight * terms[name]
             return loss, {**terms, "student_loss": loss}
 
@@ -215,3 +218,19 @@ def mean_squared_error(target, guided):
         Scalar, at least 0.
     """
     return ops.mean(ops.square(ops.cast(target, "float32") - ops.cast(guided, "float32")))
+
+
+def relative_squared_error(target, guided):
+    """Mean over images of ||target - guided||^2 / ||target||^2, in float32.
+
+    Args:
+        target: teacher's features `[batch, ..., channels]`.
+        guided: tensor of the same shape.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    axes = tuple(range(1, len(target.shape)))
+    target, guided = ops.cast(target, "float32"), ops.cast(guided, "float32")
+    error = ops.sum(ops.square(target - guided), axis=axes)
+    return ops.mean(error / (ops.sum(ops.square(target), axis=axes) + 1e-6))

@@ -22,7 +22,7 @@ class Objectives:
         balance_weight: weight of `balance`, at least 0.
         local_reduction: how D's map becomes a number (see `losses.patch_adversarial`).
         batch_norm_weight: weight of the distance from the teacher's BatchNorm statistics, at least
-            0 (see `losses.statistics_distance`, summed over the layers).
+            0 (see `losses.statistics_distance`; the mean over the layers).
 
     Raises:
         InputError: if an option is out of range.
@@ -66,7 +66,7 @@ class Objectives:
             student_logits: S's for the same.
             mean_distribution: T's mean prediction, over all replicas.
             patch_logits: D's for the same; None where there is no discriminator.
-            batch_norm_distance: sum of the distances from T's BatchNorm statistics, or None.
+            batch_norm_distance: mean distance from T's BatchNorm statistics, or None.
         """
         terms = {
             "adversarial_loss": -ops.mean(head.kl_divergence(teacher_logits, student_logits)),

@@ -32,7 +32,8 @@ class TeacherStatistics:
             mean_over_replicas: as of `PhaseTrainer`.
 
         Returns:
-            Logits, and the scalar `losses.statistics_distance` of the global batch.
+            Logits, and the mean over the layers of the global batch's
+            `losses.statistics_distance`.
         """
         seen: list[tuple] = []
         logits = self._run(self.teacher, images, seen)
@@ -50,7 +51,7 @@ class TeacherStatistics:
                 ops.cast(layer.moving_mean, "float32"),
                 ops.cast(layer.moving_variance, "float32"),
             )
-        return logits, distance
+        return logits, distance / len(seen)
 
     def _add(self, model):
         """Notes a model's graph and those of the models inside; returns their BatchNorms."""

@@ -74,6 +74,7 @@ class ExperimentConfig:
     latent_dim: int = 100
     overlap_stride: int = 1
     batch_size: int = 256
+    evaluation_batch_size: int = 0
     epochs: int = 200
     student_steps: int = 5
     student_updates: int = 0

@@ -125,6 +125,27 @@ def test_jit_compile_reaches_keras(given, expected, cache, tmp_path, monkeypatch
     assert re.search(r"^disk +\d+\.\d MB of images in ", capsys.readouterr().out, re.MULTILINE)
 
 
+@pytest.mark.parametrize(("given", "expected"), [(0, 256), (7, 7)])
+def test_the_evaluation_batch_follows_its_flag(given, expected, finished, cache, tmp_path):
+    sizes = []
+    predict = keras.Model.predict
+
+    def spy(self, x, batch_size=None, **options):
+        sizes.append(batch_size)
+        return predict(self, x, batch_size=batch_size, **options)
+
+    run = tmp_path / "copy"
+    shutil.copytree(finished, run)
+    teachers = {name: TINY[name] for name in TINY if name.startswith("teacher")}
+    domain = {name: TINY[name] for name in ("dataset", "image_size")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "predict", spy)
+        options = {"evaluation_batch_size": given}
+        assert command(evaluate, "evaluate", run_dir=run, **options) == 0
+        assert command(teacher, "teacher", **teachers, **domain, cache_dir=cache, **options) == 0
+    assert len(sizes) >= 3 and set(sizes) == {expected}
+
+
 def test_metrics(finished, backend):
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["method"] == "mosaickd"

@@ -30,6 +30,7 @@ _TEACHER = (
     "weight_decay",
     "strategy",
     "precision",
+    "evaluation_batch_size",
     "skip_unreadable",
     "data_dir",
     "cache_dir",
@@ -94,7 +95,17 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "Evaluate a run's student and teacher: accuracy and agreement on labelled images, as "
         "fractions of 1; size on disk and latency. The run's metrics.json keeps them.",
-        ("run_dir", "dataset", "eval", "class_names", "data_dir", "teacher", *_LOADING, *_ALWAYS),
+        (
+            "run_dir",
+            "dataset",
+            "eval",
+            "class_names",
+            "evaluation_batch_size",
+            "data_dir",
+            "teacher",
+            *_LOADING,
+            *_ALWAYS,
+        ),
         {
             "run_dir": _RUN_DIR,
             "teacher": _RUN_TEACHER,

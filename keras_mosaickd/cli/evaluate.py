@@ -24,6 +24,7 @@ def main(parsed: flags.Parsed) -> None:
             labelled=parsed.values["eval"],
             unsafe=parsed.values["unsafe_load"],
             class_names=parsed.values["class_names"],
+            batch_size=parsed.values["evaluation_batch_size"],
         )
     )
     run = RunDirectory(run_dir)

@@ -475,6 +475,15 @@ _TABLE = (
         _MACHINE,
         choices=("auto", "on", "off"),
     ),
+    Flag(
+        "evaluation_batch_size",
+        int,
+        0,
+        "Images at a time where nothing is trained: in evaluation, validation and selection. 0 "
+        "takes 256, or 16 in segmentation.",
+        _MACHINE,
+        lower=0,
+    ),
     Flag("seed", int, 0, "Seed of every random number.", _MACHINE, lower=0, upper=2**32 - 1),
     Flag(
         "run_dir",

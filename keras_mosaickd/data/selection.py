@@ -82,7 +82,7 @@ class Selection:
             "pool": pool,
             "kept": kept,
             **{name: None if np.isnan(value) else value for name, value in means.items()},
-            "images": str((self.path / "images.npy").absolute()),
+            "images": str(Path(_file_of(self.images) or self.path / "images.npy").absolute()),
         }
 
     def describe(self) -> str:
@@ -236,9 +236,12 @@ def select(
     key = sha256(repr(sorted(inputs.items())))[:32]
     folder = Path(cache_dir) / "ood" / key
 
+    # The whole of a pool that is one file already is kept there.
+    is_kept = count == 0 and _file_of(image_set.images) is not None
+
     def build(directory: Path) -> dict[str, Any]:
         images = image_set.images
-        if count == 0:
+        if count == 0 and not is_kept:
             # Written first and scored from there: images in a folder are decoded once.
             write_images(directory / "images.npy", images)
             images = read_array(directory / "images.npy")
@@ -266,6 +269,8 @@ def select(
         }
 
     _, fresh = cached(folder, "selection.json", build)
+    file = folder / "images.npy"
+    images = image_set.images if is_kept and not file.exists() else read_array(file)
     indices = np.array(read_array(folder / "indices.npy"))
     scores = np.array(read_array(folder / "entropies.npy"))
     kept_mean, dropped_mean = _means(scores, indices)
@@ -274,13 +279,23 @@ def select(
         split=image_set.split,
         indices=indices,
         entropies=scores,
-        images=read_array(folder / "images.npy"),
+        images=images,
         kept_mean=kept_mean,
         dropped_mean=dropped_mean,
         histogram=_histogram(scores, indices),
         path=folder,
         reused=not fresh,
     )
+
+
+def _file_of(images: Any) -> str | None:
+    """The .npy file of which these images are the whole; None where there is none."""
+    if not isinstance(images, np.memmap) or images.filename is None:
+        return None
+    path = str(images.filename)
+    # A part of a file, as held-out images are, is a memory map too.
+    whole = path.endswith(".npy") and read_array(Path(path)).shape == images.shape
+    return path if whole else None
 
 
 def _means(scores: np.ndarray, indices: np.ndarray) -> tuple[float, float]:

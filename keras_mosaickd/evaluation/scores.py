@@ -26,23 +26,29 @@ from keras_mosaickd.run_directory import CHECKPOINT, METRICS, STUDENT, RunDirect
 from keras_mosaickd.teachers import load as teachers
 
 # Images at a time, by task: logits of every pixel take more memory.
-EVALUATION_BATCH = {"classification": 256, "segmentation": 16}
+_BATCH = {"classification": 256, "segmentation": 16}
 
 
-def predictions(model, image_set, head):
+def evaluation_batch(task, asked=0):
+    """Images at a time where nothing is trained: as many as asked for, or what suits the task."""
+    return asked or _BATCH[task]
+
+
+def predictions(model, image_set, head, batch_size=0):
     """What a model of logits predicts for every image, or for every pixel.
 
     Args:
         model: Keras model from images in [0, 1] to logits `[..., units]`.
         image_set: `ImageSet`.
         head: the teacher's head.
+        batch_size: images at a time; 0 takes what suits the task.
 
     Returns:
         Array of whole numbers of the shape of the images' labels.
     """
     x, _ = evaluation_arrays(image_set)
     # A few batches at a time: the logits of all pixels of a large set would fill the memory.
-    size = EVALUATION_BATCH[image_set.task]
+    size = evaluation_batch(image_set.task, batch_size)
     chunks = []
     for start in range(0, len(x), 16 * size):
         logits = model.predict(x[start : start + 16 * size], batch_size=size, verbose=0)
@@ -50,17 +56,18 @@ def predictions(model, image_set, head):
     return np.concatenate(chunks)
 
 
-def scores(teacher, images):
+def scores(teacher, images, batch_size=0):
     """How well a teacher does on labelled images.
 
     Args:
         teacher: Keras model from images in [0, 1] to logits `[..., units]`.
         images: `ImageSet` with labels.
+        batch_size: as of `predictions`.
 
     Returns:
         Dict with `accuracy` and, for segmentation, `mean_iou`, as fractions of 1.
     """
-    return scores_of(predictions(teacher, images, head_of(teacher)), images)
+    return scores_of(predictions(teacher, images, head_of(teacher), batch_size), images)
 
 
 def scores_of(predicted, image_set):
@@ -114,20 +121,23 @@ def load_game(run_dir, teacher="", unsafe=False):
     return trainer
 
 
-def compared(teacher, student, images):
+def compared(teacher, student, images, batch_size=0):
     """How well a student does beside its teacher.
 
     Args:
         teacher: Keras model from images in [0, 1] to logits `[..., units]`.
         student: as `teacher`.
         images: `ImageSet` with labels.
+        batch_size: as of `predictions`.
 
     Returns:
         Dict of `pictures`, their number, `teacher_accuracy`, `student_accuracy`, and
         `student_agreement`, as fractions of 1; for segmentation the `..._mean_iou` too.
     """
     head = head_of(teacher)
-    expected, received = (predictions(network, images, head) for network in (teacher, student))
+    expected, received = (
+        predictions(network, images, head, batch_size) for network in (teacher, student)
+    )
     return {
         "pictures": len(images),
         **{f"teacher_{name}": value for name, value in scores_of(expected, images).items()},
@@ -137,7 +147,14 @@ def compared(teacher, student, images):
 
 
 def evaluate(
-    run_dir, dataset="", data_dir="", teacher="", labelled="", unsafe=False, class_names=""
+    run_dir,
+    dataset="",
+    data_dir="",
+    teacher="",
+    labelled="",
+    unsafe=False,
+    class_names="",
+    batch_size=0,
 ):
     """Evaluates a finished run's exported student beside its teacher.
 
@@ -152,6 +169,7 @@ def evaluate(
         labelled: labelled images to use instead, named like `--eval` of `bin/train`.
         unsafe: as of `load_run`.
         class_names: file with the names of the teacher's classes; by default those of the run.
+        batch_size: as of `predictions`.
 
     Returns:
         Dict of what `compared` finds, where there are labelled images, and of the footprint of
@@ -177,7 +195,7 @@ def evaluate(
             "--eval=folder:PATH measures it on labelled images, one sub-folder for each class"
         )
     else:
-        found = compared(trainer.teacher, student, tested)
+        found = compared(trainer.teacher, student, tested, batch_size)
         if dataset or labelled:
             found = {"eval": tested.name, **{f"eval_{key}": found[key] for key in found}}
             kept = found

@@ -22,10 +22,10 @@ class Imitation(StudentTrainer):
     h is a map of the networks' middle (FitNet, Romero et al. 2015, arXiv 1412.6550), phi what
     enters their last layers, before a global average pooling (SimKD, Chen et al. 2022, arXiv
     2203.14001, which trains on it alone). phi's error is relative, image by image, so that one
-    weight serves teachers whose features are large or small. Where two maps have different sizes, the larger is
-    averaged down to the smaller. r is a learned 1 x 1 convolution; p is the identity, or where the
-    channels differ a learned linear map. Both learn with the student's optimizer and are no part of
-    the student.
+    weight serves teachers whose features are large or small. Where two maps have different sizes,
+    the larger is averaged down to the smaller. r is a learned 1 x 1 convolution; p is the identity,
+    or where the channels differ a learned linear map. Both learn with the student's optimizer and
+    are no part of the student.
 
     `student_loss` is the whole loss; with a hint or features, `distillation_loss`, `hint_loss` and
     `feature_loss` are its parts.
@@ -158,9 +158,7 @@ class Imitation(StudentTrainer):
             divergence = self.head.kl_divergence(teacher_logits, student_logits, self.temperature)
             loss = ops.mean(divergence)
             terms = {"distillation_loss": loss} if self.matched else {}
-            for (name, weight, error), target, own in zip(
-                self.matched, targets, maps, strict=True
-            ):
+            for (name, weight, error), target, own in zip(self.matched, targets, maps, strict=True):
                 terms[name] = error(target, own)
                 loss = loss + weight * terms[name]
             return loss, {**terms, "student_loss": loss}

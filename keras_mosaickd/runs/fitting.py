@@ -15,7 +15,7 @@ from keras_mosaickd.callbacks.image_quality import ImageQuality
 from keras_mosaickd.callbacks.progress import Progress
 from keras_mosaickd.data.streams.training import validation_stream
 from keras_mosaickd.evaluation.label_free import SCORE, LabelFreeAgreement
-from keras_mosaickd.evaluation.scores import EVALUATION_BATCH
+from keras_mosaickd.evaluation.scores import evaluation_batch
 from keras_mosaickd.files import write_file
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.run_directory import (
@@ -156,7 +156,9 @@ def _validation(experiment):
     if not experiment.has_domain:
         return {}
     replicas, size = experiment.distribution.replicas, len(experiment.domain_test)
-    batch = max(1, min(EVALUATION_BATCH[experiment.config.task], size) // replicas) * replicas
+    config = experiment.config
+    batch = min(evaluation_batch(config.task, config.evaluation_batch_size), size)
+    batch = max(1, batch // replicas) * replicas
     while batch > replicas and 0 < size % batch < replicas:
         batch -= replicas
     return validation_stream(experiment.domain_test, batch)

@@ -69,7 +69,7 @@ def finish(prepared, run, trainer, schedule, judge, origin):
         metrics |= _judged(prepared, judge.judge(trainer, student))
     if prepared.labelled is not None:
         # Nothing was chosen by these labels.
-        tested = compared(trainer.teacher, student, prepared.labelled)
+        tested = compared(trainer.teacher, student, prepared.labelled, config.evaluation_batch_size)
         metrics |= {"eval": prepared.labelled.name, **{f"eval_{k}": v for k, v in tested.items()}}
     if judge is not None:
         metrics["verdict"] = verdict(metrics)

@@ -6,9 +6,10 @@ from keras_mosaickd.backend.training import device_lines
 from keras_mosaickd.callbacks.checkpoint import StopSignals
 from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
 from keras_mosaickd.data import select
+from keras_mosaickd.data.sources.folder import FolderImages
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.label_free import LabelFreeJudge
-from keras_mosaickd.evaluation.scores import EVALUATION_BATCH, scores
+from keras_mosaickd.evaluation.scores import evaluation_batch, scores
 from keras_mosaickd.methods import registry as methods
 from keras_mosaickd.networks import count_parameters
 from keras_mosaickd.run_directory import (
@@ -77,7 +78,7 @@ class Experiment(Preparation):
             teacher,
             self.pool,
             count=self.config.ood_size,
-            batch_size=EVALUATION_BATCH[self.config.task],
+            batch_size=evaluation_batch(self.config.task, self.config.evaluation_batch_size),
             cache_dir=self.cache_dir,
             by="entropy" if self.config.ood_select == "all" else self.config.ood_select,
             seed=self.config.seed,
@@ -120,7 +121,9 @@ class Experiment(Preparation):
         domain = (self.domain, self.domain_test) if self.has_domain else ()
         read = [s for s in (*domain, *self._out_of_domain, self.labelled) if s is not None]
         kept = None
-        if self.config.method in OUT_OF_DOMAIN:
+        is_folder = self.pool is not None and isinstance(self.pool.images, FolderImages)
+        # The whole of a folder is kept once, decoded.
+        if self.config.method in OUT_OF_DOMAIN and (self.config.ood_size or not is_folder):
             kept = (self.images, *self.pool.images.shape[1:])
         size = cost.cache_bytes(read, kept)
         yield f"disk               {size / 1e6:,.1f} MB of images in {self.cache_dir}"
@@ -190,7 +193,9 @@ class Experiment(Preparation):
             return {}
         return {
             f"teacher_{name}": value
-            for name, value in scores(teacher.model, self.domain_test).items()
+            for name, value in scores(
+                teacher.model, self.domain_test, self.config.evaluation_batch_size
+            ).items()
         }
 
     def _training_images(self, run, teacher):

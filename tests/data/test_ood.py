@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
+from PIL import Image
 
-from keras_mosaickd.data import Selection, entropies, select, teacher_hash, top_entropy
+from keras_mosaickd.data import (
+    Selection,
+    entropies,
+    load,
+    select,
+    stored,
+    teacher_hash,
+    top_entropy,
+)
 from keras_mosaickd.data.image_set import ImageSet
 from keras_mosaickd.data.selection import _histogram, most_confident
 from keras_mosaickd.errors import InputError
@@ -152,6 +161,26 @@ def test_the_whole_pool(pool, tmp_path):
     np.testing.assert_array_equal(selection.images, pool.images)
     assert np.isnan(selection.dropped_mean)
     assert "dropped none" in selection.describe()
+
+
+def test_the_whole_of_a_decoded_folder_is_kept_once(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(6):
+        grey = np.full((4, 4), 40 * index, "uint8")
+        Image.fromarray(grey).save(folder / f"{index}.png")
+    cache = tmp_path / "cache"
+    decoded = stored(load(f"folder:{folder}", "all", 4, channels=1), cache)
+    for _ in range(2):  # made, then found
+        selection = select(teacher(), decoded, cache_dir=cache)
+        np.testing.assert_array_equal(selection.images, decoded.images)
+        assert [path.name for path in cache.rglob("images.npy")] == ["images.npy"]
+        shown = np.load(selection.summary()["images"])
+        np.testing.assert_array_equal(shown, decoded.images)
+    # A part of a file is a memory map too.
+    part = dataclasses.replace(decoded, images=decoded.images[1:], labels=None)
+    selection = select(teacher(), part, cache_dir=cache)
+    np.testing.assert_array_equal(np.load(selection.summary()["images"]), decoded.images[1:])
 
 
 @pytest.mark.parametrize("highest", [1e-9, 3e-4, 0.02, 0.099, 0.1, 1.2, 6.9])

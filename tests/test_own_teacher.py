@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import keras
@@ -17,7 +18,12 @@ from keras_mosaickd.methods.base import StudentTrainer
 from keras_mosaickd.optimizers import student_recipe
 from keras_mosaickd.teachers import load as given_models
 from keras_mosaickd.teachers.foreign import SavedModelLayer, folder_hash, saved_model
-from keras_mosaickd.teachers.scaling import declared, normalization
+from keras_mosaickd.teachers.scaling import (
+    contradicting_answers,
+    declared,
+    normalization,
+    too_certain,
+)
 from tests import game
 
 SHAPE, CLASSES = (16, 16, 3), 4
@@ -120,6 +126,39 @@ def test_a_wrong_input_is_named(text):
 def test_any_mean_and_deviation_is_read_back(mean, std):
     text = f"{','.join(map(repr, mean))}/{','.join(map(repr, std))}"
     assert declared(text, 3) == (mean, std, False)
+
+
+@pytest.mark.parametrize(("entropy", "warns"), [(0.001, True), (0.26, False), (math.nan, False)])
+def test_a_teacher_that_is_certain_of_everything_is_warned_of(entropy, warns):
+    line = too_certain(entropy, math.log(10), "0-255")
+    assert ("Is --teacher_input=0-255 what it takes?" in line) == warns
+
+
+def of_raw_pixels(activation):
+    """A teacher that scales nothing and whose BatchNorm knows pixels up to 255."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(16),
+            keras.layers.BatchNormalization(momentum=0.0),
+            keras.layers.ReLU(),
+            keras.layers.Dense(1 if activation == "sigmoid" else 4, activation=activation),
+        ]
+    )
+    model(255 * images(50, (8, 8, 1)), training=True)
+    return model
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_answers_that_hardly_differ_name_another_range(activation):
+    pool = (255 * images(60, (8, 8, 1))).astype("uint8")
+    teachers = {name: load_teacher(of_raw_pixels(activation), name) for name in ("0-1", "0-255")}
+    line = contradicting_answers(teachers["0-1"], "0-1", pool)
+    assert "with --teacher_input=0-1 the teacher answers nearly the same to all images" in line
+    assert "with --teacher_input=0-255, by 0." in line
+    assert contradicting_answers(teachers["0-255"], "0-255", pool) == ""
 
 
 def test_the_student_gets_the_teachers_normalisation():

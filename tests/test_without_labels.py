@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import math
 import shutil
 import sys
 
@@ -105,13 +104,6 @@ def test_the_run_has_no_data_set_and_knows_the_teacher(finished):
     assert metrics["compression"] == metrics["teacher_parameters"] / metrics["student_parameters"]
     assert metrics["verdict"].startswith("The student has ")
     assert metrics["verdict"] in (finished / "model_card.md").read_text()
-
-
-@pytest.mark.parametrize(("entropy", "warns"), [(0.001, True), (0.26, False), (math.nan, False)])
-def test_a_teacher_that_is_certain_of_everything_is_warned_of(entropy, warns, capsys):
-    experiment = Experiment(ExperimentConfig(teacher_input="0-255"))
-    experiment._warn_of_certainty(entropy, most=math.log(10))
-    assert ("--teacher_input=0-255" in capsys.readouterr().out) == warns
 
 
 def test_the_history_has_the_agreement_of_every_epoch(finished):

@@ -2,6 +2,8 @@
 
 import functools
 
+import numpy as np
+
 from keras_mosaickd.backend.training import device_lines
 from keras_mosaickd.callbacks.checkpoint import StopSignals
 from keras_mosaickd.config import OUT_OF_DOMAIN, ExperimentConfig
@@ -24,6 +26,10 @@ from keras_mosaickd.run_directory import (
 from keras_mosaickd.runs import checks, cost, fitting, outcome
 from keras_mosaickd.runs.inputs import Preparation
 from keras_mosaickd.teachers import training as teachers
+from keras_mosaickd.teachers.scaling import contradicting_answers, too_certain
+
+# Out-of-domain images that a teacher's answers are looked at on.
+_LOOK = 256
 
 
 class Experiment(Preparation):
@@ -203,19 +209,24 @@ class Experiment(Preparation):
         if self.config.method in OUT_OF_DOMAIN:
             selection = self.select(teacher)
             print(selection.describe())
-            self._warn_of_certainty(selection.kept_mean, self.head.most_entropy)
+            self.warn_of_input(teacher, selection)
             run.write_json(SELECTION, selection.summary())
             selected = selection.images
         return methods.training_images(self, teacher, selected)
 
-    def _warn_of_certainty(self, entropy, most):
-        """No teacher is certain of nearly all out-of-domain images that it sees well."""
-        if entropy < 0.01 * most:
-            print(
-                f"Warning: the teacher is certain of nearly all of these images (mean entropy "
-                f"{entropy:.4f} of at most {most:.4f} nats). Is --teacher_input="
-                f"{self.config.teacher_input} what it takes?"
-            )
+    def warn_of_input(self, teacher, selection):
+        """Says where the teacher's answers speak against `--teacher_input`.
+
+        None that sees images as it was made to is certain of nearly all out-of-domain ones, or
+        answers the same to all.
+        """
+        declared = self.config.teacher_input
+        if line := too_certain(selection.kept_mean, self.head.most_entropy, declared):
+            print(line)
+        if self.given_teacher is not None:
+            looked_at = np.asarray(self.pool.images[:_LOOK])
+            if line := contradicting_answers(teacher, declared, looked_at):
+                print(line)
 
 
 def dry_run(config):
@@ -253,7 +264,10 @@ def select_ood(config):
     experiment = Experiment(config)
     checks.check_domain(experiment)
     checks.check_pool(experiment)
-    return experiment.select(experiment.teacher().model).describe()
+    teacher = experiment.teacher().model
+    selection = experiment.select(teacher)
+    experiment.warn_of_input(teacher, selection)
+    return selection.describe()
 
 
 __all__ = [

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_mosaickd.backend.keras_graph import graph
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.networks.heads import head_of
 
 RANGES = {"0-1": (0.0, 1.0), "0-255": (0.0, 1 / 255), "-1-1": (0.5, 0.5)}
 # The modes of keras.applications.imagenet_utils.preprocess_input, for images in [0, 1].
@@ -18,6 +19,8 @@ MODES = ("caffe", "tf", "torch")
 # 1), 4 (a usual MEAN/STD) or 255, with 0 in it or near: anything far from that is another range
 # than the network was made for.
 _LEAST_SPAN, _MOST_SPAN, _MOST_OFFSET = 0.1, 300.0, 3.0
+# A teacher whose probabilities differ by less (standard deviation over images) tells nothing apart.
+_LEAST_VARIETY = 0.01
 # Numbers beyond this are no normalisation that a student would learn well with.
 _LARGEST = 10.0
 
@@ -146,6 +149,69 @@ def contradiction(model, text):
         f"Warning: from black to white, pixels change by {found[0]:.3g} around {found[1]:.3g} "
         f"where the teacher's first kernel sees them, with --teacher_input={text} and the scaling "
         f"inside the teacher; {advice}, unless that is meant"
+    )
+
+
+def too_certain(entropy, most, text):
+    """Says that a teacher is certain of nearly all out-of-domain images.
+
+    Args:
+        entropy: mean entropy of those of the highest, in nats.
+        most: entropy of a teacher that knows nothing, in nats.
+        text: its `--teacher_input`.
+
+    Returns:
+        One line; empty where it is not so.
+    """
+    if not entropy < 0.01 * most:
+        return ""
+    return (
+        f"Warning: the teacher is certain of nearly all of these images (mean entropy "
+        f"{entropy:.4f} of at most {most:.4f} nats). Is --teacher_input={text} what it takes?"
+    )
+
+
+def contradicting_answers(teacher, text, images):
+    """Says that a teacher answers as if images reached it in another range than the declared one.
+
+    It serves teachers whose layers cannot be seen, or that were made for raw pixels and scale none:
+    what `contradiction` cannot tell.
+
+    Args:
+        teacher: what `load_teacher` made of the user's model.
+        text: its `--teacher_input`.
+        images: out-of-domain images, uint8 `[n, h, w, c]`; a few hundred are enough.
+
+    Returns:
+        One line; empty where nothing speaks against the declaration.
+    """
+    head = head_of(teacher)
+    own = declared(text, images.shape[-1])
+    if own.is_bgr:
+        return ""
+    pixels = np.asarray(images, "float32") / 255.0
+
+    def variety(name):
+        """How much probabilities differ between images that arrive as `name` declares."""
+        other = declared(name, images.shape[-1])
+        arriving = (pixels - np.float32(other.mean)) / np.float32(other.std)
+        logits = teacher.predict(
+            arriving * np.float32(own.std) + np.float32(own.mean), batch_size=64, verbose=0
+        )
+        probabilities = keras.ops.convert_to_numpy(head.probabilities(logits))
+        return float(np.std(probabilities, axis=0).max())
+
+    found = variety(text)
+    if found > _LEAST_VARIETY:
+        return ""
+    others = {name: variety(name) for name in RANGES if name != text}
+    better = max(others, key=lambda name: others[name])
+    if others[better] < 10 * _LEAST_VARIETY:
+        return ""
+    return (
+        f"Warning: with --teacher_input={text} the teacher answers nearly the same to all images "
+        f"(its probabilities differ by {found:.2g}); with --teacher_input={better}, by "
+        f"{others[better]:.2g}: give that, unless this is meant"
     )
 
 

@@ -101,6 +101,7 @@ COMMANDS: dict[str, Command] = {
             "eval",
             "class_names",
             "evaluation_batch_size",
+            "skip_unreadable",
             "data_dir",
             "teacher",
             *_LOADING,
@@ -114,6 +115,10 @@ COMMANDS: dict[str, Command] = {
                 "help": "Test on the test split of this data set (of folder:PATH every fifth "
                 "image, or its sub-folder test), whose classes must have the names of the "
                 "run's. Empty takes the run's own; a run without one gets size and latency alone.",
+            },
+            "skip_unreadable": {
+                "help": "Leave out images of folders that cannot be read, instead of stopping: "
+                "their number is printed."
             },
             "class_names": {
                 "help": "File with the names of the teacher's classes, one per line, in the order "

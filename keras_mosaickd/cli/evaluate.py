@@ -25,6 +25,7 @@ def main(parsed: flags.Parsed) -> None:
             unsafe=parsed.values["unsafe_load"],
             class_names=parsed.values["class_names"],
             batch_size=parsed.values["evaluation_batch_size"],
+            skip_unreadable=parsed.values["skip_unreadable"],
         )
     )
     run = RunDirectory(run_dir)

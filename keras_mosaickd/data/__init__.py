@@ -15,6 +15,7 @@ _HOMES = {
     "evaluation_arrays": "image_set",
     "VOID": "pixels",
     "stored": "cache",
+    "without_unreadable": "cache",
     "Selection": "selection",
     "select": "selection",
     "top_entropy": "selection",

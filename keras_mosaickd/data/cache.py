@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_mosaickd.data.image_set import ImageSet
+from keras_mosaickd.data.sources.decoding import left_out_line
 from keras_mosaickd.data.sources.folder import FolderImages
 from keras_mosaickd.data.sources.forward import ForwardImages
 from keras_mosaickd.errors import InputError
@@ -177,16 +178,41 @@ def stored(
         return decoded
     if not skip_unreadable:
         images[record["unreadable"]]  # Raises the error that names them.
-    paths = tuple(os.path.join(images.root, images.files[i]) for i in record["unreadable"])
-    print(
-        f"{len(paths):,} of {len(images):,} images of {image_set.name} unreadable and left out: "
-        f"{ascii(paths[0])}{' and others' if len(paths) > 1 else ''}",
-        flush=True,
+    return dataclasses.replace(
+        _less(image_set, images, record["unreadable"]), images=decoded.images
     )
+
+
+def without_unreadable(image_set: ImageSet) -> ImageSet:
+    """Leaves out the images of a folder that cannot be read, which is said; nothing is written.
+
+    Args:
+        image_set: Any images; those that are in memory already are returned as they are.
+
+    Returns:
+        The others; `unreadable` names those left out.
+
+    Raises:
+        InputError: where none can be read.
+    """
+    images = image_set.images
+    left_out: Any = images.unreadable() if isinstance(images, FolderImages) else ()
+    if not len(left_out):
+        return image_set
+    if len(left_out) == len(images):
+        images[:]  # Raises the error that names them.
+    return _less(image_set, images, left_out)
+
+
+def _less(image_set: ImageSet, images: FolderImages, left_out: Any) -> ImageSet:
+    """A folder's images without those at some positions, which is said."""
+    paths = tuple(os.path.join(images.root, images.files[i]) for i in left_out)
+    print(left_out_line(paths, len(images), image_set.name), flush=True)
     labels = image_set.labels
     return dataclasses.replace(
-        decoded,
-        labels=None if labels is None else np.delete(labels, record["unreadable"]),
+        image_set,
+        images=images.subset(np.setdiff1d(np.arange(len(images)), left_out)),
+        labels=None if labels is None else np.delete(labels, left_out),
         unreadable=paths,
     )
 

@@ -48,7 +48,7 @@ def class_names_of(path, classes):
     return names
 
 
-def read_labelled(name, input_shape, data_dir="", flag="--eval"):
+def read_labelled(name, input_shape, data_dir="", flag="--eval", skip_unreadable=False):
     """Reads labelled images to test on.
 
     Args:
@@ -57,6 +57,7 @@ def read_labelled(name, input_shape, data_dir="", flag="--eval"):
         data_dir: directory of data files.
         flag: the flag that named it: of a folder `--eval` takes every image. The test split of
             everything else is taken.
+        skip_unreadable: as of `load`.
 
     Returns:
         `ImageSet` as they are labelled there.
@@ -70,6 +71,7 @@ def read_labelled(name, input_shape, data_dir="", flag="--eval"):
         channels=channels,
         data_dir=data_dir or None,
         flag=flag,
+        skip_unreadable=skip_unreadable,
     )
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.config import GAMES
-from keras_mosaickd.data import evaluation_arrays, image_grid, load, parse
+from keras_mosaickd.data import evaluation_arrays, image_grid, load, parse, without_unreadable
 from keras_mosaickd.data.class_matching import (
     class_names_of,
     labelled_as,
@@ -155,6 +155,7 @@ def evaluate(
     unsafe=False,
     class_names="",
     batch_size=0,
+    skip_unreadable=False,
 ):
     """Evaluates a finished run's exported student beside its teacher.
 
@@ -170,6 +171,7 @@ def evaluate(
         unsafe: as of `load_run`.
         class_names: file with the names of the teacher's classes; by default those of the run.
         batch_size: as of `predictions`.
+        skip_unreadable: whether images that cannot be read are left out, which is said.
 
     Returns:
         Dict of what `compared` finds, where there are labelled images, and of the footprint of
@@ -187,7 +189,9 @@ def evaluate(
     run = RunDirectory(run_dir)
     metrics = run.read_json(METRICS)
     student = _exported(run, trainer)
-    tested = _tested(metrics, trainer.teacher, dataset, labelled, data_dir, class_names)
+    tested = _tested(
+        metrics, trainer.teacher, dataset, labelled, data_dir, class_names, skip_unreadable
+    )
     found, kept = {}, {}
     if tested is None:
         print(
@@ -224,7 +228,7 @@ def _exported(run, trainer):
     return student
 
 
-def _tested(metrics, teacher, dataset, labelled, data_dir, names_file):
+def _tested(metrics, teacher, dataset, labelled, data_dir, names_file, skip_unreadable):
     """The `ImageSet` to test on, labelled as the run's; None where nothing names any.
 
     Classes are matched by their names.
@@ -237,7 +241,9 @@ def _tested(metrics, teacher, dataset, labelled, data_dir, names_file):
     flag, name = ("--eval", labelled) if labelled else ("--dataset", dataset or own)
     if name is None:
         return None
-    tested = read_labelled(name, teacher.input_shape[1:], data_dir, flag)
+    tested = read_labelled(name, teacher.input_shape[1:], data_dir, flag, skip_unreadable)
+    if skip_unreadable:
+        tested = without_unreadable(tested)
     head = head_of(teacher)
     classes = head.classes
     if head.kind == "labels":

@@ -110,7 +110,12 @@ class Preparation:
         """The images of `--eval`, labelled with the teacher's classes; None without any."""
         if not self.config.eval:
             return None
-        images = read_labelled(self.config.eval, self.input_shape, self.config.data_dir)
+        images = read_labelled(
+            self.config.eval,
+            self.input_shape,
+            self.config.data_dir,
+            skip_unreadable=self.config.skip_unreadable,
+        )
         images = self._stored(images)
         is_named = self.has_domain or bool(self.config.class_names)
         return labelled_as(images, self.class_names, self.config.task, is_named)
@@ -212,6 +217,7 @@ class Preparation:
             data_dir=self.config.data_dir or None,
             flag=flag,
             with_labels=with_labels,
+            skip_unreadable=self.config.skip_unreadable,
         )
 
     def _load(self, *arguments):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mosaickd.data import load, stored
+from keras_mosaickd.data import load, stored, without_unreadable
 from keras_mosaickd.data.sources.decoding import decode
 from keras_mosaickd.errors import InputError
 
@@ -407,7 +407,8 @@ def test_the_fingerprint_follows_the_files(tmp_path):
     assert load(f"folder:{path.parent}", "train").fingerprint() not in (changed, before)
 
 
-def test_labels_stay_with_their_images_where_some_are_unreadable(tmp_path, capsys):
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_labels_stay_with_their_images_where_some_are_unreadable(is_kept, tmp_path, capsys):
     for label in ("cat", "dog"):
         for index in range(4):
             save(
@@ -415,9 +416,12 @@ def test_labels_stay_with_their_images_where_some_are_unreadable(tmp_path, capsy
                 10 * index + (100 if label == "dog" else 0),
             )
     (tmp_path / "in" / "cat" / "3.png").write_bytes(b"")
-    kept = stored(
-        load(f"folder:{tmp_path / 'in'}", "all"), tmp_path / "cache", skip_unreadable=True
-    )
+    found = load(f"folder:{tmp_path / 'in'}", "all")
+    if is_kept:
+        kept = stored(found, tmp_path / "cache", skip_unreadable=True)
+    else:
+        kept = without_unreadable(found)
     np.testing.assert_array_equal(kept.labels, [0] * 3 + [1] * 4)
-    np.testing.assert_array_equal(kept.images[:, 0, 0, 0] // 100, kept.labels)
+    np.testing.assert_array_equal(kept.images[:][:, 0, 0, 0] // 100, kept.labels)
+    assert kept.unreadable == (str(tmp_path / "in" / "cat" / "3.png"),)
     assert "1 of 8 images of folder:" in capsys.readouterr().out

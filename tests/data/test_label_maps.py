@@ -183,7 +183,7 @@ def remove(path):
         ),
         (
             lambda r: (r / "train" / "labels" / "b0.png").write_bytes(b"no"),
-            "a readable label map. Received: .*b0.png",
+            "a readable image. Received: .*labels/b0.png",
         ),
         (
             lambda r: (r / "train" / "images" / "b0.png").write_bytes(b"no"),
@@ -215,3 +215,18 @@ def test_a_missing_folder(tmp_path):
 def test_classes_cannot_be_chosen(text):
     with pytest.raises(InputError, match="--ood: expected all classes .* for segmentation"):
         parse(text, "--ood")
+
+
+def test_pairs_that_cannot_be_read_are_left_out_where_that_is_asked_for(root, capsys):
+    image, labels = root / "train/images/b0.png", root / "train/labels/b2.png"
+    image.write_bytes(image.read_bytes()[:40])
+    labels.write_bytes(b"no image")
+    with pytest.raises(InputError, match="b0.png"):
+        load(f"segmentation:{root}", "train", image_size=6)
+    train = load(f"segmentation:{root}", "train", image_size=6, skip_unreadable=True)
+    assert train.images[:, 3, 3, 0].tolist() == [10] and train.labels[:, 0, 0].tolist() == [1]
+    assert train.unreadable == (str(image), str(labels))
+    assert "2 of 3 images of segmentation:" in capsys.readouterr().out
+    (root / "train/images/b1.png").write_bytes(b"")
+    with pytest.raises(InputError, match="b0.png.*and so are all the others"):
+        load(f"segmentation:{root}", "train", image_size=6, skip_unreadable=True)

@@ -32,6 +32,7 @@ class UnreadableError(InputError):
     """
 
     def __init__(self, path: str | Path, reason: str):
+        self.path = str(path)
         self.received = f"{str(path)!r} ({reason})"
         super().__init__(
             f"expected a readable image. Received: {self.received}; remove it, put a readable "
@@ -184,6 +185,20 @@ def all_unreadable(
         f"expected readable images. Received: {len(found):,} of {len(files):,} in {root!r} that "
         f"are not: {named}{more}; remove them, put readable ones in their place, or leave them out "
         "by --skip_unreadable"
+    )
+
+
+def left_out_line(paths: Sequence[str], total: int, name: str) -> str:
+    """What is said of images that cannot be read and are left out.
+
+    Args:
+        paths: Their files, at least one.
+        total: How many images there are with them.
+        name: Their data set.
+    """
+    return (
+        f"{len(paths):,} of {total:,} images of {name} unreadable and left out: "
+        f"{ascii(paths[0])}{' and others' if len(paths) > 1 else ''}"
     )
 
 

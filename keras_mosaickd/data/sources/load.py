@@ -28,6 +28,7 @@ def load(
     data_dir: str | Path | None = None,
     flag: str = "--dataset",
     with_labels: bool = True,
+    skip_unreadable: bool = False,
 ) -> ImageSet:
     """Reads one split of a data set, or some classes of it.
 
@@ -44,6 +45,8 @@ def load(
         with_labels: Whether labels are wanted (an out-of-domain pool needs none): then images
             beside a folder's classes are left out, and labels are read where that takes a pass
             over the files of a large set.
+        skip_unreadable: Whether images with a label map that cannot be read are left out, instead
+            of refused; other folders are decoded later (`stored`, `without_unreadable`).
 
     Returns:
         The images in a fixed order. Chosen classes are relabelled 0 .. n - 1 in the order given.
@@ -64,7 +67,7 @@ def load(
         raise InputError(f"expected 1 or 3 channels. Received: {depth!r}")
     size = int(size)
     if spec.task == "segmentation":
-        return _load_label_maps(request, split, size, depth, data_dir)
+        return _load_label_maps(request, split, size, depth, data_dir, skip_unreadable)
     if request.path is not None:
         return _load_folder(request, split, size, depth, with_labels)
     parts = [_read(spec, part, data_dir) for part in _parts(split)]
@@ -112,13 +115,25 @@ def _load_tfds(
 
 
 def _load_label_maps(
-    request: DatasetRequest, split: str, size: int, channels: int, data_dir: str | Path | None
+    request: DatasetRequest,
+    split: str,
+    size: int,
+    channels: int,
+    data_dir: str | Path | None,
+    skip_unreadable: bool,
 ) -> ImageSet:
     from keras_mosaickd.data.sources.segmentation import read_label_maps
 
-    read = read_label_maps(request, _parts(split), size, channels, data_dir)
-    name = request.canonical()
-    return ImageSet(read.images, read.labels, read.class_names, name, split, request.spec.flip)
+    read = read_label_maps(request, _parts(split), size, channels, data_dir, skip_unreadable)
+    return ImageSet(
+        read.images,
+        read.labels,
+        read.class_names,
+        request.canonical(),
+        split,
+        request.spec.flip,
+        unreadable=read.unreadable,
+    )
 
 
 def _load_folder(

@@ -15,6 +15,7 @@ from keras_mosaickd.data.sources.decoding import (
     UnreadableError,
     all_unreadable,
     decode,
+    left_out_line,
     suffixes,
 )
 from keras_mosaickd.data.sources.folder import TEST
@@ -36,11 +37,13 @@ class LabelMapFolder:
         images: uint8 [n, size, size, c].
         labels: uint8 [n, size, size], a class or VOID in each pixel.
         class_names: Names in label order.
+        unreadable: Paths of images and label maps that were left out, as they cannot be read.
     """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
 
 
 def read_label_maps(
@@ -49,6 +52,7 @@ def read_label_maps(
     image_size: int,
     channels: int,
     data_dir: str | Path | None,
+    skip_unreadable: bool = False,
 ) -> LabelMapFolder:
     """Reads images and label maps of `nyuv2` or `segmentation:PATH`.
 
@@ -64,6 +68,7 @@ def read_label_maps(
         image_size: Height and width in pixels.
         channels: 1 (grey) or 3 (RGB).
         data_dir: Folder of data sets.
+        skip_unreadable: Whether pairs of which a file cannot be read are left out, which is said.
 
     Raises:
         InputError: where files are missing or do not fit, saying how to lay them out.
@@ -74,10 +79,17 @@ def read_label_maps(
     images = np.empty((len(pairs), image_size, image_size, channels), np.uint8)
     labels = np.empty(images.shape[:3], np.uint8)
 
+    left_out: dict[int, str] = {}
+
     def read(position: int) -> None:
         image, label = pairs[position]
-        images[position] = decode(image, image_size, channels)
-        labels[position] = _read_labels(request, image, label, len(names), image_size)
+        try:
+            images[position] = decode(image, image_size, channels)
+            labels[position] = _read_labels(request, image, label, len(names), image_size)
+        except UnreadableError as error:
+            if not skip_unreadable:
+                raise
+            left_out[position] = error.path
 
     try:
         with ThreadPoolExecutor(THREADS) as pool:
@@ -86,7 +98,15 @@ def read_label_maps(
     except UnreadableError as first:
         files = [os.path.relpath(image, root) for image, _ in pairs]
         raise all_unreadable(first, root, files, image_size, channels) from first
-    return LabelMapFolder(images, labels, names)
+    if not left_out:
+        return LabelMapFolder(images, labels, names)
+    if len(left_out) == len(pairs):
+        raise UnreadableError(left_out[0], "and so are all the others")
+    places = sorted(left_out)
+    paths = tuple(left_out[position] for position in places)
+    print(left_out_line(paths, len(pairs), request.canonical()), flush=True)
+    images, labels = (np.delete(array, places, axis=0) for array in (images, labels))
+    return LabelMapFolder(images, labels, names, paths)
 
 
 def _root(request: DatasetRequest, data_dir: str | Path | None) -> str:
@@ -187,10 +207,7 @@ def _read_labels(
         with Image.open(label) as file:
             mode, values = file.mode, np.asarray(file)
     except Exception as error:  # Pillow's readers let many kinds of exception through.
-        raise InputError(
-            f"{request.flag}: expected a readable label map. Received: {label!r} "
-            f"({type(error).__name__}: {error})"
-        ) from error
+        raise UnreadableError(label, f"{type(error).__name__}: {error}") from error
     if values.ndim != 2 or mode == "1":
         raise InputError(
             f"{request.flag}: expected a label map of one channel with 8 bits or more. Received: "

@@ -131,7 +131,9 @@ def test_environment_knows_the_package_from_any_directory(checkout, tmp_path_fac
     environment = dict(os.environ, PYTHON=sys.executable)
     assert run(checkout / "bin" / "environment", env=environment).returncode == 0
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    finished = run(checkout / ".venv/bin/python", "-c", "import keras_mosaickd", cwd=elsewhere)
+    environment.pop("PYTHONPATH", None)  # It would be found by that.
+    python = checkout / ".venv/bin/python"
+    finished = run(python, "-c", "import keras_mosaickd", cwd=elsewhere, env=environment)
     assert finished.stdout == "found\n", finished.stderr
 
 

@@ -249,6 +249,8 @@ def check_benchmark(arguments: list[str]) -> None:
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(sys, "argv", [file, "--help"])
+        patch.syspath_prepend(ROOT / "benchmarks")  # as of a script that is started
+        patch.setenv("KERAS_BACKEND", keras.backend.backend())  # a script may set its own
         with pytest.raises(SystemExit) as stopped:
             runpy.run_path(str(ROOT / file), run_name="__main__")
     assert stopped.value.code in (0, None)

@@ -17,8 +17,10 @@ RECIPES = ("paper", "practical")
 PRACTICAL = {
     "student_start": "teacher",
     "feature_weight": 10.0,
-    "batch_norm_weight": 1.0,
     "temperature": 5.0,
+    "student_steps": 2,
+    "batch_norm_weight": 100.0,
+    "adversarial_weight": 5.0,
     "local_weight": 0.01,
 }
 

@@ -1,14 +1,12 @@
-"""200 random command lines, flagfiles and folders; benchmarks/fuzz.py runs as many as one likes."""
+"""Some random command lines, folders and teachers; benchmarks/fuzz.py runs as many as one likes."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
-from tests import fuzz, fuzz_material
-
-# What is judged comes before any backend's work.
-pytestmark = pytest.mark.backend("tensorflow")
+from keras_mosaickd.teachers import scaling
+from tests import fuzz, fuzz_material, fuzz_teachers
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +16,32 @@ def material(tmp_path_factory):
     return folder
 
 
+# What is judged comes before any backend's work.
+@pytest.mark.backend("tensorflow")
 @seed(6)
 @settings(max_examples=200, database=None, suppress_health_check=list(HealthCheck))
 @given(case=fuzz.cases())
 def test_every_command_line_ends_well(case, material):
     assert fuzz.complaint(case, material) is None
+
+
+@seed(6)
+@settings(max_examples=60, database=None, suppress_health_check=list(HealthCheck))
+@given(case=fuzz_teachers.cases())
+def test_every_teacher_is_measured_as_by_keras_alone_or_refused(case):
+    assert fuzz_teachers.complaint(case) is None
+
+
+def test_the_fuzzer_finds_a_wrong_range(monkeypatch):
+    monkeypatch.setitem(scaling.RANGES, "-1-1", (0.5, 0.6))
+    monkeypatch.setattr(fuzz_teachers, "RANGES", ("-1-1", "tf") * 5)
+    found = []
+
+    @seed(6)
+    @settings(max_examples=20, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=fuzz_teachers.cases())
+    def run(case):
+        found.append(fuzz_teachers.complaint(case))
+
+    run()
+    assert any("plain Keras" in told for told in found if told)

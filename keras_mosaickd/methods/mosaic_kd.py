@@ -1,7 +1,6 @@
 """MosaicKD: the game between teacher, student, generator and patch discriminator."""
 
 import dataclasses
-from types import GeneratorType
 
 import keras
 from keras import ops
@@ -13,7 +12,7 @@ from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.checks import check_game, one_of
 from keras_mosaickd.methods.imitation import Imitation
 from keras_mosaickd.methods.objectives import Objectives
-from keras_mosaickd.methods.statistics import TeacherStatistics
+from keras_mosaickd.methods.statistics import statistics_of
 
 BATCH_NORM_POLICIES = ("training", "inference")
 
@@ -131,14 +130,8 @@ class MosaicKD(Imitation):
         terms = ["generator_loss", "adversarial_loss", "align_loss", "balance_loss"]
         if discriminator is not None:
             terms = ["discriminator_loss", *terms, "local_loss"]
-        self.teacher_statistics = None
-        if batch_norm_weight:
-            self.teacher_statistics = TeacherStatistics(self.teacher)
-            if not self.teacher_statistics.layers:
-                raise InputError(
-                    "batch_norm_weight needs a teacher with BatchNorm layers that can be seen; for "
-                    f"any other give 0. Received: {batch_norm_weight}"
-                )
+        self.teacher_statistics = statistics_of(self.teacher, batch_norm_weight)
+        if self.teacher_statistics is not None:
             terms = [*terms, "batch_norm_loss"]
         means = {name: keras.metrics.Mean(name=name) for name in terms}
         self.loss_terms = {**means, **self.loss_terms}
@@ -192,7 +185,7 @@ class MosaicKD(Imitation):
         x, first = self._checked(x, may_be_single=True)
         if given.beside(first) is not None:
             self.leave_out_labels(first)
-        if _is_plain_images(x, first):
+        if given.is_plain(x, first):
             if not (given.is_array(x) or hasattr(x, "element_spec")):
                 x = given.all_images(x)
             x = mosaic_stream(
@@ -267,13 +260,7 @@ class MosaicKD(Imitation):
         patches, ood, _ = keras.utils.unpack_x_y_sample_weight(data)
         if ood is None and self.discriminator is None and self.synthetic_only:
             return patches, None  # of `data_free_stream`: nothing but the size of the batch
-        shape = getattr(ood, "shape", None)
-        if shape is None or len(shape) != 5 or shape[1] != self.student_steps:
-            raise InputError(
-                "each element of the training data must be (patches [B, h, w, c], ood [B, "
-                f"{self.student_steps}, h, w, c]); keras_mosaickd.mosaic_stream makes it from "
-                f"images. Received: shapes {getattr(patches, 'shape', None)} and {shape}"
-            )
+        given.check_game_element(patches, ood, self.student_steps)
         return self.in_unit_range(patches), self.in_unit_range(ood)
 
     def get_config(self):
@@ -286,10 +273,3 @@ class MosaicKD(Imitation):
             "synthetic_only": self.synthetic_only,
             "batch_norm_policy": self.batch_norm_policy,
         }
-
-
-def _is_plain_images(x, first):
-    """Whether `x`, of which `first` is the first element, is images, not elements of a stream."""
-    if first is None:
-        return given.is_array(x)
-    return not (given.is_of_game(first) or isinstance(x, GeneratorType))

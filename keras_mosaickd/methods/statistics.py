@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_mosaickd import losses
 from keras_mosaickd.backend.keras_graph import graph
+from keras_mosaickd.errors import InputError
 
 
 class TeacherStatistics:
@@ -82,6 +83,23 @@ class TeacherStatistics:
         ]
         outputs = known.run(values, call_layer)
         return outputs if len(outputs) > 1 else outputs[0]
+
+
+def statistics_of(teacher, weight):
+    """`TeacherStatistics` of a teacher; None where they have no weight.
+
+    Raises:
+        InputError: if they have, and the teacher shows no BatchNorm layers.
+    """
+    if not weight:
+        return None
+    statistics = TeacherStatistics(teacher)
+    if not statistics.layers:
+        raise InputError(
+            "batch_norm_weight needs a teacher with BatchNorm layers that can be seen; for any "
+            f"other give 0. Received: {weight}"
+        )
+    return statistics
 
 
 def _moments(layer, inputs):

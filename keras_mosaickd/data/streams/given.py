@@ -60,6 +60,24 @@ def is_of_game(element: Any) -> bool:
     return len(getattr(beside(element), "shape", ())) == 5
 
 
+def is_plain(x: Any, first: Any) -> bool:
+    """Whether `x`, of which `first` is the first element, is images, not elements of a game."""
+    if first is None:
+        return is_array(x)
+    return not (is_of_game(first) or isinstance(x, GeneratorType))
+
+
+def check_game_element(patches: Any, ood: Any, student_steps: int) -> None:
+    """Raises InputError unless the batches of a training step are as many as the game takes."""
+    shape = getattr(ood, "shape", None)
+    if shape is None or len(shape) != 5 or shape[1] != student_steps:
+        raise InputError(
+            "each element of the training data must be (patches [B, h, w, c], ood [B, "
+            f"{student_steps}, h, w, c]); keras_mosaickd.mosaic_stream makes it from "
+            f"images. Received: shapes {getattr(patches, 'shape', None)} and {shape}"
+        )
+
+
 def all_images(x: Any) -> np.ndarray:
     """The images of a finite stream of batches as one array."""
     elements: Any = x

@@ -61,7 +61,7 @@ def make_teacher(task, file):
     for filters in (32, 64, 64):
         layers += [
             keras.layers.Conv2D(filters, 3, padding="same", use_bias=False),
-            keras.layers.BatchNormalization(),
+            keras.layers.BatchNormalization(momentum=0.9),  # few steps
             keras.layers.ReLU(),
             keras.layers.MaxPooling2D(),
         ]

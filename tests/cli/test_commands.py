@@ -156,6 +156,8 @@ def test_evaluate_and_sample_need_a_run(experiment, capsys):
                 "labelled": "",
                 "unsafe": False,
                 "class_names": "",
+                "batch_size": 0,
+                "skip_unreadable": False,
             },
         ),
         ("sample", "r", 9, "r/samples.png", 0, "", False, {}),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.training_agreement import measure
 from keras_mosaickd.cli import flags
-from keras_mosaickd.runs.run import ExperimentConfig
+from keras_mosaickd.config import ExperimentConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 

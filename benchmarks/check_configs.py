@@ -11,7 +11,6 @@ backend; `--one_per_task` takes one combination of each task, for the other back
 
 import argparse
 import dataclasses
-import functools
 import os
 import re
 import sys
@@ -21,11 +20,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_mosaickd import networks
+from keras_mosaickd.backend.training import distribution
 from keras_mosaickd.cli import flags
 from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.data import ImageSet, parse
-from keras_mosaickd.runs.run import Experiment
+from keras_mosaickd.methods import registry as methods
+from keras_mosaickd.networks.heads import new_head
+from keras_mosaickd.runs import building
+from keras_mosaickd.runs.inputs import Inputs
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -38,34 +40,33 @@ _BATCH = 2
 _IMAGES = 4 * _BATCH
 
 
-class MockExperiment(Experiment):
-    """An experiment on random images of the size and number of classes of its data sets."""
-
-    @functools.cached_property
-    def domain(self):
-        """Random training images and labels in the place of the domain's."""
-        names = class_names(self.config)
-        shape = image_shape(self.config)
-        labels_shape = shape[:2] if self.config.task == "segmentation" else ()
-        random = np.random.default_rng(0)
-        return ImageSet(
-            images=random.integers(0, 256, (_IMAGES, *shape), "uint8"),
-            labels=random.integers(0, len(names), (_IMAGES, *labels_shape)),
-            class_names=names,
-            name=self.config.dataset,
-            split="train",
-            flip=parse(self.config.dataset).spec.flip,
-        )
-
-    @functools.cached_property
-    def domain_test(self):
-        """The same images as test images."""
-        return dataclasses.replace(self.domain, split="test")
-
-    @functools.cached_property
-    def pool(self):
-        """The same images as out-of-domain ones, without labels."""
-        return dataclasses.replace(self.domain, labels=None, class_names=(), name=self.config.ood)
+def random_inputs(config):
+    """The inputs of a run on random images of the size and number of classes of its data sets."""
+    names, shape = class_names(config), image_shape(config)
+    labels_shape = shape[:2] if config.task == "segmentation" else ()
+    random = np.random.default_rng(0)
+    domain = ImageSet(
+        images=random.integers(0, 256, (_IMAGES, *shape), "uint8"),
+        labels=random.integers(0, len(names), (_IMAGES, *labels_shape)),
+        class_names=names,
+        name=config.dataset,
+        split="train",
+        flip=parse(config.dataset).spec.flip,
+    )
+    return Inputs(
+        config=config,
+        distribution=distribution(config.strategy),
+        teacher=None,
+        domain=domain,
+        domain_test=dataclasses.replace(domain, split="test"),
+        pool=dataclasses.replace(domain, labels=None, class_names=(), name=config.ood),
+        held_out=None,
+        labelled=None,
+        input_shape=shape,
+        head=new_head("classes", len(names)),
+        units=len(names),
+        class_names=names,
+    )
 
 
 def runnable():
@@ -152,22 +153,17 @@ def step(config):
         strategy="none",
         precision="float32",
     )
-    experiment = MockExperiment(config)
-    with experiment.distribution.scope():
-        teacher = networks.build(
-            config.teacher,
-            experiment.input_shape,
-            experiment.classes,
-            mean=0.5,
-            std=0.25,
-            task=config.task,
-        )
+    inputs = random_inputs(config)
+    networks = building.build_untrained(inputs)
     schedule = config.schedule(_IMAGES)
-    trainer = experiment.trainer(teacher, schedule)
-    image_set = experiment.domain if config.method == "supervised" else experiment.pool
+    with inputs.distribution.scope():
+        trainer = methods.trainer(config, networks.teacher, networks, schedule)
+    data = methods.training_images(
+        config, networks.teacher, inputs.domain, inputs.pool.images, inputs.pool.flip, ()
+    )
     before = _trainable(trainer)
     history = trainer.fit(
-        experiment.stream(image_set.images, schedule, 0, image_set.labels),
+        methods.stream(config, data, schedule, first_step=0),
         steps_per_epoch=schedule.steps_per_round,
         shuffle=False,
         verbose=0,

@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 
 from keras_mosaickd.runs import fitting
-from keras_mosaickd.runs.run import Experiment, ExperimentConfig
+from keras_mosaickd.runs.run import ExperimentConfig, train
 
 ROUND = 100
 
@@ -48,7 +48,7 @@ def main():
     sizes: list[float] = []
     noted(sizes)
     with tempfile.TemporaryDirectory() as folder:
-        experiment = Experiment(
+        train(
             ExperimentConfig(
                 dataset="digits[0-4]",
                 ood="digits[5-9]",
@@ -65,7 +65,6 @@ def main():
                 cache_dir=f"{folder}/cache",
             )
         )
-        experiment.train()
     warm, last = sizes[200 // ROUND - 1], sizes[-1]
     growth = last / warm - 1
     print(f"{keras.backend.backend()}: {warm:.1f} MB to {last:.1f} MB, growth {growth:.2%}")

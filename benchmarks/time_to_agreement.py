@@ -24,10 +24,11 @@ import keras
 import numpy as np
 import torch
 from reference_torch import ReferenceLoop
+from unwritten import UnwrittenRun
 
 from keras_mosaickd.cli import flags
+from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.data import evaluation_arrays, mosaic_stream
-from keras_mosaickd.runs.run import Experiment, ExperimentConfig
 from keras_mosaickd.teachers.scaling import normalization
 
 SETTINGS = {
@@ -79,9 +80,8 @@ def settings_of(name, **changes):
 
 def reference(config):
     """The plain loop on one setting: agreement, seconds of training."""
-    experiment = Experiment(config)
-    teacher = experiment.teacher().model
-    images = experiment.select(teacher).images
+    run = UnwrittenRun(config)
+    teacher, images = run.teacher, run.images
     _, size, _, channels = images.shape
     iterations = config.student_updates // config.student_steps
     stream = mosaic_stream(
@@ -90,7 +90,7 @@ def reference(config):
         student_steps=config.student_steps,
         seed=config.seed,
         steps_per_epoch=iterations,
-        flip=experiment.pool.flip,
+        flip=run.inputs.pool.flip,
     )
 
     def batches():
@@ -102,7 +102,7 @@ def reference(config):
         SimpleNamespace(
             teacher=config.teacher,
             student=config.student,
-            classes=experiment.classes,
+            classes=run.inputs.head.classes,
             size=size,
             batch=config.batch_size,
             student_steps=config.student_steps,
@@ -117,7 +117,7 @@ def reference(config):
         seed=config.seed,
     )
     load_weights(loop.teacher, teacher)
-    known, _ = evaluation_arrays(experiment.domain)
+    known, _ = evaluation_arrays(run.inputs.domain)
     ours = teacher.predict(known, batch_size=500, verbose=0)
     taught = _logits(loop, loop.teacher, known)
     difference = float(np.abs(taught - ours).max())
@@ -147,20 +147,12 @@ def _logits(loop, module, images):
 def ours(config):
     """The product on one setting: agreement, seconds of training."""
     keras.utils.clear_session()
-    experiment = Experiment(config)
-    teacher = experiment.teacher().model
-    images = experiment.select(teacher).images
-    schedule = config.schedule(len(images))
-    trainer = experiment.trainer(teacher, schedule)
+    run = UnwrittenRun(config)
+    trainer = run.trainer()
     start = time.perf_counter()
-    trainer.fit(
-        experiment.stream(images, schedule, first_step=0),
-        epochs=schedule.rounds,
-        steps_per_epoch=schedule.steps_per_round,
-        verbose=0,
-    )
+    run.fit(trainer)
     seconds = time.perf_counter() - start
-    known, _ = evaluation_arrays(experiment.domain)
+    known, _ = evaluation_arrays(run.inputs.domain)
     return trainer.evaluate(known, verbose=0, return_dict=True)["agreement"], seconds
 
 

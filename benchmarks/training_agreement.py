@@ -16,11 +16,12 @@ import argparse
 import time
 
 import keras
+from unwritten import UnwrittenRun
 
 from keras_mosaickd import MosaicKD
 from keras_mosaickd.cli import flags
+from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.data import evaluation_arrays
-from keras_mosaickd.runs.run import Experiment, ExperimentConfig
 
 
 def hinted(game, weight):
@@ -42,14 +43,10 @@ def measure(config, change=lambda trainer: trainer):
         Agreement and mean KL(T || S) on the domain's training images, at the end.
     """
     keras.utils.clear_session()
-    experiment = Experiment(config)
-    teacher = experiment.teacher()
-    images = experiment.select(teacher.model).images
-    schedule = config.schedule(len(images))
-    trainer = change(experiment.trainer(teacher.model, schedule))
-    stream = experiment.stream(images, schedule, first_step=0)
-    trainer.fit(stream, epochs=schedule.rounds, steps_per_epoch=schedule.steps_per_round, verbose=0)
-    image_set, _ = evaluation_arrays(experiment.domain)
+    run = UnwrittenRun(config)
+    trainer = change(run.trainer())
+    run.fit(trainer)
+    image_set, _ = evaluation_arrays(run.inputs.domain)
     result = trainer.evaluate(image_set, verbose=0, return_dict=True)
     return result["agreement"], result["loss"]
 

@@ -18,8 +18,8 @@ from keras_mosaickd import export
 from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.cli import evaluate, runner, teacher, train
 from keras_mosaickd.runs import run as experiment
+from keras_mosaickd.runs import teacher as teachers
 from keras_mosaickd.teachers import load as given_models
-from keras_mosaickd.teachers import training as teachers
 from tests import fuzz_files, game
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -181,11 +181,11 @@ def test_a_layer_that_the_user_registered_by_name_is_allowed(tmp_path):
 def test_a_damaged_teacher_is_trained_again(tmp_path, monkeypatch, capsys):
     trained = []
 
-    def train_quickly(config, *_):
-        trained.append(config)
+    def train_quickly(inputs, *_):
+        trained.append(inputs)
         return game.classifier(1), 0.0
 
-    monkeypatch.setattr(teachers, "_train", train_quickly)
+    monkeypatch.setattr(teachers, "_fit", train_quickly)
     arguments = ["--dataset=digits[0-2]", "--image_size=8", f"--cache_dir={tmp_path}"]
     assert runner.run(teacher.main, "teacher", arguments) == 0
     flip_byte(next(tmp_path.glob("teachers/*/teacher.keras")))

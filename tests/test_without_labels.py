@@ -16,8 +16,9 @@ from keras import layers
 from PIL import Image
 
 from keras_mosaickd.cli import evaluate, runner, sample, train
+from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.data.sources.decoding import decode
-from keras_mosaickd.runs.run import Experiment, ExperimentConfig
+from keras_mosaickd.runs.inputs import load
 
 SHORT = ["--batch_size=8", "--student_updates=8", "--student_steps=2", "--evaluations=2"]
 NAMES = ("cat", "dog", "emu")
@@ -308,26 +309,25 @@ def test_a_data_set_has_the_labels_of_the_teachers_outputs(place, tmp_path, monk
 
     def domain(**settings):
         given = {"teacher": str(place / "teacher.keras"), "dataset": "folder:in", "ood": ""}
-        experiment = Experiment(
-            ExperimentConfig(**given, method="supervised", skip_unreadable=True, **settings)
-        )
-        return experiment, experiment.domain
+        config = ExperimentConfig(**given, method="supervised", skip_unreadable=True, **settings)
+        inputs = load(config, with_pool=False)
+        return inputs, inputs.domain
 
-    experiment, images = domain()
+    inputs, images = domain()
     assert images.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert experiment.class_names == images.class_names == NAMES
-    assert experiment.unreadable == ["in/cat/broken.png"]
+    assert inputs.class_names == images.class_names == NAMES
+    assert inputs.unreadable == ("in/cat/broken.png",)
     assert (
         "cat, dog, emu are taken for the teacher's classes in this order" in capsys.readouterr()[0]
     )
-    experiment, images = domain(class_names="reversed.txt")
+    inputs, images = domain(class_names="reversed.txt")
     assert images.labels.tolist() == [2] * 4 + [1] * 4 + [0] * 4
-    assert experiment.class_names == images.class_names == NAMES[::-1]
+    assert inputs.class_names == images.class_names == NAMES[::-1]
     # All of them others: other words for the classes.
     (tmp_path / "french.txt").write_text("chat\nchien\némeu\n")
-    experiment, images = domain(class_names="french.txt")
+    inputs, images = domain(class_names="french.txt")
     assert images.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert experiment.class_names == ("chat", "chien", "émeu")
+    assert inputs.class_names == ("chat", "chien", "émeu")
 
 
 def test_what_has_moved_is_the_same_and_what_has_changed_is_not(

@@ -44,7 +44,7 @@ def without_domain(parsed: flags.Parsed) -> dict[str, str]:
 
     if "dataset" in parsed.given or not is_given(str(parsed.values["teacher"])):
         return {}
-    if "ood" not in parsed.given:
+    if "ood" not in parsed.given and parsed.values["method"] != "data_free":
         raise InputError(
             "expected --ood=folder:PATH, the images to learn from with a --teacher of your own. "
             "Received: none"

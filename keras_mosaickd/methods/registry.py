@@ -1,5 +1,7 @@
 """The methods by name: how each is put together, and the data that it trains on."""
 
+from typing import NamedTuple
+
 import keras
 import numpy as np
 
@@ -15,44 +17,40 @@ from keras_mosaickd.methods import (
 from keras_mosaickd.methods.mosaic_kd import MosaicKD
 from keras_mosaickd.methods.practical import possible
 from keras_mosaickd.optimizers import recipe, student_recipe
-from keras_mosaickd.teachers.scaling import normalization
 
 # What `--jit_compile` is to Keras.
 _JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
 
 
-def trainer(prepared, teacher, schedule):
-    """The compiled trainer of `--method` on fresh networks.
+def trainer(config, teacher, networks, schedule):
+    """The compiled trainer of `--method`; to be called in the run's distribution scope.
 
     Args:
-        prepared: `Preparation`.
+        config: `ExperimentConfig`.
         teacher: Keras model from images to logits.
+        networks: fresh networks, with the attributes `student`, `generator` and `discriminator`.
         schedule: `Schedule`.
 
     Returns:
-        `MosaicKD` or a baseline, made and compiled in the experiment's distribution scope.
+        `MosaicKD` or a baseline.
     """
-    config = prepared.config
-    statistics = normalization(teacher)
+    # Layers that a method adds draw their weights here, however long ago the student was built.
     keras.utils.set_random_seed(config.seed)
-    with prepared.distribution.scope():
-        student = prepared.student(*statistics)
-        options = _options(config, teacher, student)
-        if config.is_game:
-            return _game(prepared, teacher, student, schedule, statistics, options)
-        if config.method == "supervised":
-            made = Supervised(teacher, student, seed=config.seed)
-        elif config.method == "fitnet":
-            made = FitNet(teacher, student, hint_weight=config.hint_weight, **options)
-        else:
-            made = KnowledgeDistillation(teacher, student, **options)
-        made.compile(
-            student_recipe(
-                schedule.student_updates, config.student_learning_rate, config.weight_decay
-            ),
-            jit_compile=_JIT_COMPILE[config.jit_compile],
-        )
-        return made
+    student = networks.student
+    options = _options(config, teacher, student)
+    if config.is_game:
+        return _game(config, teacher, networks, schedule, options)
+    if config.method == "supervised":
+        made = Supervised(teacher, student, seed=config.seed)
+    elif config.method == "fitnet":
+        made = FitNet(teacher, student, hint_weight=config.hint_weight, **options)
+    else:
+        made = KnowledgeDistillation(teacher, student, **options)
+    made.compile(
+        student_recipe(schedule.student_updates, config.student_learning_rate, config.weight_decay),
+        jit_compile=_JIT_COMPILE[config.jit_compile],
+    )
+    return made
 
 
 def _options(config, teacher, student):
@@ -69,9 +67,7 @@ def _options(config, teacher, student):
     return possible(options, teacher, student) if config.recipe == "practical" else options
 
 
-def _game(prepared, teacher, student, schedule, statistics, options):
-    config = prepared.config
-    generator, discriminator = prepared.adversaries(*statistics)
+def _game(config, teacher, networks, schedule, options):
     common = {
         "latent_dim": config.latent_dim,
         "student_steps": config.student_steps,
@@ -83,13 +79,13 @@ def _game(prepared, teacher, student, schedule, statistics, options):
         **options,
     }
     if config.method == "data_free":
-        made = data_free(teacher, student, generator, **common)
+        made = data_free(teacher, networks.student, networks.generator, **common)
     else:
         made = MosaicKD(
             teacher,
-            student,
-            generator,
-            discriminator,
+            networks.student,
+            networks.generator,
+            networks.discriminator,
             local_weight=config.local_weight,
             local_reduction=config.local_reduction,
             synthetic_only=config.synthetic_only,
@@ -108,45 +104,60 @@ def _game(prepared, teacher, student, schedule, statistics, options):
     return made
 
 
-def training_images(prepared, teacher, selected):
-    """Images and labels that `--method` trains on, out of the selected out-of-domain ones.
+class TrainingImages(NamedTuple):
+    """What a method trains on.
+
+    Attributes:
+        images: uint8 `[n, h, w, c]`; None where the method needs none.
+        labels: their labels; None where it needs none.
+        flip: whether they are flipped at random.
+    """
+
+    images: np.ndarray | None
+    labels: np.ndarray | None = None
+    flip: bool = False
+
+
+def training_images(config, teacher, domain, selected, flip, class_names):
+    """What `--method` trains on.
 
     Args:
-        prepared: `Preparation`.
+        config: `ExperimentConfig`.
         teacher: Keras model from images to logits.
+        domain: `ImageSet` of the domain; None without.
         selected: out-of-domain images, uint8 `[n, h, w, c]`; None where the method takes none.
+        flip: whether those are flipped at random.
+        class_names: of the teacher's classes.
 
     Returns:
-        `(images, labels)`, either of which may be None.
+        `TrainingImages`.
     """
-    config = prepared.config
     if config.method == "data_free":
-        return None, None
+        return TrainingImages(None)
     if config.method == "supervised":
-        return prepared.domain.images, prepared.domain.labels
+        return TrainingImages(domain.images, domain.labels, domain.flip)
     if config.method == "balanced":
         classes = predicted_classes(teacher, selected)
-        indices, missing = balanced_indices(classes, prepared.classes, seed=config.seed)
+        indices, missing = balanced_indices(classes, len(class_names), seed=config.seed)
         if missing:
-            names = ", ".join(prepared.class_names[index] for index in missing)
+            names = ", ".join(class_names[index] for index in missing)
             print(f"Balanced over the other classes: the teacher predicts no image as {names}")
-        return np.asarray(selected[indices]), None
-    return selected, None
+        selected = np.asarray(selected[indices])
+    return TrainingImages(selected, None, flip)
 
 
-def stream(prepared, images, labels, schedule, first_step):
-    """The training data: what the trainer's `fit` takes, from global step `first_step` on."""
-    config = prepared.config
+def stream(config, data, schedule, first_step):
+    """What the trainer's `fit` takes, of `TrainingImages`, from global step `first_step` on."""
     if config.method == "data_free":
         return data_free_stream(config.batch_size, schedule.steps_per_round)
     common = {
         "seed": config.seed,
         "first_step": first_step,
         "steps_per_epoch": schedule.steps_per_round,
-        "flip": (prepared.domain if config.method == "supervised" else prepared.pool).flip,
+        "flip": data.flip,
     }
     if config.is_game:
         return mosaic_stream(
-            images, config.batch_size, student_steps=config.student_steps, **common
+            data.images, config.batch_size, student_steps=config.student_steps, **common
         )
-    return supervised_stream(images, labels, config.student_batch_size, **common)
+    return supervised_stream(data.images, data.labels, config.student_batch_size, **common)

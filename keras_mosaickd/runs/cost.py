@@ -10,6 +10,7 @@ from keras_mosaickd.backend.training import device_lines
 from keras_mosaickd.callbacks.progress import duration
 from keras_mosaickd.data.sources.folder import FolderImages
 from keras_mosaickd.networks import count_parameters, flops, traffic
+from keras_mosaickd.run_directory import flag_line
 
 # In units of one forward pass: differentiating with respect to the weights and the input costs two
 # more, with respect to the input alone one more.
@@ -125,6 +126,40 @@ def describe(trainer, config, schedule):
         f"estimated time     {duration(total * schedule.steps / rate)} for the distillation, at "
         f"the {rate / 1e9:.0f} GFLOP/s that the teacher's forward pass reaches here",
     ]
+    return "\n".join(lines)
+
+
+def describe_flags(config):
+    """The settings of a run, as a flagfile that repeats it."""
+    return "\n".join(flag_line(name, value) for name, value in sorted(vars(config).items()))
+
+
+def describe_images(inputs):
+    """The images of a run as text: how many, of what, and the disk that their cache takes.
+
+    Args:
+        inputs: `Inputs`; nothing of them needs to be decoded.
+    """
+    domain, pool, config = inputs.domain, inputs.pool, inputs.config
+    classes = len(inputs.class_names)
+    if domain is None:
+        lines = [f"domain             no images and no labels; {classes} classes"]
+    else:
+        lines = [
+            f"domain             {len(domain)} training and {len(inputs.domain_test)} test "
+            f"images of {domain.name}, {classes} classes"
+        ]
+    kept = None
+    if pool is not None:
+        lines.append(f"out-of-domain      {inputs.epoch_size} of {len(pool)} images of {pool.name}")
+        if inputs.held_out is not None:
+            lines.append(f"                   {len(inputs.held_out)} more images held out")
+        # The whole of a folder is kept once, decoded.
+        if config.ood_size or not isinstance(pool.images, FolderImages):
+            kept = (inputs.epoch_size, *pool.images.shape[1:])
+    read = [domain, inputs.domain_test, pool, inputs.held_out, inputs.labelled]
+    size = cache_bytes([images for images in read if images is not None], kept)
+    lines.append(f"disk               {size / 1e6:,.1f} MB of images in {inputs.cache_dir}")
     return "\n".join(lines)
 
 

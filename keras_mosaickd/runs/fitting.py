@@ -17,6 +17,7 @@ from keras_mosaickd.data.streams.training import validation_stream
 from keras_mosaickd.evaluation.label_free import SCORE, LabelFreeAgreement
 from keras_mosaickd.evaluation.scores import evaluation_batch
 from keras_mosaickd.files import write_file
+from keras_mosaickd.methods import registry as methods
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.run_directory import (
     BEST_STUDENT,
@@ -28,44 +29,62 @@ from keras_mosaickd.run_directory import (
 )
 
 
-def start_or_resume(experiment, run, teacher, schedule):
-    """The trainer and the number of training steps that it has made."""
+def resumed(run, inputs, schedule):
+    """The trainer of the newest checkpoint and the training steps it has made; None without one."""
     checkpoint = newest_intact(run / CHECKPOINT)
     if checkpoint is None:
-        return experiment.trainer(teacher, schedule), 0
-    with experiment.distribution.scope():
-        unsafe = experiment.config.unsafe_load
+        return None
+    with inputs.distribution.scope():
+        unsafe = inputs.config.unsafe_load
         trainer = load_model(checkpoint, "the checkpoint", compile=True, unsafe=unsafe)
     steps = int(keras.ops.convert_to_numpy(trainer.optimizer.iterations))
     print(f"Continuing the run in {run.path} after step {steps} of {schedule.steps}")
     return trainer, steps
 
 
-def fit(experiment, run, trainer, images, labels, schedule, steps, stop):
-    """Trains from a global step on; returns the step that was reached."""
+def fit(run, inputs, trainer, data, schedule, steps, judge):
+    """Distils: trains from a global step to the end, leaving the run's traces.
+
+    Args:
+        run: `RunDirectory`.
+        inputs: `Inputs`.
+        trainer: the compiled method.
+        data: `TrainingImages`.
+        schedule: `Schedule`.
+        steps: training steps made before.
+        judge: `LabelFreeJudge`, or None where the student is judged on labels alone.
+
+    Raises:
+        DivergedError: if a weight is no number.
+        StoppedError: after a signal, with the trainer saved.
+    """
 
     def stream(first_step, steps_per_round):
         part = dataclasses.replace(schedule, steps_per_round=steps_per_round)
-        return experiment.stream(images, part, first_step, labels)
+        return methods.stream(inputs.config, data, part, first_step)
 
-    return _fit_rounds(
-        trainer,
-        stream,
-        schedule.rounds,
-        schedule.steps_per_round,
-        steps,
-        [*_callbacks(experiment, run, images, stop), Progress(schedule.steps - steps)],
-        **_validation(experiment),
-        # In a file the line that `Progress` prints is enough.
-        verbose=1 if sys.stdout.isatty() else 0,
-    )
+    validation = _validation(inputs)
+    with StopSignals() as stop:
+        while steps < schedule.steps:
+            traces = _callbacks(run, inputs, data.images, judge, stop)
+            steps = _fit_rounds(
+                trainer,
+                stream,
+                schedule.rounds,
+                schedule.steps_per_round,
+                steps,
+                [*traces, Progress(schedule.steps - steps)],
+                # In a file the line that `Progress` prints is enough.
+                verbose=1 if sys.stdout.isatty() else 0,
+                **validation,
+            )
 
 
-def fit_resumably(build, stream, epochs, steps_per_epoch, folder, scope, verbose):
-    """Fits a model, saving it after every epoch; repeated, it goes on bit for bit.
+def fit_resumably(model, stream, epochs, steps_per_epoch, folder, scope, verbose):
+    """Fits a model, saving it after every epoch; repeated, it resumes bit for bit.
 
     Args:
-        build: makes the compiled model.
+        model: the compiled model, untrained.
         stream: gives the training data from a global step on: `stream(first_step,
             steps_per_epoch)`.
         epochs: how many there are in all.
@@ -89,8 +108,6 @@ def fit_resumably(build, stream, epochs, steps_per_epoch, folder, scope, verbose
     if found:
         with scope():
             model = load_model(found, "the checkpoint", compile=True)
-    else:
-        model = build()
     steps = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
     if found and steps < epochs * steps_per_epoch:
         print(f"Continuing after step {steps} of {epochs * steps_per_epoch}")
@@ -147,56 +164,57 @@ class _StopAfterRound(keras.callbacks.Callback):
         self.model.stop_training = True
 
 
-def _validation(experiment):
+def _validation(inputs):
     """What `fit` validates on: the test images, where there are any.
 
     Every device must get some images of every batch: Keras wants the first batch to split
     evenly, and BatchNorm fails on no images at all.
     """
-    if not experiment.has_domain:
+    if inputs.domain is None:
         return {}
-    replicas, size = experiment.distribution.replicas, len(experiment.domain_test)
-    config = experiment.config
+    replicas, size = inputs.distribution.replicas, len(inputs.domain_test)
+    config = inputs.config
     batch = min(evaluation_batch(config.task, config.evaluation_batch_size), size)
     batch = max(1, batch // replicas) * replicas
     while batch > replicas and 0 < size % batch < replicas:
         batch -= replicas
-    return validation_stream(experiment.domain_test, batch)
+    return validation_stream(inputs.domain_test, batch)
 
 
-def _callbacks(experiment, run, images, stop):
-    latents = np.random.default_rng(experiment.config.seed).standard_normal(
-        (64, experiment.config.latent_dim), dtype="float32"
+def _callbacks(run, inputs, images, judge, stop):
+    config = inputs.config
+    latents = np.random.default_rng(config.seed).standard_normal(
+        (64, config.latent_dim), dtype="float32"
     )
     chosen = [StopWhenInvalid(run / CHECKPOINT)]
-    if experiment.config.is_game:
+    if config.is_game:
         # Before those that write the logs down, because it adds to them.
         chosen.append(ImageQuality(latents, images, log_dir=run / TENSORBOARD))
     monitor = "val_agreement"
-    if experiment.judge is not None:
+    if judge is not None:
         monitor = SCORE
-        chosen.append(LabelFreeAgreement(experiment.judge, is_validation=not experiment.has_domain))
+        chosen.append(LabelFreeAgreement(judge, is_validation=inputs.domain is None))
     chosen += [
         callbacks.HistoryCsv(run / HISTORY),
         callbacks.TensorBoardScalars(run / TENSORBOARD),
     ]
-    if experiment.config.is_game:
+    if config.is_game:
         chosen.append(
             callbacks.SampleGrid(
                 run / TENSORBOARD,
                 latents,
                 path=run / SAMPLES,
-                class_names=experiment.class_names,
+                class_names=inputs.class_names,
             )
         )
-        chosen.append(CollapseWarning(np.exp(experiment.head.most_entropy)))
+        chosen.append(CollapseWarning(np.exp(inputs.head.most_entropy)))
     values = [row[monitor] for row in callbacks.read_history(run / HISTORY)]
     # Last, so that a checkpoint stands for a round whose other traces are on the disk.
     return [
         *chosen,
         Checkpoint(
             run / CHECKPOINT,
-            every_steps=experiment.config.checkpoint_every_steps,
+            every_steps=config.checkpoint_every_steps,
             best=run / BEST_STUDENT,
             best_so_far=max(values, default=-1.0),
             stop=stop,

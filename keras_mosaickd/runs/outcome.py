@@ -4,7 +4,6 @@ import keras
 
 from keras_mosaickd import export
 from keras_mosaickd.callbacks.traces import read_history
-from keras_mosaickd.config import OUT_OF_DOMAIN
 from keras_mosaickd.evaluation.label_free import SCORE, score
 from keras_mosaickd.evaluation.scores import compared
 from keras_mosaickd.evaluation.verdict import verdict
@@ -15,12 +14,12 @@ from keras_mosaickd.report import model_card
 from keras_mosaickd.run_directory import BEST_STUDENT, HISTORY, METRICS
 
 
-def finish(prepared, run, trainer, schedule, judge, origin):
+def finish(run, inputs, trainer, schedule, judge, origin):
     """Exports the chosen student and writes `metrics.json`.
 
     Args:
-        prepared: `Preparation`.
         run: `RunDirectory`.
+        inputs: `Inputs`.
         trainer: the trained method.
         schedule: its `Schedule`.
         judge: `LabelFreeJudge`, or None where the student is judged on labels alone.
@@ -29,12 +28,12 @@ def finish(prepared, run, trainer, schedule, judge, origin):
     Returns:
         The metrics.
     """
-    config = prepared.config
+    config = inputs.config
     history = read_history(run / HISTORY)
     chosen, student = _chosen(config, run, trainer, history)
     formats = export.parse(config.export)
     exports = shipping.export_run(
-        run, trainer, student, formats, prepared.class_names, lambda: prepared.domain.images
+        run, trainer, student, formats, inputs.class_names, lambda: inputs.domain.images
     )
     print(f"Exported: the student of epoch {int(chosen['epoch']) + 1} of {len(history)}")
     print(shipping.table(exports))
@@ -45,13 +44,13 @@ def finish(prepared, run, trainer, schedule, judge, origin):
     )
     metrics = {
         "method": config.method,
-        "dataset": prepared.domain.name if prepared.has_domain else None,
-        "ood": prepared.pool.name if config.method in OUT_OF_DOMAIN else None,
+        "dataset": None if inputs.domain is None else inputs.domain.name,
+        "ood": None if inputs.pool is None else inputs.pool.name,
         "backend": keras.backend.backend(),
         "seed": config.seed,
         "teacher": config.teacher,
         "student": config.student,
-        "class_names": list(prepared.class_names),
+        "class_names": list(inputs.class_names),
         "head": trainer.head.kind,
         **origin,
         **_validated(chosen, history),
@@ -66,11 +65,11 @@ def finish(prepared, run, trainer, schedule, judge, origin):
         "exports": exports,
     }
     if judge is not None:
-        metrics |= _judged(prepared, judge.judge(trainer, student))
-    if prepared.labelled is not None:
+        metrics |= _judged(inputs, judge.judge(trainer, student))
+    if inputs.labelled is not None:
         # Nothing was chosen by these labels.
-        tested = compared(trainer.teacher, student, prepared.labelled, config.evaluation_batch_size)
-        metrics |= {"eval": prepared.labelled.name, **{f"eval_{k}": v for k, v in tested.items()}}
+        tested = compared(trainer.teacher, student, inputs.labelled, config.evaluation_batch_size)
+        metrics |= {"eval": inputs.labelled.name, **{f"eval_{k}": v for k, v in tested.items()}}
     if judge is not None:
         metrics["verdict"] = verdict(metrics)
     run.write_json(METRICS, metrics)
@@ -99,11 +98,11 @@ def _validated(chosen, history):
     return found
 
 
-def _judged(prepared, judged):
+def _judged(inputs, judged):
     """What was found without labels, by the names of `metrics.json`."""
     found = {SCORE: score(judged)}
     for kind, agreement in judged.items():
-        found |= {f"{kind}_{k}": v for k, v in agreement.summary(prepared.class_names).items()}
-    if prepared.held_out is not None:
-        found["held_out_pictures"] = len(prepared.held_out)
+        found |= {f"{kind}_{k}": v for k, v in agreement.summary(inputs.class_names).items()}
+    if inputs.held_out is not None:
+        found["held_out_pictures"] = len(inputs.held_out)
     return found

@@ -3,25 +3,26 @@
 import json
 import shutil
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from keras_mosaickd import networks
 from keras_mosaickd.data import supervised_stream
 from keras_mosaickd.data.cache import cached
 from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.errors import DivergedError
 from keras_mosaickd.files import sha256
+from keras_mosaickd.networks.heads import head_of
 from keras_mosaickd.optimizers import student_recipe
-from keras_mosaickd.teachers.load import content_hash, load_teacher
+from keras_mosaickd.runs.fitting import fit_resumably
+from keras_mosaickd.teachers.load import content_hash, is_given, load_teacher
 from keras_mosaickd.teachers.scaling import statistics
 
 # Part of the cache's key: raised whenever the same settings would train another teacher.
 _CACHE_FORMAT = 1
+_RECORD = "teacher.json"
 _RECIPE = (
     "teacher",
     "teacher_epochs",
@@ -49,78 +50,102 @@ class Teacher(NamedTuple):
     sha256: str | None
     seconds: float | None
 
+    @property
+    def head(self):
+        """What its logits say (`keras_mosaickd.networks.heads`)."""
+        return head_of(self.model)
 
-def given(config, image_size):
+    @property
+    def input_shape(self):
+        """`(height, width, channels)`."""
+        return tuple(self.model.input_shape[1:])
+
+
+def given(config, scope):
     """The teacher that `--teacher` names by a file or a function.
 
     Args:
         config: `ExperimentConfig`.
-        image_size: height and width in pixels that it must take; None leaves them to it.
+        scope: function that gives the context in which to load it.
 
     Returns:
-        `Teacher`.
+        `Teacher`; None where `--teacher` is the name of one of the package's networks.
 
     Raises:
         InputError: if it cannot be loaded or does not fit.
     """
-    text = config.teacher
-    model = load_teacher(
-        text,
-        config.teacher_input,
-        image_size,
-        config.head,
-        config.teacher_output,
-        config.unsafe_load,
-    )
-    return Teacher(model, text, content_hash(text, model), None)
+    if not is_given(config.teacher):
+        return None
+    with scope():
+        model = load_teacher(
+            config.teacher,
+            config.teacher_input,
+            config.image_size or None,
+            config.head,
+            config.teacher_output,
+            config.unsafe_load,
+        )
+    return Teacher(model, config.teacher, content_hash(config.teacher, model), None)
 
 
-def trained(config, domain, cache_dir, scope, fit):
+def is_cached(inputs):
+    """Whether the teacher that would be trained is in the cache."""
+    return (_folder(inputs) / _RECORD).is_file()
+
+
+def untrained(inputs):
+    """The network that is to be trained, built in the run's distribution scope."""
+    scaling = statistics(inputs.domain.images)
+    keras.utils.set_random_seed(inputs.config.seed)
+    with inputs.distribution.scope():
+        return inputs.network(inputs.config.teacher, *scaling)
+
+
+def trained(inputs, network=None):
     """The teacher of the supplement's recipe, from the cache of an identical one if there is one.
 
     Args:
-        config: `ExperimentConfig`.
-        domain: `ImageSet` to train on, with labels.
-        cache_dir: directory of the cache.
-        scope: function that gives the context in which to build and compile.
-        fit: `runs.fitting.fit_resumably`, which goes on from what it keeps in a folder.
+        inputs: `Inputs`.
+        network: what `untrained` gave, to be trained where the cache has none; by default it is
+            built then.
 
     Returns:
         `Teacher`.
 
     Raises:
-        StoppedError: after a signal; called again, it goes on bit for bit.
+        StoppedError: after a signal; called again, it resumes bit for bit.
     """
-    description = _description(config, domain)
-    key = sha256(json.dumps(description, sort_keys=True))[:24]
-    folder = Path(cache_dir) / "teachers" / key
+    config, domain = inputs.config, inputs.domain
+    folder = _folder(inputs)
+    unfinished = folder.with_name(f".{folder.name}.training")
 
     def build(directory):
         print(f"Teacher {config.teacher}: training on {len(domain)} images of {domain.name}")
         keras.utils.set_random_seed(config.seed)
-        teacher, seconds = _train(config, domain, scope, fit, unfinished)
+        teacher, seconds = _fit(inputs, network or untrained(inputs), unfinished)
         teacher.save(directory / "teacher.keras", include_optimizer=False)
-        return {**description, "dataset": domain.name, "seconds": seconds}
+        return {**_description(config, domain), "dataset": domain.name, "seconds": seconds}
 
-    unfinished = folder.with_name(f".{folder.name}.training")
-    record, fresh = cached(folder, "teacher.json", build)
+    record, fresh = cached(folder, _RECORD, build)
     shutil.rmtree(unfinished, ignore_errors=True)
     if not fresh:
         print(f"Teacher {config.teacher}: found in {folder}")
     # A fresh one is read back too, so that a run does not depend on who trained its teacher.
     file = folder / "teacher.keras"
-    with scope():
+    with inputs.distribution.scope():
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
     return Teacher(model, str(file), content_hash(str(file), model), record["seconds"])
 
 
-def _train(config, domain, scope, fit, folder):
-    """The teacher, and how many seconds its training took."""
-    steps = len(domain) // config.teacher_batch_size
+def _folder(inputs):
+    key = sha256(json.dumps(_description(inputs.config, inputs.domain), sort_keys=True))[:24]
+    return inputs.cache_dir / "teachers" / key
 
-    def build():
-        with scope():
-            return _compiled(config, domain, steps)
+
+def _fit(inputs, network, folder):
+    """The teacher, and how many seconds its training took."""
+    config, domain = inputs.config, inputs.domain
+    steps = len(domain) // config.teacher_batch_size
 
     def stream(first_step, steps_per_epoch):
         return supervised_stream(
@@ -133,8 +158,18 @@ def _train(config, domain, scope, fit, folder):
             flip=domain.flip,
         )
 
+    with inputs.distribution.scope():
+        _compile(network, config, len(domain.class_names), steps)
     try:
-        return fit(build, stream, config.teacher_epochs, steps, folder, scope, progress())
+        return fit_resumably(
+            network,
+            stream,
+            config.teacher_epochs,
+            steps,
+            folder,
+            inputs.distribution.scope,
+            progress(),
+        )
     except DivergedError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise RuntimeError(
@@ -143,19 +178,10 @@ def _train(config, domain, scope, fit, folder):
         ) from error
 
 
-def _compiled(config, domain, steps):
-    mean, std = statistics(domain.images)
-    teacher = networks.build(
-        config.teacher,
-        domain.images.shape[1:],
-        len(domain.class_names),
-        mean=mean,
-        std=std,
-        task=config.task,
-    )
+def _compile(network, config, classes, steps):
     is_segmentation = config.task == "segmentation"
-    metric = MeanIoU(len(domain.class_names), from_logits=True) if is_segmentation else "accuracy"
-    teacher.compile(
+    metric = MeanIoU(classes, from_logits=True) if is_segmentation else "accuracy"
+    network.compile(
         optimizer=student_recipe(
             steps * config.teacher_epochs, config.teacher_learning_rate, config.weight_decay
         ),
@@ -164,7 +190,6 @@ def _compiled(config, domain, steps):
         ),
         metrics=[metric],
     )
-    return teacher
 
 
 def progress():

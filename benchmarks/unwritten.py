@@ -1,0 +1,49 @@
+"""A run up to its training, in memory: for benchmarks that measure something between its parts."""
+
+from keras_mosaickd.methods import registry as methods
+from keras_mosaickd.runs import building, run
+from keras_mosaickd.runs.inputs import load
+
+
+class UnwrittenRun:
+    """What `km.train` has in its hands before it trains; only the cache is written.
+
+    Args:
+        config: `ExperimentConfig`.
+
+    Attributes:
+        inputs: `Inputs`.
+        teacher: Keras model from images to logits.
+        images: the selected out-of-domain images, uint8 `[n, h, w, c]`.
+        schedule: `Schedule`.
+    """
+
+    def __init__(self, config):
+        self.inputs = load(config)
+        self.teacher = run.ready_teacher(self.inputs).model
+        self.images = run.selection(self.inputs, self.teacher).images
+        self.schedule = config.schedule(len(self.images))
+
+    def trainer(self):
+        """The compiled method on fresh networks."""
+        networks = building.build(self.inputs)
+        with self.inputs.distribution.scope():
+            return methods.trainer(self.inputs.config, self.teacher, networks, self.schedule)
+
+    def fit(self, trainer):
+        """Trains for the whole schedule."""
+        inputs = self.inputs
+        data = methods.training_images(
+            inputs.config,
+            self.teacher,
+            inputs.domain,
+            self.images,
+            inputs.pool.flip,
+            inputs.class_names,
+        )
+        trainer.fit(
+            methods.stream(inputs.config, data, self.schedule, first_step=0),
+            epochs=self.schedule.rounds,
+            steps_per_epoch=self.schedule.steps_per_round,
+            verbose=0,
+        )

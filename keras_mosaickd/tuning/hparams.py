@@ -8,8 +8,6 @@ tensorboard is not installed, nothing is written.
 
 from pathlib import Path
 
-import keras_tuner
-
 from keras_mosaickd.callbacks.event_files import write_whole
 from keras_mosaickd.run_directory import FLAGS, METRICS, TENSORBOARD, RunDirectory
 
@@ -34,7 +32,7 @@ def write_experiment(directory, config, hyperparameters):
     for parameter in hyperparameters.space:
         info = experiment.hparam_infos.add(name=parameter.name)
         kind = type(getattr(config, parameter.name))
-        if isinstance(parameter, keras_tuner.engine.hyperparameters.Choice):
+        if hasattr(parameter, "values"):  # a choice
             info.domain_discrete.extend([kind(value) for value in parameter.values])
         else:
             info.domain_interval.min_value = parameter.min_value

@@ -1,11 +1,16 @@
-"""KerasTuner's oracles, which choose the trials, made to survive a kill at any moment."""
+"""KerasTuner's oracles, which choose the trials, and its tuner, made to survive a kill.
+
+Whatever of KerasTuner is not in its documentation is used here and nowhere else.
+"""
 
 import itertools
 import json
+import time
 import warnings
 from pathlib import Path
 
 import keras_tuner
+from keras_tuner.engine.base_tuner import BaseTuner
 
 from keras_mosaickd.files import write_file
 from keras_mosaickd.tuning.space import OBJECTIVE, UNITS
@@ -116,3 +121,40 @@ class _BayesianOracle(_Durable, keras_tuner.oracles.BayesianOptimizationOracle):
             # scikit-learn's, that a handful of trials determine its Gaussian process badly.
             warnings.simplefilter("ignore")
             return super().populate_space(trial_id)
+
+
+class DurableTuner(BaseTuner):
+    """A tuner whose study can be continued after a kill at any moment."""
+
+    def __init__(self, oracle, **kwargs):
+        self._asked_in_vain = False
+        super().__init__(oracle, **kwargs)
+
+    def save(self):
+        """Writes the tuner's state, and alone or in the chief the oracle's."""
+        if not self._is_worker():
+            self.oracle.save()
+        write_file(self._get_tuner_fname(), json.dumps(self.get_state()))
+
+    def pre_create_trial(self):
+        """Waits where the oracle had no trial to give."""
+        # While the oracle waits for other workers, KerasTuner asks it without a pause.
+        if self._asked_in_vain:
+            time.sleep(1)
+        self._asked_in_vain = True
+
+    def on_trial_begin(self, trial):
+        """Notes that the oracle gave a trial."""
+        self._asked_in_vain = False
+
+    def _try_run_and_update_trial(self, trial):
+        # KerasTuner takes every error for the trial's failure, and prints a traceback. Here any
+        # other error (a full disk, a chief that is gone) ends the process and leaves the trial to
+        # be continued.
+        try:
+            # Reported a second time, after a kill at that moment, the mean stays what it is.
+            self.oracle.update_trial(trial.trial_id, self.run_trial(trial))
+            trial.status = "COMPLETED"
+        except keras_tuner.errors.FailedTrialError as error:
+            trial.status, trial.message = "FAILED", str(error)
+            print(f"Trial {trial.trial_id}: {error}", flush=True)

@@ -1,13 +1,11 @@
 """The tuner: asks the oracle for trials, alone or as a worker, and trains them."""
 
-import json
 import os
 import statistics
 import time
 from pathlib import Path
 
 import keras_tuner
-from keras_tuner.engine.base_tuner import BaseTuner
 
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.run_directory import FLAGS, RunDirectory
@@ -90,44 +88,20 @@ def tune(config, study, command=runs.train_command):
     return final
 
 
-class _Tuner(BaseTuner):
+class _Tuner(oracles.DurableTuner):
     """Trains each trial's runs in processes of their own."""
 
     def __init__(self, oracle, config, study, command):
         self._config, self._study, self._command = config, study, command
-        self._asked_in_vain = False
         super().__init__(oracle, directory=config.run_dir, project_name="tuner")
 
-    def save(self):
-        if not self._is_worker():
-            self.oracle.save()
-        oracles.write_file(self._get_tuner_fname(), json.dumps(self.get_state()))
-
-    def pre_create_trial(self):
-        # While the oracle waits for other workers, KerasTuner asks it without a pause.
-        if self._asked_in_vain:
-            time.sleep(1)
-        self._asked_in_vain = True
-
     def on_trial_begin(self, trial):
-        self._asked_in_vain = False
+        super().on_trial_begin(trial)
         values = trial.hyperparameters.values
         shown = ", ".join(
             f"{name}={value}" for name, value in self._study.settings(self._config, values).items()
         )
         print(f"Trial {trial.trial_id}: {shown}", flush=True)
-
-    def _try_run_and_update_trial(self, trial):
-        # KerasTuner takes every error for the trial's failure, and prints a traceback. Here any
-        # other error (a full disk, a chief that is gone) ends the process and leaves the trial to
-        # be continued.
-        try:
-            # Reported a second time, after a kill at that moment, the mean stays what it is.
-            self.oracle.update_trial(trial.trial_id, self.run_trial(trial))
-            trial.status = "COMPLETED"
-        except keras_tuner.errors.FailedTrialError as error:
-            trial.status, trial.message = "FAILED", str(error)
-            print(f"Trial {trial.trial_id}: {error}", flush=True)
 
     def run_trial(self, trial):
         configs = self._study.configs(self._config, trial.trial_id, trial.hyperparameters.values)

@@ -1,4 +1,4 @@
-"""Some random command lines, folders and teachers; benchmarks/fuzz.py runs as many as one likes."""
+"""Some random command lines, folders, teachers and data; benchmarks/fuzz.py runs many more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
 from keras_mosaickd.teachers import scaling
-from tests import fuzz, fuzz_material, fuzz_teachers
+from tests import fuzz, fuzz_inputs, fuzz_material, fuzz_teachers
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +45,13 @@ def test_the_fuzzer_finds_a_wrong_range(monkeypatch):
 
     run()
     assert any("plain Keras" in told for told in found if told)
+
+
+# PyTorch compiles nothing for each new shape.
+@pytest.mark.backend("torch")
+@pytest.mark.filterwarnings("default:.*Your input ran out of data:UserWarning")
+@seed(6)
+@settings(max_examples=60, database=None, suppress_health_check=list(HealthCheck))
+@given(case=fuzz_inputs.cases())
+def test_what_user_code_hands_in_is_measured_as_by_keras_alone_or_refused(case):
+    assert fuzz_inputs.complaint(case) is None

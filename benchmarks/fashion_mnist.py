@@ -11,19 +11,18 @@ directory with `.log` appended.
 """
 
 import argparse
-import json
 import os
 import queue
 import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+
+from made_run import ROOT, directory_name, made
 
 from keras_mosaickd.cli import flags
 from keras_mosaickd.cli.commands import COMMANDS
 
-ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "fashion_mnist"
 # What the practical recipe changes in the student's part of the game, for the other methods too.
 STUDENT_SIDE = ["--student_start=teacher", "--feature_weight=10"]
@@ -75,30 +74,23 @@ def train_teacher():
 
 
 def run(method, seed, updates, ood_size, teacher, cores):
-    """Makes one run on a core out of a queue of them, unless it is there; returns its metrics."""
+    """Makes one run on a core out of a queue of them; returns its metrics."""
     config, settings = METHODS[method]
-    name = "".join(c if c.isalnum() else "_" for c in method)
-    run_dir = RUNS / f"{name}-{updates}-ood{ood_size}-seed{seed}"
-    metrics = run_dir / "metrics.json"
-    if not metrics.is_file():
-        command = [
-            str(ROOT / "bin" / "train"),
+    core = cores.get()
+    try:
+        return made(
+            RUNS / directory_name(method, updates, f"ood{ood_size}", f"seed{seed}"),
             f"--flagfile={ROOT / 'configs' / f'{config}.flags'}",
             f"--student_updates={updates}",
             f"--ood_size={ood_size}",
             f"--seed={seed}",
             f"--teacher={teacher}",
-            f"--run_dir={run_dir}",
             f"--cache_dir={ROOT / '.cache'}",
             *settings,
-        ]
-        core = cores.get()
-        try:
-            with open(f"{run_dir}.log", "a") as log:
-                subprocess.run(["taskset", "-c", str(core), *command], check=True, stdout=log)
-        finally:
-            cores.put(core)
-    return json.loads(metrics.read_text())
+            core=core,
+        )
+    finally:
+        cores.put(core)
 
 
 def spread(values):

@@ -11,15 +11,13 @@ one) goes to standard output and to runs/label_free_selection/table.md.
 """
 
 import argparse
-import subprocess
 import sys
-from pathlib import Path
 
+from made_run import ROOT, made
 from scipy.stats import spearmanr
 
 from keras_mosaickd.callbacks.traces import read_history
 
-ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "label_free_selection"
 _DIGITS = ["--student_updates=300", "--evaluations=15"]
 _FASHION = ["--student_updates=600", "--evaluations=15"]
@@ -39,20 +37,16 @@ SCORES = {
 
 
 def train(name):
-    """Makes a run, unless it is there; returns the rows of its history."""
+    """Makes a run; returns the rows of its history."""
     config, settings = SETTINGS[name]
     run_dir = RUNS / name
-    if not (run_dir / "metrics.json").is_file():
-        command = [
-            str(ROOT / "bin" / "train"),
-            f"--flagfile={ROOT / 'configs' / f'{config}.flags'}",
-            "--select=agreement",
-            f"--run_dir={run_dir}",
-            f"--cache_dir={ROOT / '.cache'}",
-            *settings,
-        ]
-        with open(f"{run_dir}.log", "a") as log:
-            subprocess.run(command, check=True, stdout=log)
+    made(
+        run_dir,
+        f"--flagfile={ROOT / 'configs' / f'{config}.flags'}",
+        "--select=agreement",
+        f"--cache_dir={ROOT / '.cache'}",
+        *settings,
+    )
     return read_history(run_dir / "history.csv")
 
 

@@ -14,18 +14,17 @@ accuracies, go to standard output and to runs/own_teacher/ARCHITECTURE/table.md.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from made_run import ROOT, directory_name, made
 from make_teacher import ARCHITECTURES, DATA_DIR, read
 from PIL import Image
 from scipy.stats import spearmanr
 
-ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "own_teacher"
 PHOTOGRAPHS = (
     "astronaut brick camera chelsea clock_motion coffee coins grass gravel hubble_deep_field moon "
@@ -83,28 +82,23 @@ def cut_images():
 
 
 def train(method, updates, seed, images, folder):
-    """Makes one run, unless it is there; returns its directory."""
-    name = "".join(c if c.isalnum() else "_" for c in method)
-    run_dir = folder / f"{name}-{updates}-seed{seed}"
-    if not (run_dir / "metrics.json").is_file():
-        command = [
-            str(ROOT / "bin" / "train"),
-            f"--teacher={folder / 'teacher.keras'}",
-            "--teacher_input=0-255",
-            f"--class_names={folder / 'class_names.txt'}",
-            f"--ood=folder:{images}",
-            "--student=wrn16_1",
-            "--batch_size=16",
-            f"--student_updates={updates}",
-            "--select=agreement",
-            f"--seed={seed}",
-            f"--run_dir={run_dir}",
-            f"--cache_dir={RUNS / 'cache'}",
-            *METHODS[method],
-        ]
-        with open(f"{run_dir}.log", "a") as log:
-            subprocess.run(command, check=True, stdout=log)
-    return run_dir
+    """Makes one run; returns its metrics and its student's file."""
+    run_dir = folder / directory_name(method, updates, f"seed{seed}")
+    metrics = made(
+        run_dir,
+        f"--teacher={folder / 'teacher.keras'}",
+        "--teacher_input=0-255",
+        f"--class_names={folder / 'class_names.txt'}",
+        f"--ood=folder:{images}",
+        "--student=wrn16_1",
+        "--batch_size=16",
+        f"--student_updates={updates}",
+        "--select=agreement",
+        f"--seed={seed}",
+        f"--cache_dir={RUNS / 'cache'}",
+        *METHODS[method],
+    )
+    return metrics, run_dir / "student.keras"
 
 
 def test_accuracy(file, scale):
@@ -164,9 +158,9 @@ def main():
     judged = []
     for updates in arguments.student_updates:
         for method in arguments.methods:
-            run_dirs = [train(method, updates, seed, images, folder) for seed in arguments.seeds]
-            metrics = [json.loads((run / "metrics.json").read_text()) for run in run_dirs]
-            accuracies = [test_accuracy(run / "student.keras", 1 / 255) for run in run_dirs]
+            runs = [train(method, updates, seed, images, folder) for seed in arguments.seeds]
+            metrics = [found for found, _ in runs]
+            accuracies = [test_accuracy(student, 1 / 255) for _, student in runs]
             lines.append(row(method, updates, arguments.seeds, metrics, accuracies))
             judged += [
                 (verdict(m), accuracy)

@@ -11,17 +11,15 @@ made again. The table goes to standard output and to runs/scenes/table.md.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from made_run import ROOT, directory_name, made
 from PIL import Image
 
 from keras_mosaickd.data import load
 
-ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "scenes"
 SIZE = 48
 DOMAIN = ("fashion_mnist[0,2,3,4,6]", ("brick", "grass", "gravel", "coffee", "astronaut"))
@@ -96,23 +94,17 @@ def make_scenes():
 
 
 def run(method, seed, updates):
-    """Makes one run, unless it is there; returns its metrics."""
-    name = "".join(c if c.isalnum() else "_" for c in method)
-    run_dir = RUNS / f"{name}-{updates}-seed{seed}"
-    if not (run_dir / "metrics.json").is_file():
-        command = [
-            str(ROOT / "bin" / "train"),
-            f"--flagfile={ROOT / 'configs' / 'scenes.flags'}",
-            f"--dataset=segmentation:{RUNS / 'domain'}",
-            f"--ood=folder:{RUNS / 'out_of_domain'}",
-            f"--student_updates={updates}",
-            f"--seed={seed}",
-            f"--run_dir={run_dir}",
-            f"--cache_dir={ROOT / '.cache'}",
-            *METHODS[method],
-        ]
-        subprocess.run(command, check=True)
-    return json.loads((run_dir / "metrics.json").read_text())
+    """Makes one run; returns its metrics."""
+    return made(
+        RUNS / directory_name(method, updates, f"seed{seed}"),
+        f"--flagfile={ROOT / 'configs' / 'scenes.flags'}",
+        f"--dataset=segmentation:{RUNS / 'domain'}",
+        f"--ood=folder:{RUNS / 'out_of_domain'}",
+        f"--student_updates={updates}",
+        f"--seed={seed}",
+        f"--cache_dir={ROOT / '.cache'}",
+        *METHODS[method],
+    )
 
 
 def main():

@@ -14,16 +14,14 @@ what is finished is not made again. The table goes to standard output.
 """
 
 import argparse
-import subprocess
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from made_run import ROOT, directory_name, made
 
 from keras_mosaickd.data import load
 
-ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "sigmoid_heads"
 METHODS = {
     "kd": ["--method=kd"],
@@ -74,25 +72,21 @@ def make_teacher(task, file):
 
 
 def train(task, method, folder, arguments):
-    """Makes a run, unless it is there; returns its directory."""
-    run_dir = folder / "".join(c if c.isalnum() else "_" for c in method)
-    if not (run_dir / "metrics.json").is_file():
-        command = [
-            str(ROOT / "bin" / "train"),
-            f"--teacher={folder / 'teacher.keras'}",
-            f"--class_names={folder / 'names.txt'}",
-            f"--ood={TASKS[task][1]}",
-            "--ood_size=2000",
-            "--student=wrn10_1",
-            "--batch_size=32",
-            f"--student_updates={arguments.student_updates}",
-            f"--seed={arguments.seed}",
-            f"--run_dir={run_dir}",
-            f"--cache_dir={folder / 'cache'}",
-            *METHODS[method],
-        ]
-        with open(f"{run_dir}.log", "a") as log:
-            subprocess.run(command, check=True, stdout=log)
+    """Makes a run; returns its directory."""
+    run_dir = folder / directory_name(method)
+    made(
+        run_dir,
+        f"--teacher={folder / 'teacher.keras'}",
+        f"--class_names={folder / 'names.txt'}",
+        f"--ood={TASKS[task][1]}",
+        "--ood_size=2000",
+        "--student=wrn10_1",
+        "--batch_size=32",
+        f"--student_updates={arguments.student_updates}",
+        f"--seed={arguments.seed}",
+        f"--cache_dir={folder / 'cache'}",
+        *METHODS[method],
+    )
     return run_dir
 
 

@@ -37,8 +37,21 @@ class PhaseTrainer(keras.Model):
 
     def repeat(self, times, update, *tensors):
         """Calls `update(step, *tensors)` for each step."""
-        for step in range(times):
+        context = tf.distribute.get_replica_context()
+        is_alone = context is not None and context.num_replicas_in_sync == 1
+        # A loop traces and optimises one update, where writing them out does it `times` times. An
+        # optimizer cannot merge the replicas' calls inside of one, and XLA's convolutions are slow
+        # there (docs/speed.md).
+        if times == 1 or not is_alone or self.jit_compile or self.run_eagerly:
+            for step in range(times):
+                update(step, *tensors)
+            return
+
+        def body(step):
             update(step, *tensors)
+            return step + 1
+
+        tf.while_loop(lambda step: step < times, body, [0], parallel_iterations=1)
 
     def train_step(self, data):
         """One step of `fit`."""

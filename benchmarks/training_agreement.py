@@ -32,12 +32,13 @@ def hinted(game, weight):
     return made
 
 
-def measure(config, change=lambda trainer: trainer):
+def measure(config, change=lambda trainer: trainer, callbacks=()):
     """One run.
 
     Args:
         config: `ExperimentConfig`.
         change: makes of the compiled trainer the one that is used.
+        callbacks: Keras callbacks of the training.
 
     Returns:
         Agreement and mean KL(T || S) on the domain's training images, at the end.
@@ -45,7 +46,7 @@ def measure(config, change=lambda trainer: trainer):
     keras.utils.clear_session()
     run = UnwrittenRun(config)
     trainer = change(run.trainer())
-    run.fit(trainer)
+    run.fit(trainer, callbacks)
     image_set, _ = evaluation_arrays(run.inputs.domain)
     result = trainer.evaluate(image_set, verbose=0, return_dict=True)
     return result["agreement"], result["loss"]

@@ -30,8 +30,8 @@ class UnwrittenRun:
         with self.inputs.distribution.scope():
             return methods.trainer(self.inputs.config, self.teacher, networks, self.schedule)
 
-    def fit(self, trainer):
-        """Trains for the whole schedule."""
+    def fit(self, trainer, callbacks=()):
+        """Trains for the whole schedule, with callbacks if given."""
         inputs = self.inputs
         data = methods.training_images(
             inputs.config,
@@ -45,5 +45,6 @@ class UnwrittenRun:
             methods.stream(inputs.config, data, self.schedule, first_step=0),
             epochs=self.schedule.rounds,
             steps_per_epoch=self.schedule.steps_per_round,
+            callbacks=list(callbacks),
             verbose=0,
         )

@@ -13,6 +13,9 @@ OUT_OF_DOMAIN = ("mosaickd", "kd", "balanced", "fitnet")
 TASKS = ("classification", "segmentation")
 SELECT = ("last", "agreement")
 RECIPES = ("paper", "practical")
+# Greatest shares of divergence and entropy that --regularization=adaptive allows: docs/measured.md
+# says how they were chosen.
+EPSILON_LOCAL, EPSILON_ALIGN = 0.5, 0.7
 # What --recipe=practical sets where the user does not: docs/algorithm.md says how it was chosen.
 PRACTICAL = {
     "student_start": "teacher",
@@ -25,13 +28,27 @@ PRACTICAL = {
 }
 
 
+def recipe_defaults(settings):
+    """What a recipe sets where the user does not.
+
+    Args:
+        settings: dict of settings by name, among them `recipe` and `regularization` if given.
+
+    Returns:
+        Dict; empty of the paper's recipe. Multipliers that find themselves are weights already.
+    """
+    if settings.get("recipe") != "practical":
+        return {}
+    left_out = ("local_weight",) if settings.get("regularization") == "adaptive" else ()
+    return {name: value for name, value in PRACTICAL.items() if name not in left_out}
+
+
 def _with_recipe(config):
     """Lets a class of settings take from `recipe` what the caller does not give."""
     initialize = config.__init__
 
     def __init__(self, **settings):
-        recipe = PRACTICAL if settings.get("recipe") == "practical" else {}
-        initialize(self, **{**recipe, **settings})
+        initialize(self, **{**recipe_defaults(settings), **settings})
 
     config.__init__ = __init__
     return config
@@ -86,9 +103,12 @@ class ExperimentConfig:
     mixup: float = 0.0
     hint_weight: float = 1.0
     feature_weight: float = 0.0
+    regularization: str = "fixed"
     regularization_weight: float = 1.0
     local_weight: float = 1.0
     align_weight: float = 1.0
+    epsilon_local: float = EPSILON_LOCAL
+    epsilon_align: float = EPSILON_ALIGN
     adversarial_weight: float = 1.0
     balance_weight: float = 10.0
     batch_norm_weight: float = 0.0

@@ -160,6 +160,22 @@ def discriminator_loss(real_logits, synthetic_logits, reduction="mean"):
     return (real + synthetic) / 2.0
 
 
+def divergence_share(cross_entropy):
+    """Jensen-Shannon divergence of real and generated patches, as a share of its largest value.
+
+    At the best discriminator equation 7's value is V = -ln 4 + 2 JSD, and V is minus twice the mean
+    l of the discriminator's cross-entropies on real and on generated patches: JSD = ln 2 - l. Any
+    other discriminator gives a lower bound. ln 2 is the divergence of what never looks alike.
+
+    Args:
+        cross_entropy: l in nats per patch, at least 0; ln 2 is that of guessing.
+
+    Returns:
+        Tensor of the same shape, from 0 (indistinguishable) to 1.
+    """
+    return ops.clip(1.0 - _wide(cross_entropy) / math.log(2), 0.0, 1.0)
+
+
 def _wide(values):
     """Float32 for anything narrower, else the dtype that came."""
     values = ops.convert_to_tensor(values)

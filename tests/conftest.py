@@ -37,6 +37,7 @@ HOMES = {
     "test_keras_graph": ALL,
     "test_losses": ALL,
     "test_mosaic_kd": ALL,
+    "test_multipliers": ALL,
     "test_optimizers": ALL,
     "test_streams": ALL,
     "test_label_streams": ALL,

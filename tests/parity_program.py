@@ -1,11 +1,12 @@
 """Ten iterations of the game from given weights, on the backend of this process.
 
-    python tests/parity_program.py OUT.npz BATCH_NORM_POLICY [STRATEGY [paper|practical]]
+    python tests/parity_program.py OUT.npz BATCH_NORM_POLICY [STRATEGY [paper|practical|adaptive]]
 
 z comes from a table, the images from `mosaic_stream`, the weights from numpy: what is left is the
 backend's own arithmetic. The networks are small and the student's learning rate is a tenth of the
 recipe's, because a larger game is chaotic: it turns the last bit of a sum into digits that can be
-seen within ten iterations. Writes every variable of S, G, D and T.
+seen within ten iterations. Writes every variable of S, G, D and T, and of the
+multipliers where they find themselves.
 """
 
 import sys
@@ -66,20 +67,27 @@ def played(iterations, optimizers, **options):
     images = game.images(game.BATCH * iterations)
     model.fit(mosaic_stream(images, game.BATCH, student_steps=game.STEPS), verbose=0)
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == iterations
+    names = ("student", "generator", "discriminator", "teacher", "multipliers")
     return {
         f"{name}/{index}": keras.ops.convert_to_numpy(variable)
-        for name in ("student", "generator", "discriminator", "teacher")
+        for name in names[: None if model.multipliers else -1]
         for index, variable in enumerate(getattr(model, name).weights)
     }
 
 
-def main(out, policy, strategy="none", practical="paper"):
+OPTIONS: dict = {
+    "paper": {},
+    "practical": {"feature_weight": 2.0, "batch_norm_weight": 0.1},
+    "adaptive": {"regularization": "adaptive", "epsilon_local": 0.1, "epsilon_align": 0.9},
+}
+
+
+def main(out, policy, strategy="none", losses="paper"):
     """Runs and writes."""
     distribution(strategy)
     optimizers = recipe(ITERATIONS, game.STEPS, student_learning_rate=0.01)
-    options = {"feature_weight": 2.0, "batch_norm_weight": 0.1}
-    options = options if practical == "practical" else {}
-    np.savez(out, **played(ITERATIONS, optimizers, batch_norm_policy=policy, **options))
+    options = {"batch_norm_policy": policy, **OPTIONS[losses]}
+    np.savez(out, **played(ITERATIONS, optimizers, **options))
 
 
 if __name__ == "__main__":

@@ -161,6 +161,8 @@ def test_scalars_are_grouped_by_phase(tmp_path):
         "student_loss": "student/loss",
         "synthetic_class_entropy": "synthetic/class_entropy",
         "hint_loss": "student/hint_loss",
+        "lambda_local": "generator/lambda_local",
+        "r_align": "generator/r_align",
     }
     scalars.on_epoch_end(0, dict.fromkeys(names, 1.0) | {"val_agreement": 0.5})
     scalars.on_train_end()

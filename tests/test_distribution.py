@@ -25,9 +25,11 @@ from keras_mosaickd.backend.training import distribution
 from tests import game
 place = distribution("mirrored")
 assert place.replicas == 2
+from keras_mosaickd import recipe, mosaic_stream
 with place.scope():
-    model = game.game()
-strategy = tf.distribute.get_strategy()
+    # epsilon_local as no batch has it: both multipliers move.
+    model = game.game(compiled=False, regularization="adaptive", epsilon_local=0.9)
+    model.compile(**recipe(4, game.STEPS))
 single = keras.random.SeedGenerator(3)
 expected = keras.ops.convert_to_numpy(keras.random.normal((8, game.LATENT), seed=single))
 with place.scope():
@@ -38,7 +40,6 @@ with place.scope():
         tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, "float32")))
 np.testing.assert_allclose(rows, expected, rtol=1e-6)
 assert [float(value) for value in means.values] == [0.5, 0.5]
-from keras_mosaickd import recipe, mosaic_stream
 before = game.values(model.teacher.variables)
 history = model.fit(mosaic_stream(game.images(16), 8, student_steps=game.STEPS), epochs=2,
                     validation_data=(game.images(8),), verbose=0)
@@ -46,6 +47,11 @@ assert np.isfinite(history.history["loss"]).all()
 assert int(model.optimizer.iterations.numpy()) == 4
 assert int(model.phase_optimizers["student_optimizer"].iterations.numpy()) == 8
 assert not game.moved(before, game.values(model.teacher.variables))
+state = model.multipliers.weights
+for variable in state:
+    first, second = [part.numpy() for part in variable.value.values]
+    np.testing.assert_array_equal(first, second)
+    assert (first != 0).all(), variable.path
 odd = game.images(11)
 expected = np.mean(model.student.predict(odd, verbose=0).argmax(-1)
                    == model.teacher.predict(odd, verbose=0).argmax(-1))
@@ -64,6 +70,7 @@ EQUIVALENCE = (
 import keras, numpy as np
 from keras_mosaickd import MosaicKD, mosaic_stream, networks
 from keras_mosaickd.backend.training import distribution
+from keras_mosaickd.optimizers import cosine
 from tests import game
 SHAPE, CLASSES, BATCH = (16, 16, 1), 4, 8
 
@@ -77,11 +84,13 @@ def build():
         networks.discriminator(SHAPE, **options),
         student_steps=2,
         seed=1,
+        regularization="adaptive",
+        epsilon_local=0.2,
     )
     # Adam would make full steps of rounding errors where a gradient is nearly zero.
     model.compile(
         student_optimizer=keras.optimizers.SGD(0.05, momentum=0.9),
-        generator_optimizer=keras.optimizers.SGD(1e-4, momentum=0.9),
+        generator_optimizer=keras.optimizers.SGD(cosine(1e-4, 10), momentum=0.9),
         discriminator_optimizer=keras.optimizers.SGD(1e-4, momentum=0.9),
     )
     return model
@@ -96,7 +105,7 @@ for model in (single, mirrored):
     model.fit(mosaic_stream(images, BATCH, student_steps=2), epochs=1, verbose=0)
 assert int(mirrored.optimizer.iterations.numpy()) == int(single.optimizer.iterations.numpy()) == 5
 largest = 0.0
-for network in ("student", "generator", "discriminator", "teacher"):
+for network in ("student", "generator", "discriminator", "teacher", "multipliers"):
     pairs = zip(getattr(single, network).variables, getattr(mirrored, network).variables)
     for one, two in pairs:
         one, two = (keras.ops.convert_to_numpy(value) for value in (one, two))

@@ -363,6 +363,11 @@ def broken_folder(path):
         ({"image_size": 13}, "--image_size: expected a height and width divisible by 4"),
         ({"ood_size": 100_000}, "--ood_size"),
         ({"balance_weight": -1}, "--balance_weight"),
+        ({"regularization": "adaptive", "local_weight": 0.1}, "--local_weight must be 1 with"),
+        (
+            {"regularization": "adaptive", "regularization_weight": 0},
+            "--regularization_weight must be from 0.001 to 100",
+        ),
         ({"batch_size": 41}, "--batch_size"),
         ({"regularizer": "image", "overlap_stride": 2}, "overlap_stride"),
         ({"run_dir": "{tmp}/file"}, "--run_dir must be a directory"),

@@ -303,6 +303,17 @@ def test_a_recipe_sets_what_is_not_given():
     assert vars(ExperimentConfig(**plain)) == plain
 
 
+def test_multipliers_that_find_themselves_take_the_place_of_the_recipes_weight():
+    weightless = {name: value for name, value in PRACTICAL.items() if name != "local_weight"}
+    given = {"recipe": "practical", "regularization": "adaptive"}
+    expected = {**vars(ExperimentConfig()), **weightless, **given}
+    assert vars(ExperimentConfig(**given)) == expected
+    assert flags.parse("train", [f"--{k}={v}" for k, v in given.items()]).settings() == expected
+    found = practical_recipe(classifier(1), classifier(2), regularization="adaptive")
+    assert found == {**weightless, "regularization": "adaptive"}
+    assert game(**found).multipliers is not None
+
+
 def test_the_practical_recipe_leaves_out_what_the_networks_lack(capsys):
     assert practical_recipe(classifier(1), classifier(2)) == PRACTICAL
     assert capsys.readouterr().out == ""

@@ -167,3 +167,25 @@ def test_narrow_logits_are_computed_in_float32(dtype):
         losses.patch_adversarial(logits, True),
     ):
         assert keras.backend.standardize_dtype(result.dtype) == "float32"
+
+
+def test_divergence_share_by_hand():
+    # A discriminator that guesses knows no divergence; one that is never wrong, the largest; worse
+    # than guessing is none.
+    cross_entropy = np.array([math.log(2), 0.0, math.log(2) / 4, 3.0], "float32")
+    found = values(losses.divergence_share(cross_entropy))
+    np.testing.assert_allclose(found, [0.0, 1.0, 0.75, 0.0], atol=1e-7)
+
+
+def test_divergence_share_is_that_of_two_distributions():
+    # Of p = (0.9, 0.1) and q = (0.5, 0.5), seen by the best discriminator p / (p + q).
+    real, fake = np.array([0.9, 0.1]), np.array([0.5, 0.5])
+    best = np.log(real / fake).astype("float32")
+    given, made = (
+        values(losses.patch_adversarial(best[:, None], real=flag)) / 64 for flag in (True, False)
+    )
+    cross_entropy = ((real * given).sum() + (fake * made).sum()) / 2
+    middle = (real + fake) / 2
+    divergence = sum((p * np.log(p / middle)).sum() for p in (real, fake)) / 2
+    share = values(losses.divergence_share(cross_entropy.astype("float32")))
+    assert share == pytest.approx(divergence / math.log(2), rel=1e-5)

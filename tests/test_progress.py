@@ -48,6 +48,10 @@ def fit(added, verbose, epochs=2, initial_epoch=0, steps=8):
         (LABELLED, "test accuracy 0.9123, test agreement 0.9500, synthetic agreement 0.5000"),
         (WITHOUT_LABELS, "held-out agreement 0.7500, synthetic agreement 0.5000"),
         ({"val_agreement": 0.5}, "test agreement 0.5000"),
+        (
+            {"lambda_local": 0.012345, "lambda_align": 7.0, "r_local": 0.5, "val_agreement": 0.5},
+            "lambda_local 0.0123, lambda_align 7, test agreement 0.5000",
+        ),
     ],
 )
 def test_an_epoch_is_one_line(added, scores, capsys):

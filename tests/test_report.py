@@ -277,6 +277,30 @@ def test_the_curves_are_the_histories(tmp_path):
     assert [tuple(row.values()) for row in rows] == expected
 
 
+def test_multipliers_have_a_table_and_curves_where_they_find_themselves(tmp_path):
+    fixed = write_run(tmp_path / "fixed", {"method": "mosaickd"})
+    adaptive = write_run(
+        tmp_path / "adaptive",
+        {"method": "mosaickd"},
+        {"regularization": "adaptive", "epsilon_local": "0.4", "epsilon_align": "0.6"},
+    )
+    (adaptive / "history.csv").write_text(
+        "epoch,seconds,val_accuracy,lambda_local,lambda_align,r_local,r_align\n"
+        "0,1.0,0.5,1.5,2.0,0.7,0.9\n1,1.0,0.5,0.012,7.0,0.45,0.62\n"
+    )
+    out = report.write([fixed, adaptive], tmp_path / "out").parent
+    (row,) = table(out / "multipliers.csv")
+    columns = ("lambda_local", "r_local", "epsilon_local", "lambda_align", "epsilon_align")
+    assert [row[name] for name in columns] == ["0.012", "0.450", "0.4", "7.000", "0.6"]
+    first, second = table(out / "multiplier_curves.csv")
+    assert (first["lambda_align"], second["r_align"]) == ("2.0", "0.62")
+    with Image.open(out / "multipliers.png") as image:
+        assert (np.asarray(image.convert("L")) < 128).mean() > 0.003
+    assert "![multipliers](multipliers.png)" in (out / "report.md").read_text()
+    alone = report.write([fixed], tmp_path / "alone").parent
+    assert not (alone / "multipliers.csv").exists() and not (alone / "multipliers.png").exists()
+
+
 def full_report(tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (30, 8, 8, 1), dtype="uint8")
     np.save(tmp_path / "images.npy", images)

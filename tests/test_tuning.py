@@ -170,6 +170,24 @@ def test_stride_study_has_every_stride_reduction_and_student(tmp_path, monkeypat
     }
 
 
+def test_epsilon_study_and_search_vary_what_a_found_lambda_obeys(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(runs, "train", fake_run(calls))
+    monkeypatch.setattr(runs, "check", lambda *arguments: None)
+    config = ExperimentConfig(
+        run_dir=str(tmp_path / "study"), student_updates=500, regularization="adaptive"
+    )
+    study = tuning.Study("epsilon")
+    study.check(config)
+    final = tuning.tune(config, study)
+    assert [call.epsilon_local for call in calls] == [0.1, 0.3, 0.5, 0.7, 0.9]
+    assert final["trials"][1]["hyperparameters"] == {"student": "wrn10_1", "epsilon_local": 0.3}
+    starts = tuning.Study("lambda", grid="0.01,1,30").space(config).space[-1]
+    assert (starts.name, starts.values) == ("regularization_weight", ["0.01", "1.0", "30.0"])
+    names = [parameter.name for parameter in tuning.Study("search").space(config).space]
+    assert "epsilon_local" in names and "regularization_weight" not in names
+
+
 def test_hyperband_shortens_and_the_best_is_of_full_length(tmp_path, monkeypatch):
     calls = []
     # Short trainings look better here; they must not win.
@@ -407,7 +425,7 @@ def test_refusal_in_a_trial_is_no_failed_trial(tmp_path, fake, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--study=speed"], "expected one of stride, lambda, local, align, search"),
+        (["--study=speed"], "expected one of stride, lambda, local, align, epsilon, search"),
         (["--study=stride", "--grid=1,5"], "--grid: expected different whole numbers from 1 to 4"),
         (["--study=lambda", "--grid=0.1,-1"], "--grid: expected different numbers of at least 0"),
         (["--study=lambda", "--grid=1,1.0"], "--grid: expected different numbers"),
@@ -418,6 +436,19 @@ def test_refusal_in_a_trial_is_no_failed_trial(tmp_path, fake, monkeypatch):
         (["--study=local", "--method=data_free"], "expected --method=mosaickd"),
         (["--study=stride", "--regularizer=image"], "expected --regularizer=patch"),
         (["--study=local", "--regularizer=none"], "expected --regularizer=patch or image"),
+        (["--study=epsilon"], "expected --regularization=adaptive. Received: fixed"),
+        (
+            ["--study=align", "--regularization=adaptive"],
+            "expected --regularization=fixed. Received: adaptive",
+        ),
+        (
+            ["--study=epsilon", "--regularization=adaptive", "--grid=0.5,1.5"],
+            "--grid: expected different numbers from 0 to 1",
+        ),
+        (
+            ["--study=lambda", "--regularization=adaptive"],
+            "--grid: expected different numbers from 0.001 to 100",
+        ),
         (["--max_trials=0"], "--max_trials"),
         (["--run_dir={tmp}/other"], "--run_dir must be new, empty"),
     ],

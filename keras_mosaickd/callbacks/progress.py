@@ -11,6 +11,7 @@ _SCORES = {
     "held_out_agreement": "held-out agreement",
     "synthetic_agreement": "synthetic agreement",
 }
+_MULTIPLIERS = ("lambda_local", "lambda_align")
 
 
 class Progress(keras.callbacks.ProgbarLogger):
@@ -48,6 +49,7 @@ class Progress(keras.callbacks.ProgbarLogger):
         if self.steps_left > 0:
             times += f", about {duration(seconds / self.target * self.steps_left)} left"
         words = [f"{name} {float(value):.4f}" for name, value in _student_loss(logs).items()]
+        words += [f"{name} {float(logs[name]):.3g}" for name in _MULTIPLIERS if name in logs]
         words += [f"{title} {float(logs[name]):.4f}" for name, title in _scores(logs).items()]
         print(f"Epoch {epoch + 1}/{self.epochs}: {', '.join(words)} ({times})", flush=True)
 

@@ -164,6 +164,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 _PHASES = ("discriminator", "generator", "student", "synthetic")
 _TERMS = {
     **dict.fromkeys(("adversarial_loss", "align_loss", "balance_loss", "local_loss"), "generator"),
+    **dict.fromkeys(("lambda_local", "lambda_align", "r_local", "r_align"), "generator"),
     **dict.fromkeys(("distillation_loss", "hint_loss"), "student"),
 }
 

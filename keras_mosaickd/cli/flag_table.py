@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from keras_mosaickd.config import EPSILON_ALIGN, EPSILON_LOCAL
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -58,6 +60,10 @@ _IMPORT = "PyTorch weights"
 
 def _weight(name: str, default: float, help: str) -> Flag:
     return Flag(name, float, default, help, _LOSSES, lower=0)
+
+
+def _share(name: str, default: float, help: str) -> Flag:
+    return Flag(name, float, default, help, _LOSSES, lower=0, upper=1)
 
 
 _TABLE = (
@@ -392,8 +398,30 @@ _TABLE = (
         lower=0,
         lower_is_open=True,
     ),
+    Flag(
+        "regularization",
+        str,
+        "fixed",
+        "The paper's lambda: fixed to --regularization_weight; or adaptive, a multiplier each of "
+        "the patch loss and of the teacher's entropy, that start there and rise while "
+        "--epsilon_local and --epsilon_align are exceeded (supplement, eq. 2 and 3).",
+        _LOSSES,
+        choices=("fixed", "adaptive"),
+    ),
     _weight(
         "regularization_weight", 1.0, "The paper's lambda: weight of local + align (eq. 2 to 4)."
+    ),
+    _share(
+        "epsilon_local",
+        EPSILON_LOCAL,
+        "With --regularization=adaptive, how far apart patches of synthetic and of out-of-domain "
+        "images may be: Jensen-Shannon divergence over ln 2. 0: indistinguishable; 1: any.",
+    ),
+    _share(
+        "epsilon_align",
+        EPSILON_ALIGN,
+        "With --regularization=adaptive, how uncertain the teacher may be of synthetic images: "
+        "mean entropy over its largest value. 0: certain; 1: any.",
     ),
     _weight("local_weight", 1.0, "Weight of the patch adversarial loss."),
     _weight("align_weight", 1.0, "Weight of the teacher's entropy on each synthetic image."),
@@ -518,10 +546,10 @@ _TABLE = (
         "stride",
         "What is varied. stride: --overlap_stride, with --local_reduction mean and sum "
         "(supplement, table 4); lambda: --regularization_weight; local: --local_weight; align: "
-        "--align_weight; search: lambda, --balance_weight, --temperature and "
-        "--student_learning_rate, for the best agreement with the teacher.",
+        "--align_weight; epsilon: --epsilon_local; search: lambda, --balance_weight, --temperature "
+        "and --student_learning_rate, for the best agreement with the teacher.",
         _STUDY,
-        choices=("stride", "lambda", "local", "align", "search"),
+        choices=("stride", "lambda", "local", "align", "epsilon", "search"),
     ),
     Flag(
         "students",
@@ -534,8 +562,8 @@ _TABLE = (
         "grid",
         str,
         "",
-        "Values to try, with commas. Empty takes 1,2,3,4 for stride and 0,0.1,0.3,1,3,10 for "
-        "lambda, local and align.",
+        "Values to try, with commas. Empty takes 1,2,3,4 for stride, 0.1,0.3,0.5,0.7,0.9 for "
+        "epsilon, and 0,0.1,0.3,1,3,10 for lambda, local and align.",
         _STUDY,
     ),
     Flag(

@@ -17,7 +17,7 @@ from absl import flags as absl_flags
 
 from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
-from keras_mosaickd.config import PRACTICAL
+from keras_mosaickd.config import recipe_defaults
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import read_text
 from keras_mosaickd.run_directory import field_name
@@ -101,7 +101,7 @@ class Parsed:
 
         What ``--recipe`` sets and the user did not is resolved here, so that flags.txt holds it.
         """
-        recipe = PRACTICAL if self.values.get("recipe") == "practical" else {}
+        recipe = recipe_defaults(self.values)
         saved = {
             name: value if name in self.given else recipe.get(name, value)
             for name, value in self.values.items()

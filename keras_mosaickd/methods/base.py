@@ -114,8 +114,12 @@ class StudentTrainer(PhaseTrainer):
             kwargs.setdefault("shuffle", False)  # Keras warns that it cannot.
         callbacks = kwargs.get("callbacks") or []
         if isinstance(callbacks, list | tuple):
-            kwargs["callbacks"] = [_CheckRange(), *callbacks]
+            kwargs["callbacks"] = [*self.own_callbacks(), *callbacks]
         return super().fit(x, *args, **kwargs)
+
+    def own_callbacks(self):
+        """Callbacks that every `fit` has before those that it is given."""
+        return [_CheckRange()]
 
     def leave_out_labels(self, element):
         """Says once that what is beside the images is not used; a game's element has no labels."""
@@ -191,11 +195,16 @@ class StudentTrainer(PhaseTrainer):
             role: such as "student": the name of its optimizer less "_optimizer".
             objective: as of `minimize`.
             through: as of `minimize`.
+
+        Returns:
+            Dict of the terms.
         """
         optimizer = self.phase_optimizers[f"{role}_optimizer"]
         variables = self.trained_network(role).trainable_variables
-        for name, value in self.minimize(objective, optimizer, variables, through).items():
+        terms = self.minimize(objective, optimizer, variables, through)
+        for name, value in terms.items():
             self.loss_terms[name].update_state(value)
+        return terms
 
     def training_logs(self):
         """Means of the tracked terms so far in the epoch, and every phase's learning rate."""

@@ -6,11 +6,12 @@ import keras
 from keras import ops
 
 from keras_mosaickd.backend.fused import Fused
+from keras_mosaickd.config import EPSILON_ALIGN, EPSILON_LOCAL
 from keras_mosaickd.data.streams import given
 from keras_mosaickd.data.streams.training import mosaic_stream
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.checks import check_game, one_of
-from keras_mosaickd.methods.imitation import Imitation
+from keras_mosaickd.methods.constrained import Constrained
 from keras_mosaickd.methods.objectives import Objectives
 from keras_mosaickd.methods.statistics import statistics_of
 
@@ -18,7 +19,7 @@ BATCH_NORM_POLICIES = ("training", "inference")
 
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
-class MosaicKD(Imitation):
+class MosaicKD(Constrained):
     """Distils a teacher into a student with out-of-domain images (supplement, eq. 2-4).
 
         min_S max_G  E_z KL(T(G(z)) || S(G(z))) - lambda R(G, D, T),  R = L_local + L_align
@@ -48,7 +49,8 @@ class MosaicKD(Imitation):
         discriminator: built Keras model from images to logits `[batch, ..., 1]`, or None.
         latent_dim: size of z.
         student_steps: student updates in one training step (K).
-        regularization_weight: lambda, at least 0.
+        regularization_weight: lambda, at least 0; where the multipliers start with
+            `regularization="adaptive"`.
         local_weight: weight of L_local inside R, at least 0.
         align_weight: weight of L_align inside R, at least 0.
         adversarial_weight: weight of KL(T || S) in the generator's objective, at least 0.
@@ -65,6 +67,9 @@ class MosaicKD(Imitation):
         batch_norm_weight: weight of the distance between the statistics of generated images and
             those in T's BatchNorms (`losses.statistics_distance`), at least 0. It tells G how the
             domain looks inside of T; no part of the paper.
+        regularization: "fixed" or "adaptive", which solves eq. 2 for lambda, as of `Objectives`.
+        epsilon_local: as of `Objectives`.
+        epsilon_align: as of `Objectives`.
         **kwargs: how S imitates T: `feature_weight`, `mixup` and the like, as of `Imitation`.
 
     Raises:
@@ -98,6 +103,9 @@ class MosaicKD(Imitation):
         seed=None,
         *,
         batch_norm_weight=0.0,
+        regularization="fixed",
+        epsilon_local=EPSILON_LOCAL,
+        epsilon_align=EPSILON_ALIGN,
         **kwargs,
     ):
         objectives = Objectives(
@@ -108,6 +116,9 @@ class MosaicKD(Imitation):
             balance_weight,
             local_reduction,
             batch_norm_weight,
+            regularization,
+            epsilon_local,
+            epsilon_align,
         )
         if not isinstance(student_steps, int) or student_steps < 1:
             raise InputError(f"student_steps must be a positive integer. Received: {student_steps}")
@@ -132,7 +143,9 @@ class MosaicKD(Imitation):
             terms = ["discriminator_loss", *terms, "local_loss"]
         self.teacher_statistics = statistics_of(self.teacher, batch_norm_weight)
         if self.teacher_statistics is not None:
-            terms = [*terms, "batch_norm_loss"]
+            terms += ["batch_norm_loss"]
+        self.multipliers = objectives.multipliers(has_patches=discriminator is not None)
+        terms += self.constraint_terms
         means = {name: keras.metrics.Mean(name=name) for name in terms}
         self.loss_terms = {**means, **self.loss_terms}
 
@@ -205,11 +218,13 @@ class MosaicKD(Imitation):
         generated = self.record(
             lambda: self.generate(patches, training=True), self.generator.trainable_variables
         )
+        terms: dict = {}
         if self.discriminator is not None:
-            self.update(
+            terms |= self.update(
                 "discriminator", lambda: self.discriminator_objective(patches, generated.outputs)
             )
-        self.update("generator", self.generator_objective, through=generated)
+        terms |= self.update("generator", self.generator_objective, through=generated)
+        self.update_multipliers(terms)
         self.repeat(self.student_steps, self.student_step, patches, ood)
 
     def discriminator_objective(self, patches, synthetic):
@@ -231,7 +246,13 @@ class MosaicKD(Imitation):
         student_logits = self.run_student(images, training=self.batch_norm_policy == "training")
         mean_distribution = self.mean_over_replicas(self.head.mean_distribution(teacher_logits))
         return self.objectives.generator(
-            self.head, teacher_logits, student_logits, mean_distribution, patch_logits, distance
+            self.head,
+            teacher_logits,
+            student_logits,
+            mean_distribution,
+            patch_logits,
+            distance,
+            self.multipliers and self.multipliers.values(),
         )
 
     def student_step(self, step, patches, ood):

@@ -1,13 +1,13 @@
 """The practical recipe: what makes better students than the paper's within thousands of updates."""
 
-from keras_mosaickd.config import PRACTICAL
+from keras_mosaickd.config import recipe_defaults
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.feature_maps import last_features
 from keras_mosaickd.methods.statistics import TeacherStatistics
 from keras_mosaickd.networks.logits import with_shapes
 
 
-def practical_recipe(teacher, student):
+def practical_recipe(teacher, student, regularization="fixed"):
     """The arguments of `MosaicKD` that `--recipe=practical` stands for.
 
     ```python
@@ -21,11 +21,14 @@ def practical_recipe(teacher, student):
     Args:
         teacher: built Keras classifier.
         student: built Keras classifier.
+        regularization: as of `MosaicKD`; "adaptive" weighs the patches itself.
 
     Returns:
         Dict of keyword arguments.
     """
-    return possible(dict(PRACTICAL), with_shapes(teacher), with_shapes(student))
+    chosen = {} if regularization == "fixed" else {"regularization": regularization}
+    options = recipe_defaults({"recipe": "practical", **chosen}) | chosen
+    return possible(options, with_shapes(teacher), with_shapes(student))
 
 
 def possible(options, teacher, student):

@@ -71,6 +71,9 @@ def _game(config, teacher, networks, schedule, options):
     common = {
         "latent_dim": config.latent_dim,
         "student_steps": config.student_steps,
+        "regularization": config.regularization,
+        "epsilon_local": config.epsilon_local,
+        "epsilon_align": config.epsilon_align,
         "regularization_weight": config.regularization_weight,
         "align_weight": config.align_weight,
         "adversarial_weight": config.adversarial_weight,

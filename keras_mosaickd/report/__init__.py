@@ -62,6 +62,9 @@ def _results(found: Sequence[Group]) -> list[Section]:
         )
         table = summary.history([run for group in found for run in group.runs])
         sections.append(Section("Curves", [Figure("curves", caption, curves), table]))
+    constraints = _constraints(found)
+    if constraints is not None:
+        sections.append(constraints)
     for title, table_of in (
         ("Teacher and student", summary.networks),
         ("Quality of the synthetic images", summary.quality),
@@ -70,6 +73,22 @@ def _results(found: Sequence[Group]) -> list[Section]:
         if table_found is not None:
             sections.append(Section(title, [table_found]))
     return sections
+
+
+def _constraints(found: Sequence[Group]) -> Section | None:
+    """Lambda over the runs that let it find itself; None where none does."""
+    table = summary.multipliers(found)
+    names = summary.MULTIPLIER_CURVES
+    png = figures.curves(found, names)
+    if table is None or png is None:
+        return None
+    caption = (
+        "The multipliers at the end of every epoch, and the epoch's means of what they hold below "
+        "epsilon; one line per run."
+    )
+    runs = [run for group in found for run in group.runs]
+    curves = summary.history(runs, "multiplier_curves", names)
+    return Section("Multipliers", [table, Figure("multipliers", caption, png), curves])
 
 
 def _study(study: Study) -> Section:

@@ -37,26 +37,29 @@ def check() -> None:
         ) from error
 
 
-def curves(groups: Sequence[Group]) -> bytes | None:
-    """What there is of `CURVES` by epoch: a line per run, a colour per group; None without any."""
+def curves(groups: Sequence[Group], names: Sequence[str] = CURVES) -> bytes | None:
+    """Logs by epoch: a line per run, a colour per group; None where no run has any of them."""
     rows_of = [(group, [row for run in group.runs for row in run.history]) for group in groups]
-    drawn = [group for group, rows in rows_of if rows]
     # A run without labels has no accuracy, and only one without labels is judged on synthetic ones.
-    names = [name for name in CURVES if any(name in row for _, rows in rows_of for row in rows)]
+    names = [name for name in names if any(name in row for _, rows in rows_of for row in rows)]
     if not names:
         return None
+    drawn = [group for group, rows in rows_of if any(n in row for row in rows for n in names)]
     figure, axes = _axes(len(names), legend=len(drawn))
     for axis, name in zip(axes, names, strict=True):
+        is_share = name in _TITLES
         for index, group in enumerate(drawn):
             label: str | None = f"{group.label} ({len(group.runs)})"
             for run in group.runs:
                 rows = [row for row in run.history if name in row]
                 x = [row["epoch"] + 1 for row in rows]
-                y = [100 * row[name] for row in rows]
+                y = [100 * row[name] if is_share else row[name] for row in rows]
                 # A run of one epoch is a point.
                 axis.plot(x, y, label=label, alpha=0.85, lw=1.4, marker=".", **_line(index))
                 label = None
-        axis.set(xlabel="epoch", ylabel=_TITLES[name])
+        axis.set(xlabel="epoch", ylabel=_TITLES.get(name, name))
+        if name.startswith("lambda_"):
+            axis.set_yscale("log")
         axis.xaxis.get_major_locator().set_params(integer=True)
     return _finished(figure, axes)
 

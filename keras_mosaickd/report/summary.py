@@ -23,8 +23,10 @@ HYPERPARAMETERS = {
     "lambda": "regularization_weight",
     "local": "local_weight",
     "align": "align_weight",
+    "epsilon": "epsilon_local",
 }
 CURVES = ("val_accuracy", "val_agreement", "synthetic_agreement")
+MULTIPLIER_CURVES = ("lambda_local", "lambda_align", "r_local", "r_align")
 _SCORES = {
     "last accuracy": "student_accuracy",
     "best accuracy": "student_accuracy_best",
@@ -40,6 +42,8 @@ _WITHOUT_DATA_SET = {
     "agreement (--eval)": "eval_student_agreement",
     "teacher's accuracy (--eval)": "eval_teacher_accuracy",
 }
+# Of runs whose lambda finds itself, by the constraint's name.
+CONSTRAINTS = ("local", "align")
 _QUALITY = {
     "class entropy (nats)": "synthetic_class_entropy",
     "of ln classes": "synthetic_class_entropy_share",
@@ -152,14 +156,37 @@ def quality(found: Sequence[Group]) -> Table | None:
     return Table("quality", ["runs", *_QUALITY], rows, note) if rows else None
 
 
-def history(runs: Sequence[Run]) -> Table:
-    """What there is of `CURVES` of every epoch of every run, as its history has it."""
+def multipliers(found: Sequence[Group]) -> Table | None:
+    """Lambda and what it holds below epsilon, after the last epoch; None where it is fixed."""
+    rows = []
+    for group in found:
+        last = [run.history[-1] for run in group.runs if run.history]
+        epsilons = group.runs[0].settings
+        cells = []
+        for name in CONSTRAINTS:
+            measured = [numbers(last, f"{key}_{name}") for key in ("lambda", "r")]
+            epsilon = epsilons.get(f"epsilon_{name}", "-") if measured[1] else "-"
+            cells += [*(mean_and_sd(values, digits=3) for values in measured), epsilon]
+        if set(cells) != {"-"}:
+            rows.append([group.label, *cells])
+    columns = [f"{key}_{name}" for name in CONSTRAINTS for key in ("lambda", "r", "epsilon")]
+    note = (
+        "Of the last epoch, lambda at its end and r its mean. A lambda above 0.001 holds r near "
+        "epsilon; at 0.001 the constraint holds by itself; at 100 it cannot be met."
+    )
+    table = Table("multipliers", ["runs", *columns], rows, note)
+    return _without_empty(table, kept=()) if rows else None
+
+
+def history(runs: Sequence[Run], name: str = "curves", curves: Sequence[str] = CURVES) -> Table:
+    """What there is of some logs of every epoch of every run, as its history has it."""
     rows = [
-        [run.name, f"{row['epoch']:.0f}", *(_exact(row.get(name)) for name in CURVES)]
+        [run.name, f"{row['epoch']:.0f}", *(_exact(row.get(log)) for log in curves)]
         for run in runs
         for row in run.history
+        if any(log in row for log in curves)
     ]
-    table = Table("curves", ["run", "epoch", *CURVES], rows, shown=False)
+    table = Table(name, ["run", "epoch", *curves], rows, shown=False)
     return _without_empty(table, kept=())
 
 

@@ -1,8 +1,11 @@
 """What is checked before any work: everything that would make a run fail later."""
 
+import dataclasses
+
 from keras_mosaickd import export
 from keras_mosaickd.config import METHODS, ExperimentConfig
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.methods.objectives import Objectives
 from keras_mosaickd.teachers.load import is_saved_model
 
 
@@ -15,7 +18,18 @@ def check_settings(config):
             "--method=balanced balances over classes of images and needs "
             f"--task=classification. Received: --task={config.task}"
         )
+    if config.is_game:
+        _check_objectives(config)
     export.check(export.parse(config.export))
+
+
+def _check_objectives(config):
+    """Lets the game check its weights before a teacher is trained for it."""
+    names = [field.name for field in dataclasses.fields(Objectives)]
+    try:
+        Objectives(**{name: getattr(config, name) for name in names})
+    except InputError as error:
+        raise InputError(f"--{error}") from None
 
 
 def check_teacher(config, teacher, distribution):

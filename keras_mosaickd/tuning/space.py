@@ -7,11 +7,13 @@ from pathlib import Path
 import keras_tuner
 
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.methods.multipliers import LEAST, MOST
 
 OBJECTIVE, TRIALS = "student_agreement", "trials"
 
 _WEIGHTS = {"lambda": "regularization_weight", "local": "local_weight", "align": "align_weight"}
-_WEIGHT_GRID, _STRIDE_GRID = "0,0.1,0.3,1,3,10", "1,2,3,4"
+_GRIDS = {"stride": "1,2,3,4", "epsilon": "0.1,0.3,0.5,0.7,0.9"}
+_WEIGHT_GRID = "0,0.1,0.3,1,3,10"
 # A full training is nine of Hyperband's units, so that its rungs are 1/9, 1/3 and the whole.
 UNITS = 9
 
@@ -20,8 +22,9 @@ UNITS = 9
 class Study:
     """What is varied: a field for each flag of `bin/tune` that `bin/train` does not have.
 
-    `search` takes logarithmic ranges: lambda from 0.03 to 10, the balance weight from 0.1 to 30,
-    the temperature from 1 to 20, the student's learning rate from 0.01 to 0.3. Hyperband's shorter
+    `search` takes logarithmic ranges: lambda from 0.03 to 10 (where it finds itself, epsilon_local
+    from 0.05 to 0.95, linear), the balance weight from 0.1 to 30, the temperature from 1 to 20, the
+    student's learning rate from 0.01 to 0.3. Hyperband's shorter
     rungs are trainings of their own, with the whole cosine in a third or a ninth of the updates.
     All other trials are as long as the config says.
     """
@@ -41,7 +44,10 @@ class Study:
         """
         space = keras_tuner.HyperParameters()
         if self.study == "search":
-            space.Float("regularization_weight", 0.03, 10.0, sampling="log")
+            if config.regularization == "adaptive":
+                space.Float("epsilon_local", 0.05, 0.95)
+            else:
+                space.Float("regularization_weight", 0.03, 10.0, sampling="log")
             space.Float("balance_weight", 0.1, 30.0, sampling="log")
             space.Float("temperature", 1.0, 20.0, sampling="log")
             space.Float("student_learning_rate", 0.01, 0.3, sampling="log")
@@ -50,8 +56,12 @@ class Study:
         if self.study == "stride":
             space.Choice("local_reduction", ["mean", "sum"])
             space.Choice("overlap_stride", self._values(int, 1, 4))
+        elif self.study == "epsilon":
+            space.Choice("epsilon_local", self._values(float, 0, 1))
         else:
-            space.Choice(_WEIGHTS[self.study], self._values(float, 0, math.inf))
+            is_start = self.study == "lambda" and config.regularization == "adaptive"
+            bounds = (LEAST, MOST) if is_start else (0, math.inf)
+            space.Choice(_WEIGHTS[self.study], self._values(float, *bounds))
         return space
 
     def names_of_students(self, config):
@@ -72,12 +82,22 @@ class Study:
                         f"--{name}: expected none with --study=search, which has ranges of its "
                         f"own. Received: {getattr(self, name)}"
                     )
-        needs_patches = self.study in ("stride", "local")
+        wanted = {"local": "fixed", "align": "fixed", "epsilon": "adaptive"}.get(self.study)
+        if wanted not in (None, config.regularization):
+            raise InputError(
+                f"--study={self.study}: expected --regularization={wanted}. Received: "
+                f"{config.regularization}"
+            )
+        needs_patches = self.study in ("stride", "local", "epsilon")
         if not config.is_game or (needs_patches and config.method != "mosaickd"):
             raise InputError(
                 f"--study={self.study}: expected --method=mosaickd. Received: {config.method}"
             )
-        judged = {"stride": ("patch",), "local": ("patch", "image")}.get(self.study)
+        judged = {
+            "stride": ("patch",),
+            "local": ("patch", "image"),
+            "epsilon": ("patch", "image"),
+        }.get(self.study)
         if judged and config.regularizer not in judged:
             raise InputError(
                 f"--study={self.study}: expected --regularizer={' or '.join(judged)}. "
@@ -127,13 +147,15 @@ class Study:
         ]
 
     def _values(self, kind, lower, upper):
-        grid = self.grid or (_STRIDE_GRID if self.study == "stride" else _WEIGHT_GRID)
+        grid = self.grid or _GRIDS.get(self.study, _WEIGHT_GRID)
         try:
             numbers = [kind(part) for part in grid.split(",")]
         except ValueError:
             numbers = []
         good = all(lower <= number <= upper and math.isfinite(number) for number in numbers)
         if not numbers or not good or len(set(numbers)) < len(numbers):
-            noun = "whole numbers from 1 to 4" if kind is int else "numbers of at least 0"
+            noun = "whole numbers" if kind is int else "numbers"
+            upwards = f" of at least {lower}"
+            noun += upwards if upper == math.inf else f" from {lower:g} to {upper:g}"
             raise InputError(f"--grid: expected different {noun}, with commas. Received: {grid}")
         return [str(number) for number in numbers]

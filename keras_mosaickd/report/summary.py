@@ -171,8 +171,8 @@ def multipliers(found: Sequence[Group]) -> Table | None:
             rows.append([group.label, *cells])
     columns = [f"{key}_{name}" for name in CONSTRAINTS for key in ("lambda", "r", "epsilon")]
     note = (
-        "Of the last epoch, lambda at its end and r its mean. A lambda above 0.001 holds r near "
-        "epsilon; at 0.001 the constraint holds by itself; at 100 it cannot be met."
+        "Of the last epoch, lambda at its end and r its mean. Lambda settles where r is epsilon; "
+        "at 0.001 the constraint holds by itself, at 100 it cannot be met."
     )
     table = Table("multipliers", ["runs", *columns], rows, note)
     return _without_empty(table, kept=()) if rows else None

@@ -67,9 +67,11 @@ class MosaicKD(Constrained):
         batch_norm_weight: weight of the distance between the statistics of generated images and
             those in T's BatchNorms (`losses.statistics_distance`), at least 0. It tells G how the
             domain looks inside of T; no part of the paper.
-        regularization: "fixed" or "adaptive", which solves eq. 2 for lambda, as of `Objectives`.
-        epsilon_local: as of `Objectives`.
-        epsilon_align: as of `Objectives`.
+        regularization: "fixed": lambda is a constant; "adaptive": it solves eq. 2, a multiplier
+            each for L_local and L_align, whose own weights are 1 then (docs/algorithm.md).
+        epsilon_local: how far apart patches may be there: Jensen-Shannon divergence over ln 2, 0
+            to 1.
+        epsilon_align: how uncertain T may be there: mean entropy over its largest value, 0 to 1.
         **kwargs: how S imitates T: `feature_weight`, `mixup` and the like, as of `Imitation`.
 
     Raises:

@@ -66,12 +66,14 @@ def draw(runs, path):
         for run in runs:
             for axis, key in zip(column, (f"lambda_{name}", f"r_{name}"), strict=True):
                 axis.plot([row[key] for row in run["rows"]], lw=1.2, label=run["label"])
-        epsilon = runs[0]["rows"][0][f"epsilon_{name}"]
-        column[1].axhline(epsilon, color="black", ls=":", lw=1, label=f"epsilon_{name} {epsilon:g}")
+        epsilons = {run["rows"][0][f"epsilon_{name}"] for run in runs}
+        for epsilon in sorted(epsilons):
+            label = f"epsilon_{name} {epsilon:g}"
+            column[1].axhline(epsilon, color="black", ls=":", lw=1, label=label)
         column[0].set(yscale="log", ylabel=f"lambda_{name}")
         column[1].set(xlabel="update of the generator", ylabel=f"r_{name}", ylim=(0, 1))
         column[0].legend(fontsize=7)
-        column[1].legend(fontsize=7, handles=column[1].get_lines()[-1:])
+        column[1].legend(fontsize=7, handles=column[1].get_lines()[-len(epsilons) :])
     figure.savefig(path)
 
 

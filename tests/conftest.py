@@ -42,6 +42,7 @@ HOMES = {
     "test_streams": ALL,
     "test_label_streams": ALL,
     "test_without_tensorflow": ALL,
+    "test_processes": ("jax", "torch"),
     "test_own_teacher": ("tensorflow", "torch"),
     "test_teacher_kinds": ("tensorflow", "torch"),
     # Whole jobs.

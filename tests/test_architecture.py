@@ -54,8 +54,17 @@ BACKEND_MODULES = {
         "data/streams/tensorflow.py",
     },
     "tensorflow_datasets": set(),
-    "jax": {"backend/training/jax.py", "backend/operations/jax.py"},
-    "torch": {"backend/training/torch.py", "backend/operations/torch.py"},
+    "jax": {
+        "backend/training/jax.py",
+        "backend/training/jax_programs.py",
+        "backend/operations/jax.py",
+        "backend/processes/jax.py",
+    },
+    "torch": {
+        "backend/training/torch.py",
+        "backend/operations/torch.py",
+        "backend/processes/torch.py",
+    },
     **{name: set() for name in ("ai_edge_litert", "onnxruntime", "tf2onnx")},
 }
 

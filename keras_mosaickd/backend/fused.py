@@ -31,7 +31,9 @@ from keras_mosaickd.backend.operations import (
     fixed_batch_norm,
     leaky_relu,
     relu,
+    splits_batches,
 )
+from keras_mosaickd.errors import InputError
 
 
 class Fused:
@@ -69,6 +71,8 @@ class Fused:
             elif _is_batch_norm(layer):
                 self._training[id(layer)] = _normalized(layer)
                 self._inference[id(layer)] = _scaled(layer)
+            elif _is_split(layer):
+                self._training[id(layer)] = _normalized(layer)
             elif _is_convolution(layer):
                 self._training[id(layer)] = _convolved(layer)
                 self._inference[id(layer)] = _convolved(layer)
@@ -101,6 +105,35 @@ class Fused:
         ]
         outputs = self._graph.run(values, call_layer)
         return outputs if len(outputs) > 1 else outputs[0]
+
+
+def check_shared_statistics(network: keras.Model) -> None:
+    """Raises unless BatchNorm's statistics are those of the global batch, where it is split.
+
+    Raises:
+        InputError: naming a layer that is not in sight.
+    """
+    if not splits_batches():
+        return
+    seen = _batch_norms(network)
+    for module in network.modules():
+        if isinstance(module, layers.BatchNormalization) and id(module) not in seen:
+            raise InputError(
+                "--strategy=processes needs networks whose BatchNorm layers can be seen, to take "
+                f"their statistics over all processes. Received: {network.name!r}, in which "
+                f"{module.name!r} is part of a layer or model that is not functional"
+            )
+
+
+def _batch_norms(network):
+    """Those that a `Fused` of the network replaces."""
+    found = set()
+    for call in getattr(graph(network), "calls", ()):
+        if isinstance(call.layer, keras.Model):
+            found |= _batch_norms(call.layer)
+        elif isinstance(call.layer, layers.BatchNormalization):
+            found.add(id(call.layer))
+    return found
 
 
 # ---- which layers ----------------------------------------------------------------------------
@@ -150,6 +183,11 @@ def _is_batch_norm(layer):
         and layer.scale
         and layer.center
     )
+
+
+def _is_split(layer):
+    """Whether it is a BatchNorm that would see a part of its batch alone."""
+    return isinstance(layer, layers.BatchNormalization) and splits_batches()
 
 
 def _is_doubling(layer):
@@ -219,16 +257,17 @@ def _normalized(layer):
     def call(x):
         if not layer.trainable:
             return layer(x, training=True)  # which is inference mode, in Keras
+        x = ops.moveaxis(ops.cast(x, layer.compute_dtype), layer.axis, -1)
         x, mean, variance = batch_norm(
-            ops.cast(x, layer.compute_dtype),
-            ops.convert_to_tensor(layer.gamma),
-            ops.convert_to_tensor(layer.beta),
+            x,
+            ops.convert_to_tensor(layer.gamma) if layer.scale else ops.ones(x.shape[-1]),
+            ops.convert_to_tensor(layer.beta) if layer.center else ops.zeros(x.shape[-1]),
             layer.epsilon,
         )
         for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
             value = ops.stop_gradient(ops.cast(value, moving.dtype))
             moving.assign(moving * layer.momentum + value * (1.0 - layer.momentum))
-        return x
+        return ops.moveaxis(x, -1, layer.axis)
 
     return call
 

@@ -61,7 +61,7 @@ class Supervised(OnePhase):
             )
 
         def objective():
-            loss = self.cross_entropy(labels, self.student(images, training=True))
+            loss = self.cross_entropy(labels, self.run_student(images, training=True))
             return loss, {"student_loss": loss}
 
         self.update("student", objective)

@@ -1,6 +1,6 @@
 """A few operations in the backend's fastest form, where Keras's take more passes over memory.
 
-All but the last take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
+All but the last two take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
 
 - `convolution(inputs, kernel, bias, strides, padding, dilation_rate)`: as `keras.ops.conv`;
   `bias` may be None.
@@ -12,6 +12,8 @@ All but the last take and give `[batch, height, width, channels]`, in the dtype 
 - `fixed_batch_norm(inputs, mean, variance, gamma, beta, epsilon)`: normalises by given statistics.
 - `relu(inputs, may_overwrite)`, `leaky_relu(inputs, negative_slope, may_overwrite)`: may_overwrite
   says that nobody else sees `inputs`.
+- `splits_batches()`: whether this process sees a part of every batch only, so that `batch_norm`
+  exchanges moments with the others; then its inputs may be `[batch, ..., channels]` of any rank.
 - `without_gradient(function)`: decorates a function that runs networks to look at what they give:
   nothing that a gradient would need is kept.
 """
@@ -26,6 +28,7 @@ if keras.backend.backend() == "tensorflow":
         fixed_batch_norm,
         leaky_relu,
         relu,
+        splits_batches,
         without_gradient,
     )
 elif keras.backend.backend() == "jax":
@@ -36,6 +39,7 @@ elif keras.backend.backend() == "jax":
         fixed_batch_norm,
         leaky_relu,
         relu,
+        splits_batches,
         without_gradient,
     )
 else:
@@ -46,6 +50,7 @@ else:
         fixed_batch_norm,
         leaky_relu,
         relu,
+        splits_batches,
         without_gradient,
     )
 
@@ -56,5 +61,6 @@ __all__ = [
     "fixed_batch_norm",
     "leaky_relu",
     "relu",
+    "splits_batches",
     "without_gradient",
 ]

@@ -8,6 +8,11 @@ def without_gradient(function):
     return function
 
 
+def splits_batches():
+    """No: the program is written for the global batch."""
+    return False
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """As Keras's."""
     outputs = ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)

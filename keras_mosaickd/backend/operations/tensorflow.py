@@ -9,6 +9,11 @@ def without_gradient(function):
     return function
 
 
+def splits_batches():
+    """No: replicas have layers of their own, which are synchronized."""
+    return False
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """As Keras's."""
     outputs = keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)

@@ -8,10 +8,17 @@ import keras
 import torch
 from torch.nn import functional
 
+from keras_mosaickd.backend import processes
+
 
 def without_gradient(function):
     """PyTorch would keep every layer's outputs until the results go."""
     return torch.no_grad()(function)
+
+
+def splits_batches():
+    """In several processes, each of which has its own rows."""
+    return processes.count() > 1
 
 
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
@@ -38,7 +45,11 @@ def doubling_convolution(inputs, kernel):
 
 
 def batch_norm(inputs, gamma, beta, epsilon):
-    """One operation."""
+    """One operation; in several processes one exchange of moments."""
+    if splits_batches():
+        from keras_mosaickd.backend.processes.torch import BatchNorm
+
+        return BatchNorm.apply(inputs, gamma, beta, epsilon)
     outputs, mean, inverse_deviation = torch.native_batch_norm(
         inputs.permute(0, 3, 1, 2), gamma, beta, None, None, True, 0.0, epsilon
     )

@@ -20,6 +20,7 @@ and calls `alternate(data)` and `training_logs()`, which a subclass writes once 
 each training step.
 `devices()` names what the backend computes on, `device_lines()` says it, and `distribution(name)`
 gives the `Distribution` in whose scope networks are built and compiled to train on several of them.
+`shared(model)` is what a model of Keras's own losses has to be for `fit` in several processes.
 Nothing in this package knows a loss or a phase.
 """
 
@@ -28,12 +29,24 @@ from pathlib import Path
 
 import keras
 
+from keras_mosaickd.backend import processes
+
 if keras.backend.backend() == "tensorflow":
     from keras_mosaickd.backend.training.tensorflow import PhaseTrainer, devices, distribution
 elif keras.backend.backend() == "jax":
-    from keras_mosaickd.backend.training.jax import PhaseTrainer, devices, distribution
+    from keras_mosaickd.backend.training.jax import (
+        PhaseTrainer,
+        SharedModel,
+        devices,
+        distribution,
+    )
 elif keras.backend.backend() == "torch":
-    from keras_mosaickd.backend.training.torch import PhaseTrainer, devices, distribution
+    from keras_mosaickd.backend.training.torch import (
+        PhaseTrainer,
+        SharedModel,
+        devices,
+        distribution,
+    )
 else:
     raise ImportError(
         "keras_mosaickd trains on the Keras backends tensorflow, jax and torch. "
@@ -55,4 +68,18 @@ def device_lines():
         )
 
 
-__all__ = ["PhaseTrainer", "device_lines", "devices", "distribution"]
+def shared(model):
+    """A functional model as `fit` trains it: in several processes a `SharedModel` of its layers."""
+    if processes.count() == 1:
+        return model
+    return SharedModel(model.inputs, model.outputs, name=model.name)
+
+
+def plain(model):
+    """The model of stock layers that `shared` was given."""
+    if type(model).__name__ != "SharedModel":
+        return model
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+__all__ = ["PhaseTrainer", "device_lines", "devices", "distribution", "plain", "shared"]

@@ -5,17 +5,22 @@ from typing import Any
 
 import jax
 import keras
-import numpy as np
 
+from keras_mosaickd.backend import processes
+from keras_mosaickd.backend.training.jax_programs import (
+    Programs,
+    SharedModel,
+    SharedPrograms,
+    prepared,
+)
 from keras_mosaickd.backend.training.single_device import (
     ONE_DEVICE,
     Distribution,
     Recorded,
     SingleProgramTrainer,
 )
-from keras_mosaickd.errors import InputError
 
-__all__ = ["PhaseTrainer", "devices", "distribution"]
+__all__ = ["PhaseTrainer", "SharedModel", "devices", "distribution"]
 
 
 class PhaseTrainer(SingleProgramTrainer):
@@ -65,7 +70,7 @@ class PhaseTrainer(SingleProgramTrainer):
         return Recorded(outputs, lambda gradient: pullback(gradient)[0])
 
     def repeat(self, times, update, *tensors):
-        """Calls `update(step, *tensors)` for each step; `_Programs` compiles it once."""
+        """Calls `update(step, *tensors)` for each step; `Programs` compiles it once."""
         if self._programs is not None:
             self._programs.postponed = times, update, tensors
             return
@@ -73,14 +78,14 @@ class PhaseTrainer(SingleProgramTrainer):
             update(step, *tensors)
 
     def make_train_function(self, force=False):
-        """As Keras's, but of two programs where it would compile one: see `_Programs`."""
+        """As Keras's, but of two programs where it would compile one: see `Programs`."""
         if self.train_function is not None and not force:
             return
         is_compiled = bool(self.jit_compile)
         self._programs = None
         # Keras gives the state its layout on several devices in its own way alone.
         if is_compiled and not self.run_eagerly and keras.distribution.distribution() is None:
-            self._programs = _Programs(self)
+            self._programs = Programs(self) if processes.count() == 1 else SharedPrograms(self)
             self.jit_compile = False
         try:
             super().make_train_function(force)
@@ -120,9 +125,7 @@ class PhaseTrainer(SingleProgramTrainer):
 
     def fit(self, x=None, *args, **kwargs):
         """As `keras.Model.fit`; of several processes each takes its own rows of every batch."""
-        if jax.process_count() > 1:
-            x = _OwnRows(x)
-        return super().fit(x, *args, **kwargs)
+        return super().fit(prepared(self, x), *args, **kwargs)
 
     def without_gradient(self):
         """A context that records nothing: only `minimize` differentiates on JAX."""
@@ -142,74 +145,6 @@ class PhaseTrainer(SingleProgramTrainer):
         return [variable for variable in variables if id(variable) not in chosen]
 
 
-class _Programs:
-    """A training step of two compiled programs.
-
-    The first is what `alternate` does until it calls `repeat`, the second one of the repeated
-    updates, which is called that many times.
-
-    As one program the repeated update is written out, optimised and compiled once for each
-    repetition: five times the compiler's time and memory (docs/speed.md). A loop inside of the
-    program takes 15 times as long to run.
-    """
-
-    def __init__(self, trainer):
-        self.trainer = trainer
-        self.postponed = None
-        # Kept from the first call on: later ones run what was compiled, and trace nothing.
-        self.times, self.update = 0, None
-        self.begin = jax.jit(self._begin, donate_argnums=0)
-        self.proceed = jax.jit(self._proceed, donate_argnums=0)
-
-    def __call__(self, state, data):
-        """The step: logs and the new state."""
-        logs, state, tensors = self.begin(state, data)
-        for step in range(self.times):
-            logs, state = self.proceed(state, np.int32(step), tensors)
-        return logs, state
-
-    def _begin(self, state, data):
-        self.postponed = 0, None, ()
-        logs, state = self.trainer.stateless(state, self.trainer.alternate, data)
-        self.times, self.update, tensors = self.postponed
-        self.postponed = None
-        return logs, state, tensors
-
-    def _proceed(self, state, step, tensors):
-        return self.trainer.stateless(state, self.update, step, *tensors)
-
-
-class _OwnRows(keras.utils.PyDataset):
-    """This process's rows of every element of a stream, all of whose leading axes are the batch."""
-
-    def __init__(self, stream):
-        if not isinstance(stream, keras.utils.PyDataset):
-            raise InputError(
-                "expected a keras.utils.PyDataset, as mosaic_stream makes, for training in several "
-                f"processes. Received: {type(stream).__name__}"
-            )
-        super().__init__(workers=stream.workers, max_queue_size=stream.max_queue_size)
-        self.stream = stream
-
-    def __len__(self):
-        return len(self.stream)
-
-    def __getitem__(self, index):
-        return keras.tree.map_structure(self._rows, self.stream[index])
-
-    def on_epoch_end(self):
-        """Passes it on: the stream draws a new order."""
-        self.stream.on_epoch_end()
-
-    def _rows(self, values):
-        count, share = jax.process_count(), len(values) // jax.process_count()
-        if share * count != len(values):
-            raise InputError(
-                f"the batch must be divisible by the {count} processes. Received: {len(values)}"
-            )
-        return values[jax.process_index() * share : (jax.process_index() + 1) * share]
-
-
 def devices():
     """Names of the devices that JAX computes on."""
     return [
@@ -219,20 +154,25 @@ def devices():
 
 
 def distribution(name):
-    """The `Distribution` over the devices, of all processes where `jax.distributed` runs.
+    """The `Distribution` over the devices, or over all processes.
 
-    Where there are several, this sets `keras.distribution`'s DataParallel for the whole process:
-    variables that are made from here on lie on every device, and batches are split among them. The
-    program stays that of one device; what it computes over a batch, it computes over all of it.
+    Where this process has several, this sets `keras.distribution`'s DataParallel for the whole of
+    it: variables that are made from here on lie on every device, and batches are split among them.
+    The program stays that of one device; what it computes over a batch, it computes over all of it.
 
     Args:
         name: "mirrored" for all devices, "none" for one, "auto" for mirrored where there are
-            several accelerators.
+            several accelerators; "processes" for all processes of the launcher, and their devices.
+
+    Raises:
+        InputError: if there is no launcher.
     """
+    if name == "processes" or (name == "mirrored" and jax.process_count() > 1):
+        processes.join()
+        return Distribution(contextlib.nullcontext, jax.device_count(), is_joint=True)
     several = jax.device_count() > 1
     if name == "none" or not several or (name == "auto" and jax.default_backend() == "cpu"):
         return ONE_DEVICE
-    # `fit` divides the data among processes: Keras can divide a tf.data.Dataset alone.
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
     return Distribution(contextlib.nullcontext, jax.device_count())
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
-from keras_mosaickd.errors import InputError
+from keras_mosaickd.backend import processes
 
 
 class Distribution(NamedTuple):
@@ -17,11 +18,13 @@ class Distribution(NamedTuple):
         replicas: number of parts into which a global batch is split.
         is_per_replica: whether the program sees its own part alone, so that BatchNorm has to be
             synchronized; otherwise it is written, and compiled, for the global batch.
+        is_joint: whether the replicas are processes, each with files and networks of its own.
     """
 
     scope: Callable[[], Any]
     replicas: int
     is_per_replica: bool = False
+    is_joint: bool = False
 
 
 class Recorded(NamedTuple):
@@ -60,18 +63,15 @@ class SingleProgramTrainer(keras.Model):
         """Nothing to check: these backends have no distribution scope."""
 
 
-def distribution(name):
-    """The `Distribution` over one device.
+class GlobalLogs(keras.callbacks.Callback):
+    """Makes means over one process's rows, which are as many in each, means over all rows.
 
-    Args:
-        name: "auto" or "none".
-
-    Raises:
-        InputError: if several devices are asked for.
+    Put it first: Keras gives all callbacks of an epoch's end one dict, in their order. Validation's
+    logs are of all rows already.
     """
-    if name == "mirrored":
-        raise InputError(
-            "--strategy=mirrored needs the TensorFlow or the JAX backend. "
-            f"Received: KERAS_BACKEND={keras.backend.backend()}"
-        )
-    return ONE_DEVICE
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Replaces the logs of training."""
+        names = [name for name in logs or {} if not name.startswith("val_")]
+        own = np.array([float(logs[name]) for name in names])
+        logs.update(zip(names, np.mean(processes.gather(own), axis=0).tolist(), strict=True))

@@ -1,14 +1,26 @@
-"""PhaseTrainer on PyTorch: autograd with respect to one phase's variables only."""
+"""PhaseTrainer on PyTorch: autograd with respect to one phase's variables only.
 
+In several processes each sees its own rows of a batch: gradients are averaged here, and what a
+batch has in common goes through `mean_over_replicas` and the operations' BatchNorm.
+"""
+
+import contextlib
+
+import keras
 import torch
 
+from keras_mosaickd.backend import processes
+from keras_mosaickd.backend.fused import Fused, check_shared_statistics
 from keras_mosaickd.backend.training.single_device import (
+    ONE_DEVICE,
+    Distribution,
+    GlobalLogs,
     Recorded,
     SingleProgramTrainer,
-    distribution,
 )
+from keras_mosaickd.errors import InputError
 
-__all__ = ["PhaseTrainer", "devices", "distribution"]
+__all__ = ["PhaseTrainer", "SharedModel", "devices", "distribution"]
 
 
 class PhaseTrainer(SingleProgramTrainer):
@@ -27,7 +39,7 @@ class PhaseTrainer(SingleProgramTrainer):
                 optimizer.scale_loss(loss), [variable.value for variable in variables]
             )
         with torch.no_grad():
-            optimizer.apply(list(gradients), variables)
+            optimizer.apply(_averaged(gradients), variables)
         return {name: term.detach() for name, term in terms.items()}
 
     def record(self, function, variables):
@@ -46,8 +58,95 @@ class PhaseTrainer(SingleProgramTrainer):
         """A context that builds no graph: `stop_gradient` alone would build it and drop it."""
         return torch.no_grad()
 
+    def global_normal(self, batch, size, seed_generator):
+        """This process's rows of one normal draw for the global batch."""
+        rows = keras.random.normal((batch * processes.count(), size), seed=seed_generator)
+        return rows[batch * processes.rank() :][:batch]
+
+    def mean_over_replicas(self, values):
+        """Mean over the processes; gradients flow through it."""
+        if processes.count() == 1:
+            return values
+        from keras_mosaickd.backend.processes.torch import Mean
+
+        return Mean.apply(values)
+
+    def check_scope(self, variables):
+        """Nothing to check: there is no distribution scope."""
+
+    def fit(self, x=None, *args, **kwargs):
+        """As `keras.Model.fit`; of several processes each takes its own rows of every batch."""
+        if processes.count() > 1:
+            for optimizer in self.phase_optimizers:
+                check_shared_statistics(self.trained_network(optimizer.removesuffix("_optimizer")))
+            x, kwargs = _together(self, x, kwargs)
+        return super().fit(x, *args, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="keras_mosaickd")
+class SharedModel(keras.Model):
+    """A functional model that `fit` trains in several processes on a loss of `compile`."""
+
+    def train_step(self, data):
+        """As Keras's, with gradients and BatchNorm's statistics of all processes."""
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        outputs = Fused(self)(x, training=True)
+        loss = self.compute_loss(x, y, outputs, weights, training=True)
+        trained = self.trainable_variables
+        gradients = torch.autograd.grad(
+            self.optimizer.scale_loss(loss), [variable.value for variable in trained]
+        )
+        with torch.no_grad():
+            self.optimizer.apply(_averaged(gradients), trained)
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss.detach(), sample_weight=len(x))
+        return self.compute_metrics(x, y, outputs.detach(), weights)
+
+    def fit(self, x=None, *args, **kwargs):
+        """As `keras.Model.fit`; each process takes its own rows of every batch."""
+        if processes.count() > 1:
+            check_shared_statistics(self)
+            x, kwargs = _together(self, x, kwargs)
+        return super().fit(x, *args, **kwargs)
+
 
 def devices():
     """Names of the devices that PyTorch computes on."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(count)] or ["cpu"]
+
+
+def distribution(name):
+    """The `Distribution` over this process's device, or over all processes.
+
+    Args:
+        name: "auto" or "none" for one device; "processes" for all of the launcher's.
+
+    Raises:
+        InputError: if several devices of one process are asked for, or there is no launcher.
+    """
+    if name == "mirrored":
+        raise InputError(
+            "--strategy=mirrored needs the TensorFlow or the JAX backend; on PyTorch start a "
+            "process for each GPU, with --strategy=processes. Received: KERAS_BACKEND=torch"
+        )
+    if name != "processes":
+        return ONE_DEVICE
+    processes.join()
+    return Distribution(contextlib.nullcontext, processes.count(), is_joint=True)
+
+
+def _averaged(gradients):
+    if processes.count() == 1:
+        return list(gradients)
+    from keras_mosaickd.backend.processes.torch import average
+
+    return average(gradients)
+
+
+def _together(model, x, options):
+    """What `fit` takes in several processes: own rows, equal weights, logs of all."""
+    processes.copy_from_chief([*model.variables, *model.optimizer.variables])
+    callbacks = [GlobalLogs(), *(options.get("callbacks") or [])]
+    return processes.own_rows(x), {**options, "callbacks": callbacks}

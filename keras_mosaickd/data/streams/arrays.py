@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from keras_mosaickd.backend import processes
 from keras_mosaickd.data.pixels import VOID, unit_range
 from keras_mosaickd.data.streams.plan import EpochCounter, StreamPlan, default_padding, positive
 from keras_mosaickd.errors import InputError
@@ -48,6 +49,8 @@ class _Batches(keras.utils.PyDataset):
     # How many arrays of an element, from the first on, hold images.
     image_arrays = 1
     images_are_checked = True
+    # Each of several processes reads and makes its own rows of the global batch.
+    has_own_rows = True
 
     def __init__(
         self, images, plan: StreamPlan, first_step: int, steps_per_epoch: int | None, augment: bool
@@ -140,7 +143,8 @@ class MosaicBatches(_Batches):
         padding: int | None = None,
     ):
         padding = default_padding(images.shape[1]) if padding is None else padding
-        plan = StreamPlan(len(images), batch_size, student_steps, seed, padding, flip)
+        rows = processes.rows(batch_size)
+        plan = StreamPlan(len(images), batch_size, student_steps, seed, padding, flip, rows)
         super().__init__(images, plan, first_step, steps_per_epoch, augment)
 
     def raw(self, step: int) -> tuple[np.ndarray, ...]:
@@ -148,7 +152,7 @@ class MosaicBatches(_Batches):
         plan = self.plan
         patches = np.asarray(self.images[plan.patches(step)])
         ood = self.student_images(step)
-        return patches, ood.reshape(plan.batch_size, plan.student_steps, *ood.shape[1:])
+        return patches, ood.reshape(len(patches), plan.student_steps, *ood.shape[1:])
 
 
 class SupervisedBatches(_Batches):
@@ -180,7 +184,8 @@ class SupervisedBatches(_Batches):
         padding: int | None = None,
     ):
         padding = default_padding(images.shape[1]) if padding is None else padding
-        plan = StreamPlan(len(images), batch_size, 1, seed, padding, flip)
+        rows = processes.rows(batch_size)
+        plan = StreamPlan(len(images), batch_size, 1, seed, padding, flip, rows)
         super().__init__(images, plan, first_step, steps_per_epoch, augment)
         self.labels = None if labels is None else np.asarray(labels)
         if self.labels is None:

@@ -48,6 +48,7 @@ class StreamPlan:
         seed: Non-negative whole number.
         padding: Crop offsets are drawn from 0 .. 2 * padding, in pixels.
         flip: Whether half of the student's images are flipped.
+        rows: Which of a batch's images are given: one process's of several.
 
     Raises:
         InputError: where a size is below 1 or the batch is larger than the pool.
@@ -61,6 +62,7 @@ class StreamPlan:
         seed: int = 0,
         padding: int = 4,
         flip: bool = True,
+        rows: slice = slice(None),
     ):
         self.pool_size = int(pool_size)
         self.batch_size = positive(batch_size, "--batch_size")
@@ -70,6 +72,7 @@ class StreamPlan:
         self.seed = int(seed)
         self.padding = int(padding)
         self.flip = bool(flip)
+        self.rows = rows
         self.steps_per_epoch = self.pool_size // self.batch_size
         if not self.steps_per_epoch:
             raise InputError(
@@ -79,15 +82,15 @@ class StreamPlan:
         self._permutations: dict[tuple[int, int], np.ndarray] = {}
 
     def patches(self, step: int) -> np.ndarray:
-        """Indices [B] (int64) of the discriminator's images at a global step."""
-        return self._batch(_PATCH_ORDER, step)
+        """Indices [B] (int64) of the discriminator's images at a global step; of `rows` only."""
+        return self._batch(_PATCH_ORDER, step)[self.rows]
 
     def student(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The student's images at a global step.
 
         Returns:
             indices [B, K] (int64), crop offsets [B, K, 2] (int64; row, column) and flips
-            [B, K] (bool). Student step k uses column k.
+            [B, K] (bool), of `rows` only. Student step k uses column k.
         """
         steps = self.student_steps
         indices = np.stack(
@@ -96,7 +99,7 @@ class StreamPlan:
         generator = np.random.default_rng([self.seed, _STUDENT_CROPS, step])
         offsets = generator.integers(0, 2 * self.padding + 1, (*indices.shape, 2))
         flips = generator.random(indices.shape) < 0.5
-        return indices, offsets, flips & self.flip
+        return indices[self.rows], offsets[self.rows], flips[self.rows] & self.flip
 
     def _batch(self, stream: int, number: int) -> np.ndarray:
         epoch, position = divmod(number, self.steps_per_epoch)

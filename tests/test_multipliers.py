@@ -10,7 +10,7 @@ from keras import ops
 from keras_mosaickd import InputError, mosaic_stream, recipe
 from keras_mosaickd.backend.training import PhaseTrainer
 from keras_mosaickd.methods import data_free, data_free_stream
-from keras_mosaickd.methods.constrained import SaturationNotice
+from keras_mosaickd.methods.game import SaturationNotice
 from keras_mosaickd.methods.multipliers import LEAST, MOST, Multipliers, ascended
 from keras_mosaickd.methods.objectives import Objectives
 from keras_mosaickd.networks.heads import new_head

@@ -4,6 +4,8 @@ import keras
 
 from keras_mosaickd.errors import InputError
 
+BATCH_NORM_POLICIES = ("training", "inference")
+
 
 def one_of(name, value, known):
     """Raises InputError unless an option has one of its known values."""
@@ -38,6 +40,13 @@ def check_fit(teacher, student, head):
                 f"teacher and student must have the same {what}. Received: {what} {shapes[0]} of "
                 f"the teacher {teacher.name!r} and {shapes[1]} of the student {student.name!r}"
             )
+
+
+def check_options(student_steps, batch_norm_policy):
+    """Raises InputError for options of the game that are out of range."""
+    if not isinstance(student_steps, int) or student_steps < 1:
+        raise InputError(f"student_steps must be a positive integer. Received: {student_steps}")
+    one_of("batch_norm_policy", batch_norm_policy, BATCH_NORM_POLICIES)
 
 
 def check_game(student, generator, discriminator, latent_dim):

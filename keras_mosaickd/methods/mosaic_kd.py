@@ -7,19 +7,14 @@ from keras import ops
 
 from keras_mosaickd.backend.fused import Fused
 from keras_mosaickd.config import EPSILON_ALIGN, EPSILON_LOCAL
-from keras_mosaickd.data.streams import given
-from keras_mosaickd.data.streams.training import mosaic_stream
-from keras_mosaickd.errors import InputError
-from keras_mosaickd.methods.checks import check_game, one_of
-from keras_mosaickd.methods.constrained import Constrained
+from keras_mosaickd.methods.checks import check_game, check_options
+from keras_mosaickd.methods.game import Game
 from keras_mosaickd.methods.objectives import Objectives
 from keras_mosaickd.methods.statistics import statistics_of
 
-BATCH_NORM_POLICIES = ("training", "inference")
-
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
-class MosaicKD(Constrained):
+class MosaicKD(Game):
     """Distils a teacher into a student with out-of-domain images (supplement, eq. 2-4).
 
         min_S max_G  E_z KL(T(G(z)) || S(G(z))) - lambda R(G, D, T),  R = L_local + L_align
@@ -122,10 +117,8 @@ class MosaicKD(Constrained):
             epsilon_local,
             epsilon_align,
         )
-        if not isinstance(student_steps, int) or student_steps < 1:
-            raise InputError(f"student_steps must be a positive integer. Received: {student_steps}")
-        one_of("batch_norm_policy", batch_norm_policy, BATCH_NORM_POLICIES)
         check_game(student, generator, discriminator, latent_dim)
+        check_options(student_steps, batch_norm_policy)
         super().__init__(
             teacher, student, temperature, teacher_outputs=teacher_outputs, seed=seed, **kwargs
         )
@@ -140,75 +133,12 @@ class MosaicKD(Constrained):
         self.synthetic_only = synthetic_only
         self.batch_norm_policy = batch_norm_policy
         self.seed_generator = keras.random.SeedGenerator(seed)
-        terms = ["generator_loss", "adversarial_loss", "align_loss", "balance_loss"]
-        if discriminator is not None:
-            terms = ["discriminator_loss", *terms, "local_loss"]
         self.teacher_statistics = statistics_of(self.teacher, batch_norm_weight)
-        if self.teacher_statistics is not None:
-            terms += ["batch_norm_loss"]
         self.multipliers = objectives.multipliers(has_patches=discriminator is not None)
+        terms = objectives.terms(discriminator is not None, self.teacher_statistics is not None)
         terms += self.constraint_terms
         means = {name: keras.metrics.Mean(name=name) for name in terms}
         self.loss_terms = {**means, **self.loss_terms}
-
-    def compile(
-        self, student_optimizer, generator_optimizer, discriminator_optimizer=None, **kwargs
-    ):
-        """Sets the three optimizers (`keras_mosaickd.recipe` makes the paper's).
-
-        Args:
-            student_optimizer: optimizer of S; it makes `student_steps` updates per training step.
-            generator_optimizer: optimizer of G.
-            discriminator_optimizer: optimizer of D; not used without a discriminator.
-            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model.compile`.
-
-        Raises:
-            InputError: if an optimizer is missing or used twice, or a loss or metrics are given.
-            RuntimeError: outside the distribution scope in which the networks were made.
-        """
-        phases = {
-            "generator_optimizer": generator_optimizer,
-            "student_optimizer": student_optimizer,
-        }
-        if self.discriminator is not None:
-            if discriminator_optimizer is None:
-                raise InputError("compile() needs a discriminator_optimizer. Received: None")
-            phases["discriminator_optimizer"] = discriminator_optimizer
-        self.compile_phases(phases, **kwargs)
-
-    def fit(self, x=None, y=None, batch_size=None, **kwargs):
-        """Trains as `keras.Model.fit`; plain images are turned into the game's stream.
-
-        Args:
-            x: elements `(patches, ood)` (a `tf.data.Dataset`, `PyDataset`, generator), or plain
-                images: an array `[n, h, w, c]`, a `tf.data.Dataset` of images, or one of batches
-                `(images, labels)`, whose labels are left out; of a `PyDataset` or torch
-                `DataLoader` of such batches all images are held in memory.
-            y: must be None: the game takes no labels.
-            batch_size: global batch size B for plain images (default 32).
-            **kwargs: of `keras.Model.fit`. `validation_data=(images, labels)` or `(images,)`,
-                uint8 or in [0, 1].
-
-        Returns:
-            `keras.callbacks.History`.
-
-        Raises:
-            InputError: if the images cannot be used, with the shape that was expected.
-        """
-        if y is not None:
-            raise InputError("MosaicKD.fit() takes no labels: pass the images alone, without y")
-        x, first = self._checked(x, may_be_single=True)
-        if given.beside(first) is not None:
-            self.leave_out_labels(first)
-        if given.is_plain(x, first):
-            if not (given.is_array(x) or hasattr(x, "element_spec")):
-                x = given.all_images(x)
-            x = mosaic_stream(
-                x, batch_size or 32, student_steps=self.student_steps, seed=self.seed or 0
-            )
-            batch_size = None
-        # A stream has its own order, drawn by seed; Keras would shuffle a PyDataset again.
-        return super().fit(x, batch_size=batch_size, **{"shuffle": False, **kwargs})
 
     # ---- the algorithm -------------------------------------------------------------------
 
@@ -274,17 +204,6 @@ class MosaicKD(Constrained):
     def generate(self, patches, training):
         """As many images as there are patches, from fresh z ~ N(0, I)."""
         return self.run_generator(self.latents(ops.shape(patches)[0]), training=training)
-
-    def latents(self, batch):
-        """Draws z ~ N(0, I) of shape `[batch, latent_dim]`: this replica's rows of one draw."""
-        return self.global_normal(batch, self.latent_dim, self.seed_generator)
-
-    def _unpack(self, data):
-        patches, ood, _ = keras.utils.unpack_x_y_sample_weight(data)
-        if ood is None and self.discriminator is None and self.synthetic_only:
-            return patches, None  # of `data_free_stream`: nothing but the size of the batch
-        given.check_game_element(patches, ood, self.student_steps)
-        return self.in_unit_range(patches), self.in_unit_range(ood)
 
     def get_config(self):
         """Everything that makes the same game again."""

@@ -108,6 +108,12 @@ class Objectives:
             found["local"] = losses.divergence_share(terms["discriminator_loss"] / cells)
         return found
 
+    def terms(self, has_patches, has_statistics):
+        """Names of the terms that `discriminator` and `generator` give."""
+        names = ["generator_loss", "adversarial_loss", "align_loss", "balance_loss"]
+        names = ["discriminator_loss", *names, "local_loss"] if has_patches else names
+        return [*names, "batch_norm_loss"] if has_statistics else names
+
     def discriminator(self, real_logits, synthetic_logits):
         """Tells patches of real images from patches of synthetic ones (equation 5)."""
         loss = ops.mean(

@@ -78,8 +78,10 @@ def check_game_element(patches: Any, ood: Any, student_steps: int) -> None:
         )
 
 
-def all_images(x: Any) -> np.ndarray:
-    """The images of a finite stream of batches as one array."""
+def as_pool(x: Any) -> Any:
+    """Plain images as `mosaic_stream` takes them: of another finite stream of batches one array."""
+    if is_array(x) or hasattr(x, "element_spec"):
+        return x
     elements: Any = x
     if isinstance(x, keras.utils.PyDataset):
         elements = (x[index] for index in range(len(x)))

@@ -55,9 +55,7 @@ class Setting:
             student_steps=values["student_steps"],
             steps_per_epoch=options.iterations,
         )
-        self.operations = sum(
-            floating_point_operations(self.model, values["batch"], 2 * values["batch"]).values()
-        )
+        self.operations = sum(floating_point_operations(self.model, values["batch"]).values())
         self.step()
 
     def step(self):

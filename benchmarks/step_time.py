@@ -88,7 +88,7 @@ def build_ours(options):
         if not np.isfinite(losses).all():
             raise SystemExit("our loss is not finite")
 
-    operations = floating_point_operations(model, options.batch, 2 * options.batch)
+    operations = floating_point_operations(model, options.batch)
     return run, {"operations": sum(operations.values())}
 
 

@@ -25,14 +25,18 @@ PRACTICAL = {
     "batch_norm_weight": 100.0,
     "adversarial_weight": 5.0,
     "local_weight": 0.01,
+    "synthetic_only": True,
 }
+# Of a smaller batch the practical recipe makes more synthetic images: G's terms are of statistics.
+PRACTICAL_SYNTHETIC = 64
 
 
 def recipe_defaults(settings):
     """What a recipe sets where the user does not.
 
     Args:
-        settings: dict of settings by name, among them `recipe` and `regularization` if given.
+        settings: dict of settings by name, among them `recipe`, `regularization` and `batch_size`
+            if given.
 
     Returns:
         Dict; empty of the paper's recipe. Multipliers that find themselves are weights already.
@@ -40,7 +44,9 @@ def recipe_defaults(settings):
     if settings.get("recipe") != "practical":
         return {}
     left_out = ("local_weight",) if settings.get("regularization") == "adaptive" else ()
-    return {name: value for name, value in PRACTICAL.items() if name not in left_out}
+    chosen = {name: value for name, value in PRACTICAL.items() if name not in left_out}
+    batch = settings.get("batch_size", ExperimentConfig.batch_size)
+    return {**chosen, "synthetic_per_image": max(1, math.ceil(PRACTICAL_SYNTHETIC / batch))}
 
 
 def _with_recipe(config):
@@ -90,6 +96,7 @@ class ExperimentConfig:
     regularizer: str = "patch"
     batch_norm_policy: str = "training"
     synthetic_only: bool = False
+    synthetic_per_image: int = 1
     latent_dim: int = 100
     overlap_stride: int = 1
     batch_size: int = 256
@@ -127,12 +134,15 @@ class ExperimentConfig:
 
     @property
     def student_batch_size(self):
-        """Images in one student update: B synthetic and B out-of-domain, or B synthetic alone.
+        """Images in one student update: n B synthetic, n being `synthetic_per_image`, and B others.
 
-        The methods without a generator see as many as the game: 2 B.
+        B are out-of-domain, or none. The methods without a generator see as many as the paper's
+        game: 2 B.
         """
-        alone = self.method == "data_free" or (self.method == "mosaickd" and self.synthetic_only)
-        return self.batch_size * (1 if alone else 2)
+        if not self.is_game:
+            return 2 * self.batch_size
+        alone = self.method == "data_free" or self.synthetic_only
+        return self.batch_size * (self.synthetic_per_image + (0 if alone else 1))
 
     @property
     def is_game(self):

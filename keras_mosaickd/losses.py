@@ -149,15 +149,15 @@ def discriminator_loss(real_logits, synthetic_logits, reduction="mean"):
 
     Args:
         real_logits: tensor of shape `[batch, ...]` for patches of out-of-domain images.
-        synthetic_logits: tensor of the same shape for patches of generated images.
+        synthetic_logits: tensor of shape `[n, ...]` for patches of generated images.
         reduction: see `patch_adversarial`.
 
     Returns:
-        Tensor of shape `[batch]`, at least 0.
+        Scalar, at least 0: a mean over the images of each kind.
     """
     real = patch_adversarial(real_logits, real=True, reduction=reduction)
     synthetic = patch_adversarial(synthetic_logits, real=False, reduction=reduction)
-    return (real + synthetic) / 2.0
+    return (ops.mean(real) + ops.mean(synthetic)) / 2.0
 
 
 def divergence_share(cross_entropy):

@@ -77,7 +77,12 @@ def played(iterations, optimizers, **options):
 
 OPTIONS: dict = {
     "paper": {},
-    "practical": {"feature_weight": 2.0, "batch_norm_weight": 0.1},
+    "practical": {
+        "feature_weight": 2.0,
+        "batch_norm_weight": 0.1,
+        "synthetic_only": True,
+        "synthetic_per_image": 2,
+    },
     "adaptive": {"regularization": "adaptive", "epsilon_local": 0.1, "epsilon_align": 0.9},
 }
 

@@ -303,6 +303,19 @@ def test_a_recipe_sets_what_is_not_given():
     assert vars(ExperimentConfig(**plain)) == plain
 
 
+@pytest.mark.parametrize(("batch", "expected"), [(16, 4), (24, 3), (64, 1), (512, 1)])
+def test_small_batches_get_more_synthetic_images(batch, expected):
+    config = ExperimentConfig(recipe="practical", batch_size=batch)
+    assert config.synthetic_per_image == expected
+    assert config.student_batch_size == expected * batch
+    parsed = flags.parse("train", ["--recipe=practical", f"--batch_size={batch}"])
+    assert parsed.settings()["synthetic_per_image"] == expected
+    found = practical_recipe(classifier(1), classifier(2), batch_size=batch)
+    assert found["synthetic_per_image"] == expected
+    given = ExperimentConfig(recipe="practical", batch_size=batch, synthetic_per_image=1)
+    assert given.synthetic_per_image == 1
+
+
 def test_multipliers_that_find_themselves_take_the_place_of_the_recipes_weight():
     weightless = {name: value for name, value in PRACTICAL.items() if name != "local_weight"}
     given = {"recipe": "practical", "regularization": "adaptive"}
@@ -310,15 +323,16 @@ def test_multipliers_that_find_themselves_take_the_place_of_the_recipes_weight()
     assert vars(ExperimentConfig(**given)) == expected
     assert flags.parse("train", [f"--{k}={v}" for k, v in given.items()]).settings() == expected
     found = practical_recipe(classifier(1), classifier(2), regularization="adaptive")
-    assert found == {**weightless, "regularization": "adaptive"}
+    assert found == {**weightless, "regularization": "adaptive", "synthetic_per_image": 2}
     assert game(**found).multipliers is not None
 
 
 def test_the_practical_recipe_leaves_out_what_the_networks_lack(capsys):
-    assert practical_recipe(classifier(1), classifier(2)) == PRACTICAL
+    whole = {**PRACTICAL, "synthetic_per_image": 2}
+    assert practical_recipe(classifier(1), classifier(2)) == whole
     assert capsys.readouterr().out == ""
     found = practical_recipe(of_width(3), classifier(2))
-    assert found == {**PRACTICAL, "batch_norm_weight": 0.0}
+    assert found == {**whole, "batch_norm_weight": 0.0, "synthetic_only": False}
     assert "without batch_norm_weight: 'functional" in capsys.readouterr().out
 
 

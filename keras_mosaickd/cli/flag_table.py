@@ -371,6 +371,14 @@ _TABLE = (
         _DISTILLATION,
     ),
     Flag(
+        "synthetic_per_image",
+        int,
+        1,
+        "Synthetic images for each out-of-domain image of the batch, in every update.",
+        _DISTILLATION,
+        lower=1,
+    ),
+    Flag(
         "student_start",
         str,
         "own",

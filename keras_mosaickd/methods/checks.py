@@ -42,10 +42,12 @@ def check_fit(teacher, student, head):
             )
 
 
-def check_options(student_steps, batch_norm_policy):
+def check_options(student_steps, synthetic_per_image, batch_norm_policy):
     """Raises InputError for options of the game that are out of range."""
-    if not isinstance(student_steps, int) or student_steps < 1:
-        raise InputError(f"student_steps must be a positive integer. Received: {student_steps}")
+    counts = {"student_steps": student_steps, "synthetic_per_image": synthetic_per_image}
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} must be a positive integer. Received: {value}")
     one_of("batch_norm_policy", batch_norm_policy, BATCH_NORM_POLICIES)
 
 

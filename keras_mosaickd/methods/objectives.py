@@ -116,9 +116,7 @@ class Objectives:
 
     def discriminator(self, real_logits, synthetic_logits):
         """Tells patches of real images from patches of synthetic ones (equation 5)."""
-        loss = ops.mean(
-            losses.discriminator_loss(real_logits, synthetic_logits, self.local_reduction)
-        )
+        loss = losses.discriminator_loss(real_logits, synthetic_logits, self.local_reduction)
         return loss, {"discriminator_loss": loss}
 
     def generator(

@@ -64,6 +64,7 @@ def _options(config, teacher, student):
     }
     if config.is_game:
         options["batch_norm_weight"] = config.batch_norm_weight
+        options["synthetic_only"] = config.method == "data_free" or config.synthetic_only
     return possible(options, teacher, student) if config.recipe == "practical" else options
 
 
@@ -71,6 +72,7 @@ def _game(config, teacher, networks, schedule, options):
     common = {
         "latent_dim": config.latent_dim,
         "student_steps": config.student_steps,
+        "synthetic_per_image": config.synthetic_per_image,
         "regularization": config.regularization,
         "epsilon_local": config.epsilon_local,
         "epsilon_align": config.epsilon_align,
@@ -82,6 +84,7 @@ def _game(config, teacher, networks, schedule, options):
         **options,
     }
     if config.method == "data_free":
+        del common["synthetic_only"]  # It has nothing else.
         made = data_free(teacher, networks.student, networks.generator, **common)
     else:
         made = MosaicKD(
@@ -91,7 +94,6 @@ def _game(config, teacher, networks, schedule, options):
             networks.discriminator,
             local_weight=config.local_weight,
             local_reduction=config.local_reduction,
-            synthetic_only=config.synthetic_only,
             **common,
         )
     made.compile(

@@ -17,48 +17,47 @@ from keras_mosaickd.run_directory import flag_line
 _UPDATE, _INPUT_GRADIENT = 3, 2
 
 
-def floating_point_operations(trainer, batch_size, student_batch_size):
+def floating_point_operations(trainer, batch_size):
     """Floating-point operations of one training step by phase (a multiply-add counts as two).
 
     Args:
         trainer: `MosaicKD` or `KnowledgeDistillation`.
-        batch_size: B, images that D sees in a step, of each kind.
-        student_batch_size: images in one student update.
+        batch_size: B; the methods without a generator see 2 B images in an update.
 
     Returns:
         Dict from phase to operations.
     """
-    return _by_phase(trainer, batch_size, student_batch_size, flops)
+    return _by_phase(trainer, batch_size, flops)
 
 
-def memory_traffic(trainer, batch_size, student_batch_size):
+def memory_traffic(trainer, batch_size):
     """Bytes that one training step moves, by phase, where every layer is a pass of its own.
 
     Arguments as for `floating_point_operations`. Weights and optimizers are not counted: they are
     a few hundred times smaller at the paper's batch.
     """
     itemsize = 2 if keras.config.dtype_policy().compute_dtype in ("bfloat16", "float16") else 4
-    return _by_phase(
-        trainer, batch_size, student_batch_size, lambda network: traffic(network, itemsize)
-    )
+    return _by_phase(trainer, batch_size, lambda network: traffic(network, itemsize))
 
 
-def _by_phase(trainer, batch_size, student_batch_size, cost):
+def _by_phase(trainer, batch_size, cost):
     """Phase -> what one training step costs, from what a forward pass of an image costs."""
     teacher, student = cost(trainer.teacher), cost(trainer.student)
-    one_update = student_batch_size * (teacher + _UPDATE * student)
+    imitation = teacher + _UPDATE * student
     if not hasattr(trainer, "generator"):
-        return {"student": one_update}
+        return {"student": 2 * batch_size * imitation}
     generator = cost(trainer.generator)
+    synthetic = batch_size * trainer.synthetic_per_image
+    seen = synthetic + (0 if trainer.synthetic_only else batch_size)
     phases = {
-        "generator": batch_size
+        "generator": synthetic
         * (_UPDATE * generator + _INPUT_GRADIENT * teacher + _INPUT_GRADIENT * student),
-        "student": trainer.student_steps * (one_update + batch_size * generator),
+        "student": trainer.student_steps * (seen * imitation + synthetic * generator),
     }
     if trainer.discriminator is not None:
         discriminator = cost(trainer.discriminator)
-        phases["generator"] += batch_size * _INPUT_GRADIENT * discriminator
-        phases["discriminator"] = batch_size * 2 * _UPDATE * discriminator
+        phases["generator"] += synthetic * _INPUT_GRADIENT * discriminator
+        phases["discriminator"] = (synthetic + batch_size) * _UPDATE * discriminator
     return phases
 
 
@@ -109,8 +108,8 @@ def describe(trainer, config, schedule):
     if not all(_is_countable(getattr(trainer, name)) for name in trainer.networks):
         lines += ["", "operations         not known: the layers of a network cannot be seen", steps]
         return "\n".join(lines)
-    phases = floating_point_operations(trainer, config.batch_size, config.student_batch_size)
-    moved = memory_traffic(trainer, config.batch_size, config.student_batch_size)
+    phases = floating_point_operations(trainer, config.batch_size)
+    moved = memory_traffic(trainer, config.batch_size)
     total = sum(phases.values())
     lines += ["", "phase                GFLOP per step  GB moved at most"]
     # The student is updated several times in a step of the game; its row holds all of them.

@@ -304,7 +304,7 @@ def test_a_teacher_stopped_in_the_middle_of_an_epoch_continues_bit_for_bit(
 
     monkeypatch.setattr(checkpoints.Checkpoint, "on_train_batch_end", stop_at_the_first_step)
     assert command(teacher, "teacher", **settings, cache_dir=stopped) == 128 + signal.SIGUSR1
-    assert "SIGUSR1: saved; repeat the command to go on" in capsys.readouterr().err
+    assert "SIGUSR1: saved; repeat the command to resume" in capsys.readouterr().err
     assert not list((stopped / "teachers").glob("[!.]*"))
     monkeypatch.undo()
     assert command(teacher, "teacher", **settings, cache_dir=stopped) == 0

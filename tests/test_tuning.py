@@ -329,7 +329,7 @@ def test_a_killed_study_continues_where_it_was(how, tmp_path, fake):
     output = process.communicate()[0]
     if how == "terminated":
         assert process.returncode == 128 + signal.SIGTERM, output
-        assert "repeat the command to go on" in output
+        assert "repeat the command to resume" in output
     continued = start(fake, directory, *flags)
     if how == "tuner":
         assert any("Waiting for the process that still trains 0001" in s for s in continued.stdout)

@@ -1,4 +1,4 @@
-"""Files that a training can go on from, the signals that stop it, and the student's checkpoints."""
+"""Checkpoints that a training resumes from, the signals that stop it, the student's checkpoints."""
 
 import json
 import os

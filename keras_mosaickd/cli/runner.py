@@ -64,7 +64,7 @@ def run(
         return 2
     except StoppedError as error:
         name = signal.Signals(error.signal_number).name
-        _report(command, f"{name}: saved; repeat the command to go on", show_traceback)
+        _report(command, f"{name}: saved; repeat the command to resume", show_traceback)
         return 128 + error.signal_number
     except KeyboardInterrupt:
         _report(command, "interrupted", show_traceback)

@@ -27,8 +27,8 @@ PRACTICAL = {
     "local_weight": 0.01,
     "synthetic_only": True,
 }
-# Of a smaller batch the practical recipe makes more synthetic images: G's terms are of statistics.
-PRACTICAL_SYNTHETIC = 64
+# Images at least in an update of the practical recipe's G, whose terms are of statistics.
+PRACTICAL_GENERATED = 128
 
 
 def recipe_defaults(settings):
@@ -46,7 +46,7 @@ def recipe_defaults(settings):
     left_out = ("local_weight",) if settings.get("regularization") == "adaptive" else ()
     chosen = {name: value for name, value in PRACTICAL.items() if name not in left_out}
     batch = settings.get("batch_size", ExperimentConfig.batch_size)
-    return {**chosen, "synthetic_per_image": max(1, math.ceil(PRACTICAL_SYNTHETIC / batch))}
+    return {**chosen, "generator_multiple": max(1, math.ceil(PRACTICAL_GENERATED / batch))}
 
 
 def _with_recipe(config):
@@ -96,7 +96,7 @@ class ExperimentConfig:
     regularizer: str = "patch"
     batch_norm_policy: str = "training"
     synthetic_only: bool = False
-    synthetic_per_image: int = 1
+    generator_multiple: int = 1
     latent_dim: int = 100
     overlap_stride: int = 1
     batch_size: int = 256
@@ -134,15 +134,12 @@ class ExperimentConfig:
 
     @property
     def student_batch_size(self):
-        """Images in one student update: n B synthetic, n being `synthetic_per_image`, and B others.
+        """Images in one student update: B synthetic and B out-of-domain, or B synthetic alone.
 
-        B are out-of-domain, or none. The methods without a generator see as many as the paper's
-        game: 2 B.
+        The methods without a generator see as many as the paper's game: 2 B.
         """
-        if not self.is_game:
-            return 2 * self.batch_size
-        alone = self.method == "data_free" or self.synthetic_only
-        return self.batch_size * (self.synthetic_per_image + (0 if alone else 1))
+        alone = self.method == "data_free" or (self.method == "mosaickd" and self.synthetic_only)
+        return self.batch_size * (1 if alone else 2)
 
     @property
     def is_game(self):

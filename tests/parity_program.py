@@ -81,7 +81,7 @@ OPTIONS: dict = {
         "feature_weight": 2.0,
         "batch_norm_weight": 0.1,
         "synthetic_only": True,
-        "synthetic_per_image": 2,
+        "generator_multiple": 2,
     },
     "adaptive": {"regularization": "adaptive", "epsilon_local": 0.1, "epsilon_align": 0.9},
 }

@@ -240,7 +240,7 @@ def test_synthetic_only_leaves_the_ood_images_out():
 
 @pytest.mark.parametrize("synthetic_only", [False, True])
 def test_how_many_images_each_player_sees(synthetic_only):
-    model = game(synthetic_only=synthetic_only, synthetic_per_image=3)
+    model = game(synthetic_only=synthetic_only, generator_multiple=3)
     model.run_eagerly, seen = True, {"student": [], "discriminator": []}
     for role, sizes in seen.items():
         run = getattr(model, f"run_{role}")
@@ -251,12 +251,12 @@ def test_how_many_images_each_player_sees(synthetic_only):
 
         object.__setattr__(model, f"run_{role}", noted)
     model.fit(stream(count=BATCH), verbose=0)
-    of_student = 3 * BATCH + (0 if synthetic_only else BATCH)
+    of_student = BATCH if synthetic_only else 2 * BATCH
     assert seen["discriminator"] == [3 * BATCH, BATCH, 3 * BATCH]  # D's update, then G's
     assert seen["student"] == [3 * BATCH] + STEPS * [of_student]
-    assert model.get_config()["synthetic_per_image"] == 3
-    with pytest.raises(InputError, match="synthetic_per_image must be a positive.*Received: 0"):
-        game(synthetic_per_image=0)
+    assert model.get_config()["generator_multiple"] == 3
+    with pytest.raises(InputError, match="generator_multiple must be a positive.*Received: 0"):
+        game(generator_multiple=0)
 
 
 def test_seed_makes_the_run():

@@ -371,10 +371,10 @@ _TABLE = (
         _DISTILLATION,
     ),
     Flag(
-        "synthetic_per_image",
+        "generator_multiple",
         int,
         1,
-        "Synthetic images for each out-of-domain image of the batch, in every update.",
+        "Synthetic images in an update of discriminator and generator: so many times --batch_size.",
         _DISTILLATION,
         lower=1,
     ),

@@ -42,9 +42,9 @@ def check_fit(teacher, student, head):
             )
 
 
-def check_options(student_steps, synthetic_per_image, batch_norm_policy):
+def check_options(student_steps, generator_multiple, batch_norm_policy):
     """Raises InputError for options of the game that are out of range."""
-    counts = {"student_steps": student_steps, "synthetic_per_image": synthetic_per_image}
+    counts = {"student_steps": student_steps, "generator_multiple": generator_multiple}
     for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} must be a positive integer. Received: {value}")

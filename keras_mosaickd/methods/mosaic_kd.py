@@ -53,8 +53,8 @@ class MosaicKD(Game):
         temperature: as of `Imitation`.
         local_reduction: "mean" (64 times the mean over D's map) or "sum" (the authors' code).
         synthetic_only: train S on generated images alone.
-        synthetic_per_image: generated images for each out-of-domain one, in the updates of D and G
-            and in each of S: with more than 1 those see n B images where the paper's see B.
+        generator_multiple: how many times as many generated images D's and G's updates see as
+            there are out-of-domain ones: n B, where the paper has B.
         teacher_outputs: as of `StudentTrainer`.
         batch_norm_policy: "training": S in the generator's step and G when it samples for S run
             in training mode, as in the authors' code, and so their BatchNorm statistics move in
@@ -102,7 +102,7 @@ class MosaicKD(Game):
         seed=None,
         *,
         batch_norm_weight=0.0,
-        synthetic_per_image=1,
+        generator_multiple=1,
         regularization="fixed",
         epsilon_local=EPSILON_LOCAL,
         epsilon_align=EPSILON_ALIGN,
@@ -121,7 +121,7 @@ class MosaicKD(Game):
             epsilon_align,
         )
         check_game(student, generator, discriminator, latent_dim)
-        check_options(student_steps, synthetic_per_image, batch_norm_policy)
+        check_options(student_steps, generator_multiple, batch_norm_policy)
         super().__init__(
             teacher, student, temperature, teacher_outputs=teacher_outputs, seed=seed, **kwargs
         )
@@ -134,7 +134,7 @@ class MosaicKD(Game):
         self.student_steps = student_steps
         self.objectives = objectives
         self.synthetic_only = synthetic_only
-        self.synthetic_per_image = synthetic_per_image
+        self.generator_multiple = generator_multiple
         self.batch_norm_policy = batch_norm_policy
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.teacher_statistics = statistics_of(self.teacher, batch_norm_weight)
@@ -152,7 +152,8 @@ class MosaicKD(Game):
 
         # G runs once for both players, and so its BatchNorm statistics move once.
         generated = self.record(
-            lambda: self.generate(patches, training=True), self.generator.trainable_variables
+            lambda: self.generate(patches, training=True, times=self.generator_multiple),
+            self.generator.trainable_variables,
         )
         terms: dict = {}
         if self.discriminator is not None:
@@ -205,10 +206,10 @@ class MosaicKD(Game):
             images = ops.concatenate([images, real], axis=0)
         self.update_student(images, partners)
 
-    def generate(self, patches, training):
-        """`synthetic_per_image` images for each of `patches`, from fresh z ~ N(0, I)."""
-        count = self.synthetic_per_image * ops.shape(patches)[0]
-        return self.run_generator(self.latents(count), training=training)
+    def generate(self, patches, training, times=1):
+        """`times` as many images as there are patches, from fresh z ~ N(0, I)."""
+        z = self.latents(times * ops.shape(patches)[0])
+        return self.run_generator(z, training=training)
 
     def get_config(self):
         """Everything that makes the same game again."""
@@ -218,6 +219,6 @@ class MosaicKD(Game):
             "student_steps": self.student_steps,
             **dataclasses.asdict(self.objectives),
             "synthetic_only": self.synthetic_only,
-            "synthetic_per_image": self.synthetic_per_image,
+            "generator_multiple": self.generator_multiple,
             "batch_norm_policy": self.batch_norm_policy,
         }

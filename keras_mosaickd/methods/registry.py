@@ -72,7 +72,7 @@ def _game(config, teacher, networks, schedule, options):
     common = {
         "latent_dim": config.latent_dim,
         "student_steps": config.student_steps,
-        "synthetic_per_image": config.synthetic_per_image,
+        "generator_multiple": config.generator_multiple,
         "regularization": config.regularization,
         "epsilon_local": config.epsilon_local,
         "epsilon_align": config.epsilon_align,

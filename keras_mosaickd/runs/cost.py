@@ -47,12 +47,12 @@ def _by_phase(trainer, batch_size, cost):
     if not hasattr(trainer, "generator"):
         return {"student": 2 * batch_size * imitation}
     generator = cost(trainer.generator)
-    synthetic = batch_size * trainer.synthetic_per_image
-    seen = synthetic + (0 if trainer.synthetic_only else batch_size)
+    synthetic = batch_size * trainer.generator_multiple
+    seen = batch_size * (1 if trainer.synthetic_only else 2)
     phases = {
         "generator": synthetic
         * (_UPDATE * generator + _INPUT_GRADIENT * teacher + _INPUT_GRADIENT * student),
-        "student": trainer.student_steps * (seen * imitation + synthetic * generator),
+        "student": trainer.student_steps * (seen * imitation + batch_size * generator),
     }
     if trainer.discriminator is not None:
         discriminator = cost(trainer.discriminator)

@@ -38,8 +38,7 @@ def finish(run, inputs, trainer, schedule, judge, origin):
     print(f"Exported: the student of epoch {int(chosen['epoch']) + 1} of {len(history)}")
     print(shipping.table(exports))
     seconds = sum(row["seconds"] for row in history)
-    per_update = config.batch_size * config.synthetic_per_image if config.is_game else 0
-    synthetic = schedule.student_updates * per_update
+    synthetic = schedule.student_updates * config.batch_size if config.is_game else 0
     teacher_parameters, student_parameters = (
         count_parameters(model) for model in (trainer.teacher, student)
     )

@@ -12,12 +12,18 @@ from keras_mosaickd import methods
 from keras_mosaickd.backend import processes
 from keras_mosaickd.backend.training import distribution, plain, shared
 from keras_mosaickd.data import mosaic_stream, supervised_stream
-from keras_mosaickd.optimizers import SGD
+from keras_mosaickd.optimizers import SGD, cosine
 from tests import game
 
 BATCH, ITERATIONS = 8, 5
 OPTIONS = {
-    "mosaickd": {"batch_norm_weight": 1.0},
+    # With the multipliers of constraints that both bind: one falls, the other rises.
+    "mosaickd": {
+        "batch_norm_weight": 1.0,
+        "regularization": "adaptive",
+        "epsilon_local": 0.5,
+        "epsilon_align": 0.5,
+    },
     "practical": {"batch_norm_weight": 100.0, "feature_weight": 10.0, "temperature": 5.0},
 }
 
@@ -29,7 +35,8 @@ def sgd(rate):
 
 def of_game(options):
     model = game.game(compiled=False, **options)
-    model.compile(sgd(0.05), sgd(1e-3), sgd(1e-3))
+    # The multipliers take the length of the run from the generator's schedule.
+    model.compile(sgd(0.05), sgd(cosine(1e-3, 2 * ITERATIONS)), sgd(1e-3))
     stream = mosaic_stream(game.images(ITERATIONS * BATCH), BATCH, student_steps=game.STEPS)
     return model, stream
 

@@ -1,5 +1,6 @@
 """The exceptions that have a meaning of their own: bad input, a diverged and a stopped training."""
 
+import difflib
 import signal
 
 STOPPING = tuple(
@@ -30,3 +31,14 @@ class StoppedError(RuntimeError):
     def __init__(self, signal_number):
         super().__init__(f"stopped by signal {signal_number}")
         self.signal_number = signal_number
+
+
+def did_you_mean(received, known):
+    """What a message about an unknown name ends in: the nearest known one, or nothing.
+
+    Args:
+        received: the name that was given.
+        known: the names that there are.
+    """
+    nearest = difflib.get_close_matches(received, known, n=1, cutoff=0.6)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

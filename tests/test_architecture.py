@@ -19,7 +19,7 @@ pytestmark = pytest.mark.backend("tensorflow")
 # The floors of the house, each may use those before it. `errors` and `__version__` know nothing and
 # may be imported by all. Modules of one line do not know each other.
 FLOORS = (
-    ("errors", "config", "files", "losses", "optimizers"),
+    ("errors", "extras", "config", "files", "losses", "optimizers"),
     ("backend",),
     ("run_directory",),
     ("networks",),
@@ -65,7 +65,18 @@ BACKEND_MODULES = {
         "backend/operations/torch.py",
         "backend/processes/torch.py",
     },
-    **{name: set() for name in ("ai_edge_litert", "onnxruntime", "tf2onnx")},
+    **{
+        name: set()
+        for name in (
+            "ai_edge_litert",
+            "onnxruntime",
+            "tf2onnx",
+            "sklearn",
+            "matplotlib",
+            "safetensors",
+            "huggingface_hub",
+        )
+    },
 }
 
 

@@ -263,7 +263,7 @@ def check_benchmark(arguments: list[str]) -> None:
 def check_pip(arguments: list[str]) -> None:
     """What a page installs exists: files of requirements, and extras of this package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    known = project["tool"]["setuptools"]["dynamic"]["optional-dependencies"]
+    known = project["project"]["optional-dependencies"]
     assert arguments[0] == "install", arguments
     for extras in re.findall(r"\[([\w,-]+)\]", " ".join(arguments)):
         assert set(extras.split(",")) <= set(known), extras

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import configparser
 import email
-import re
+import itertools
 import shutil
 import subprocess
 import sys
@@ -13,12 +13,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
-from keras_mosaickd import __version__
+from keras_mosaickd import __version__, extras
 from keras_mosaickd.cli.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PROJECT["project"]["optional-dependencies"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.backend("tensorflow")]
 
@@ -60,7 +62,7 @@ def metadata(wheel, name):
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     package = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("keras_mosaickd/**/*.py")}
     others = {name for name in wheel if ".dist-info/" not in name}
-    assert others == package
+    assert others == package | {"keras_mosaickd/py.typed"}
     assert "LICENSE" in {Path(name).name for name in wheel}
 
 
@@ -70,20 +72,37 @@ def test_console_scripts_have_the_names_of_bin(wheel):
     expected = {
         f"keras-mosaickd-{name.replace('_', '-')}": f"keras_mosaickd.cli.{name}:console"
         for name in COMMANDS
-    }
+    } | {"keras-mosaickd": "keras_mosaickd.cli.main:console"}
     assert dict(scripts["console_scripts"]) == expected
 
 
-def test_requirements_files_are_the_one_list(wheel):
+def test_the_core_is_small_and_extras_bring_the_rest(wheel):
     required = email.message_from_string(metadata(wheel, "METADATA"))
-    lines = [line.replace(" ", "") for line in required.get_all("Requires-Dist")]
-    plain = {line for line in lines if ";" not in line}
-    assert plain == set(requirements("requirements.txt"))
-    extras = PROJECT["tool"]["setuptools"]["dynamic"]["optional-dependencies"]
-    assert set(required.get_all("Provides-Extra")) == set(extras)
-    for extra, content in extras.items():
-        (file,) = content["file"]
-        found = {
-            line.split(";")[0] for line in lines if re.search(rf"extra==['\"]{extra}['\"]", line)
-        }
-        assert found == set(requirements(file)) and found, extra
+    lines = [Requirement(line) for line in required.get_all("Requires-Dist")]
+    core = {line.name for line in lines if line.marker is None}
+    assert core == {"keras", "numpy", "absl-py", "pillow"}
+    assert set(required.get_all("Provides-Extra")) == set(EXTRAS)
+    # What the code asks for by an extra is installed by that extra.
+    for package, extra in extras._EXTRAS.values():
+        assert package in {Requirement(line).name for line in EXTRAS[extra]}, package
+    everything = Requirement(EXTRAS["all"][0]).extras
+    assert everything == {extra for _, extra in extras._EXTRAS.values()}
+    urls = dict(line.split(", ") for line in required.get_all("Project-URL"))
+    assert set(urls) == {"Paper", "License"}
+
+
+def test_requirements_files_install_what_the_extras_allow():
+    """requirements.txt is what bin/quickstart installs, the others what bin/test adds."""
+    known = {}
+    for line in [*PROJECT["project"]["dependencies"], *itertools.chain(*EXTRAS.values())]:
+        known[Requirement(line).name] = Requirement(line).specifier
+    for file in sorted(ROOT.glob("requirements*.txt")):
+        for line in map(Requirement, requirements(file.name)):
+            pinned = [each.version for each in line.specifier if each.operator == "=="]
+            fits = all(known[line.name].contains(version) for version in pinned)
+            least = {each.version for each in line.specifier if each.operator == ">="}
+            wanted = {each.version for each in known[line.name] if each.operator == ">="}
+            assert fits and (pinned or least == wanted), (file.name, line.name)
+    installed = {Requirement(line).name for line in requirements("requirements.txt")}
+    for extra in ("tensorflow", "tune", "datasets", "report"):
+        assert {Requirement(line).name for line in EXTRAS[extra]} <= installed, extra

@@ -400,8 +400,8 @@ def test_no_runs_at_all_is_one_line_and_status_2(paths, tmp_path, capsys):
 
 
 def test_matplotlib_is_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(InputError, match="pip install matplotlib"):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match="expected matplotlib, which the extra report"):
         report.write([write_run(tmp_path / "a")], tmp_path / "out")
 
 

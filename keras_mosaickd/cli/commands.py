@@ -8,7 +8,13 @@ from typing import Any
 
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
 
-_ALWAYS = ("help", "traceback")
+_ALWAYS = ("help", "helpfull", "version", "traceback")
+# What --help shows of the commands that take them all.
+_COMMON = (
+    *("dataset", "ood", "ood_size", "teacher", "teacher_input", "student", "class_names"),
+    *("method", "recipe", "batch_size", "epochs", "student_updates", "select", "eval"),
+    *("precision", "seed", "run_dir", "export", "dry_run", "help", "helpfull"),
+)
 # What loading a run again may need; a report shows without images what it cannot load.
 _LOADING = ("import", "unsafe_load")
 _STUDY = ("study", "students", "grid", "tuner", "max_trials", "executions_per_trial")
@@ -47,12 +53,15 @@ class Command:
         flags: Names of the flags it accepts.
         changes: Fields of `Flag` that differ for this command, by flag name.
         arguments: What its arguments that are no flags are called, or empty: it takes none.
+        common: Names of the flags that ``--help`` shows; ``--helpfull`` shows all, as ``--help``
+            does where this is empty.
     """
 
     summary: str
     flags: tuple[str, ...]
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     arguments: str = ""
+    common: tuple[str, ...] = ()
 
     def flag(self, name: str) -> Flag:
         """Returns the flag as this command understands it."""
@@ -71,6 +80,7 @@ COMMANDS: dict[str, Command] = {
         "The whole job: train or reuse the teacher, select the out-of-domain images, distil, "
         "evaluate, export.",
         tuple(name for name in FLAGS if name not in ("out", "count", *_STUDY, *_IMPORT)),
+        common=_COMMON,
     ),
     "tune": Command(
         "Many runs that differ in some flags, each in a directory of its own, and their table; "
@@ -82,15 +92,21 @@ COMMANDS: dict[str, Command] = {
                 "name or the method."
             },
         },
+        common=tuple(name for name in (*_STUDY, *_COMMON) if name not in ("eval", "dry_run")),
     ),
     "teacher": Command(
         "Train the teacher by the paper's recipe, or find it in the cache, and evaluate it.",
         (*_TEACHER, *_ALWAYS),
+        common=("dataset", "teacher", "teacher_epochs", "seed", "cache_dir", "help", "helpfull"),
     ),
     "ood": Command(
         "Select the out-of-domain images on which the teacher is least certain (supplement, "
         "algorithm 1).",
         (*_TEACHER, "ood", "ood_size", "ood_select", *_ALWAYS),
+        common=(
+            *("dataset", "ood", "ood_size", "ood_select", "teacher", "teacher_input"),
+            *("image_size", "seed", "cache_dir", "help", "helpfull"),
+        ),
     ),
     "evaluate": Command(
         "Evaluate a run's student and teacher: accuracy and agreement on labelled images, as "
@@ -206,3 +222,8 @@ COMMANDS: dict[str, Command] = {
         },
     ),
 }
+
+
+def console_name(command: str) -> str:
+    """What a command is called after ``keras-mosaickd`` and ``keras-mosaickd-``."""
+    return command.replace("_", "-")

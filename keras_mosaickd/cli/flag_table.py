@@ -540,9 +540,9 @@ _TABLE = (
         "export",
         str,
         "saved_model",
-        "Formats of the student, with commas: saved_model, keras, onnx (requirements-onnx.txt), "
+        "Formats of the student, with commas: saved_model, keras, onnx (extra onnx), "
         "litert, and litert_int8, whole numbers of 8 bits, calibrated on synthetic images or, "
-        "without a generator, out-of-domain ones (requirements-litert.txt). Each is run and "
+        "without a generator, out-of-domain ones (extra litert). Each is run and "
         "compared with the student. A run always keeps student.keras too.",
         _FILES,
     ),
@@ -636,6 +636,8 @@ _TABLE = (
     ),
     Flag("traceback", bool, False, "Show the whole traceback of an error.", _OTHER),
     Flag("help", bool, False, "Show this help.", _OTHER),
+    Flag("helpfull", bool, False, "Show the help of every flag.", _OTHER),
+    Flag("version", bool, False, "Show this package's version.", _OTHER),
 )
 
 FLAGS: dict[str, Flag] = {flag.name: flag for flag in _TABLE}

@@ -18,14 +18,14 @@ from absl import flags as absl_flags
 from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
 from keras_mosaickd.config import recipe_defaults
-from keras_mosaickd.errors import InputError
+from keras_mosaickd.errors import InputError, did_you_mean
 from keras_mosaickd.files import read_text
 from keras_mosaickd.run_directory import field_name
 
 __all__ = ["COMMANDS", "FLAGS", "Parsed", "expand_flagfiles", "parse"]
 
 # How a run behaves towards the person who started it; they are not part of what is computed.
-_NEVER_SAVED = frozenset({"help", "traceback", "dry_run"})
+_NEVER_SAVED = frozenset({"help", "helpfull", "version", "traceback", "dry_run"})
 _LONGEST_NAME = 100
 
 
@@ -75,7 +75,8 @@ class _EnumParser(absl_flags.EnumParser):
         try:
             return super().parse(argument)
         except ValueError:
-            raise ValueError(f"expected one of {', '.join(self.enum_values)}") from None
+            meant = did_you_mean(str(argument), self.enum_values)
+            raise ValueError(f"expected one of {', '.join(self.enum_values)}{meant}") from None
 
 
 @dataclass(frozen=True)
@@ -251,15 +252,8 @@ def _unknown(command: str, error: absl_flags.UnrecognizedFlagError) -> str:
     known = name.removeprefix("no") if name.removeprefix("no") in FLAGS else name
     if known in FLAGS:
         return f"--{known} is a flag of other commands; bin/{command} does not use it"
-    hint = getattr(error, "suggestions", None) or _close_names(name, COMMANDS[command].flags)
-    meant = f"; did you mean --{hint[0]}?" if hint else f"; bin/{command} --help lists them"
-    return f"expected a known flag. Received: --{name}{meant}"
-
-
-def _close_names(name: str, known: Sequence[str]) -> list[str]:
-    import difflib
-
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    meant = did_you_mean(f"--{name}", [f"--{known}" for known in COMMANDS[command].flags])
+    return f"expected a known flag. Received: --{name}{meant or f'; bin/{command} --help'}"
 
 
 def _one_line(error: Exception) -> str:

@@ -8,12 +8,13 @@ from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.flag_table import Flag
 
 
-def help_text(command: str, width: int = 96) -> str:
+def help_text(command: str, width: int = 96, full: bool = False) -> str:
     """Returns the help of one command: its summary, usage and flags in groups.
 
     Args:
         command: Key of `COMMANDS`.
         width: Longest line, in characters.
+        full: Every flag, not only those that most people need.
     """
     specification = COMMANDS[command]
     blocks = [
@@ -22,11 +23,14 @@ def help_text(command: str, width: int = 96) -> str:
         + " [--flagfile=FILE] [--name=value ...]",
     ]
     groups: dict[str, list[Flag]] = {}
-    for name in specification.flags:
+    shown = specification.flags if full else specification.common or specification.flags
+    for name in shown:
         flag = specification.flag(name)
         groups.setdefault(flag.group, []).append(flag)
     for group, flags in groups.items():
         blocks.append("\n".join([f"{group}:", *(_entry(flag, width) for flag in flags)]))
+    if len(shown) < len(specification.flags):
+        blocks.append(f"--helpfull lists all {len(specification.flags)} flags.")
     blocks.append(
         textwrap.fill(
             "A flagfile holds one --name=value per line, # comments, and further --flagfile lines; "

@@ -14,11 +14,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from keras_mosaickd import __version__
 from keras_mosaickd.cli import flags
 from keras_mosaickd.cli.help import help_text
 from keras_mosaickd.cli.process import keep_compiled_programs, keep_freed_memory
 from keras_mosaickd.config import CACHE_DIR
 from keras_mosaickd.errors import InputError, StoppedError
+from keras_mosaickd.extras import is_installed, require
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -41,17 +43,21 @@ def run(
         arguments: Defaults to those of this process.
 
     Returns:
-        0 when done (``--help`` included), 1 when something failed, 2 when the flags or the input
-        cannot be used, 128 and the signal's number when one stopped it (130: interrupted). Every
-        error is one line on stderr, unless ``--traceback`` asks for the whole story.
+        0 when done (``--help`` and ``--version`` included), 1 when something failed, 2 when the
+        flags or the input cannot be used, 128 and the signal's number when one stopped it (130:
+        interrupted). Every error is one line on stderr, unless ``--traceback`` asks for the whole
+        story.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     show_traceback = False
     try:
         parsed = flags.parse(command, arguments)
-        if parsed.values["help"]:
+        if parsed.values["version"]:
+            print(f"keras-mosaickd {__version__}")
+            return 0
+        if parsed.values["help"] or parsed.values["helpfull"]:
             width = max(60, min(100, shutil.get_terminal_size().columns))
-            sys.stdout.write(help_text(command, width))
+            sys.stdout.write(help_text(command, width, parsed.values["helpfull"]))
             return 0
         show_traceback = parsed.values["traceback"]
         with _plain_warnings():
@@ -120,12 +126,14 @@ def load_backend(parsed: flags.Parsed) -> None:
     A command calls it when the flags that can be judged without Keras have been.
 
     Raises:
-        InputError: TensorFlow is not installed, or a module cannot be imported.
+        InputError: The backend is not installed, or a module cannot be imported.
     """
+    backend = os.environ["KERAS_BACKEND"]
+    require(f"KERAS_BACKEND={backend}", backend)
     keep_freed_memory()
-    if os.environ["KERAS_BACKEND"] == "jax" and "cache_dir" in parsed.values:
+    if backend == "jax" and "cache_dir" in parsed.values:
         keep_compiled_programs(parsed.values["cache_dir"] or CACHE_DIR)
-    if os.environ["KERAS_BACKEND"] == "tensorflow":
+    if backend == "tensorflow":
         _load_tensorflow()
     import keras
 
@@ -140,13 +148,8 @@ def load_backend(parsed: flags.Parsed) -> None:
 
 def _load_tensorflow() -> None:
     with _without_noise():
-        try:
-            import tensorflow as tensorflow
-        except ImportError as error:
-            raise InputError(
-                f"expected TensorFlow, the backend that KERAS_BACKEND chooses, to be "
-                f"installed. Received: {error}"
-            ) from None
+        import tensorflow as tensorflow
+
         tensorflow.config.list_physical_devices()
 
 
@@ -196,13 +199,16 @@ def _report(command: str, message: str, with_traceback: bool) -> None:
 
 
 def _choose_backend() -> None:
-    """Checks KERAS_BACKEND.
+    """Checks KERAS_BACKEND; without it takes the first of `BACKENDS` that is installed.
 
     Only a command's process does this: the library changes no environment variable. Without
     KERAS_BACKEND a file in the home directory could choose another backend; a command does not
     depend on it.
     """
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if "KERAS_BACKEND" not in os.environ:
+        installed = filter(is_installed, BACKENDS)
+        os.environ["KERAS_BACKEND"] = next(installed, BACKENDS[0])
+    backend = os.environ["KERAS_BACKEND"]
     if backend not in BACKENDS:
         raise InputError(
             f"expected KERAS_BACKEND to be one of {', '.join(BACKENDS)}. Received: {backend}"

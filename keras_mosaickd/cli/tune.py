@@ -10,6 +10,7 @@ from pathlib import Path
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.cli.train import default_run_dir
 from keras_mosaickd.errors import STOPPING, StoppedError
+from keras_mosaickd.extras import require
 from keras_mosaickd.run_directory import RunDirectory
 
 
@@ -20,6 +21,7 @@ def main(parsed: flags.Parsed) -> None:
         "--flagfile=FILE with --study, such as bin/tune "
         "--flagfile=configs/quickstart_mosaickd.flags --study=lambda",
     )
+    require("bin/tune", "keras_tuner")
     runner.load_backend(parsed)
     from keras_mosaickd import tuning
 

@@ -8,7 +8,6 @@ runtime that will serve it and compared with the student before it takes its pla
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from keras_mosaickd.export.comparison import ExportError, outputs, random_images
 from keras_mosaickd.export.formats import FORMATS, check, parse, target
 from keras_mosaickd.export.process import in_tensorflow_process
 from keras_mosaickd.export.writing import Request, checked_target, write
+from keras_mosaickd.extras import is_installed
 from keras_mosaickd.networks.heads import new_head
 from keras_mosaickd.networks.loading import load_model
 
@@ -70,7 +70,7 @@ def export_saved_model(
             the SavedModel does not compute what the student computes.
     """
     saved_model = checked_target("saved_model", Path(path))
-    if importlib.util.find_spec("tensorflow") is None:
+    if not is_installed("tensorflow"):
         random_images(student)  # complains about a student that no later command could export
         kept = Path(keras_path) if keras_path is not None else _sibling_keras(saved_model)
         if keras_path is None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.extras import require
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,11 @@ class Format:
         suffix: What the path's name ends in.
         runtime: Package that runs it.
         converter: Package that writes it, besides TensorFlow.
-        requirements: Requirements file that installs them.
     """
 
     suffix: str
     runtime: str
     converter: str
-    requirements: str
 
     @property
     def needs_tensorflow(self) -> bool:
@@ -33,13 +31,11 @@ class Format:
 
 
 FORMATS = {
-    "keras": Format(".keras", "keras", "keras", "requirements.txt"),
-    "saved_model": Format("", "tensorflow", "tensorflow", "requirements.txt"),
-    "onnx": Format(".onnx", "onnxruntime", "tf2onnx", "requirements-onnx.txt"),
-    "litert": Format(".tflite", "ai_edge_litert", "tensorflow", "requirements-litert.txt"),
-    "litert_int8": Format(
-        "_int8.tflite", "ai_edge_litert", "tensorflow", "requirements-litert.txt"
-    ),
+    "keras": Format(".keras", "keras", "keras"),
+    "saved_model": Format("", "tensorflow", "tensorflow"),
+    "onnx": Format(".onnx", "onnxruntime", "tf2onnx"),
+    "litert": Format(".tflite", "ai_edge_litert", "tensorflow"),
+    "litert_int8": Format("_int8.tflite", "ai_edge_litert", "tensorflow"),
 }
 
 # TensorFlow Lite is called LiteRT since 2024; its files still end in .tflite.
@@ -66,7 +62,7 @@ def check(names: Iterable[str], flag: str = "--export") -> None:
     the run keeps its ``.keras`` file and says so.
 
     Raises:
-        InputError: A name that is no format; or a package is missing: the message names the file
+        InputError: A name that is no format; or a package is missing: the message names the extra
             that installs it.
     """
     names = tuple(names)
@@ -77,12 +73,8 @@ def check(names: Iterable[str], flag: str = "--export") -> None:
         needed = [FORMATS[name].converter, FORMATS[name].runtime]
         if FORMATS[name].needs_tensorflow:
             needed = ["tensorflow", *needed]
-        missing = [package for package in needed if importlib.util.find_spec(package) is None]
-        if missing and name != "saved_model":
-            raise InputError(
-                f"{flag}={name} expected {missing[0]} to be installed (pip install -r "
-                f"{FORMATS[name].requirements}). Received: no such package"
-            )
+        if name not in ("keras", "saved_model"):
+            require(f"{flag}={name}", *needed)
 
 
 def target(base: Path, name: str) -> Path:

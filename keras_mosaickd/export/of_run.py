@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from keras_mosaickd.data.class_matching import class_names_of
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.scores import load_run
 from keras_mosaickd.export import FORMATS, check, export_student, load_student, target
+from keras_mosaickd.extras import is_installed
 from keras_mosaickd.networks.heads import new_head
 from keras_mosaickd.run_directory import (
     CHECKPOINT,
@@ -59,7 +59,7 @@ def export_run(
         As `keras_mosaickd.export.export_student`, each ``file`` relative to the run directory.
     """
     wanted = [name for name in FORMATS if name in ("keras", *formats)]
-    if "saved_model" in wanted and find_spec("tensorflow") is None:
+    if "saved_model" in wanted and not is_installed("tensorflow"):
         wanted.remove("saved_model")
         print(f"No SavedModel: it needs TensorFlow. The student is in {run / STUDENT}")
     images = _images(run, trainer, student, domain)

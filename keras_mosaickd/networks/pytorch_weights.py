@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_mosaickd import networks
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.extras import require
 from keras_mosaickd.networks import pytorch_layers as layer_maps
 
 # What DataParallel and torch.compile put in front of every name.
@@ -101,6 +102,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         )
     if not path.is_file():
         raise InputError(f"expected a file of weights. Received: {path}, which is none")
+    if path.suffix == ".safetensors":
+        require(f"{path} (an .npz needs nothing)", "safetensors")
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
@@ -108,11 +111,6 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         from safetensors.numpy import load_file
 
         return load_file(path)
-    except ImportError:
-        raise InputError(
-            "expected the package safetensors for a .safetensors file: pip install safetensors, or "
-            f"give an .npz. Received: {path}"
-        ) from None
     except Exception as error:
         raise InputError(
             f"expected a readable file of arrays of 16, 32 or 64 bits. Received: {path} "

@@ -3,7 +3,7 @@
 import re
 from functools import partial
 
-from keras_mosaickd.errors import InputError
+from keras_mosaickd.errors import InputError, did_you_mean
 from keras_mosaickd.networks.deeplab import deeplabv3
 from keras_mosaickd.networks.mobilenet import mobilenetv2
 from keras_mosaickd.networks.resnet import resnet
@@ -71,6 +71,7 @@ def build(
         raise InputError(
             f"expected a network for {task}: one of {', '.join(names(task))}, or "
             f"wrn<depth>_<width> with a depth of 6n+4. Received: {name}"
+            + did_you_mean(name, names(task))
         )
     return builder(
         input_shape,

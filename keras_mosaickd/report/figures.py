@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_mosaickd.data import image_grid
-from keras_mosaickd.errors import InputError
+from keras_mosaickd.extras import require
 from keras_mosaickd.report.groups import Group
 from keras_mosaickd.report.summary import CURVES
 
@@ -28,13 +27,7 @@ _TITLES = {
 
 def check() -> None:
     """Raises InputError where matplotlib is not installed."""
-    try:
-        importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise InputError(
-            "expected matplotlib, which draws the report (pip install matplotlib). "
-            f"Received: {error}"
-        ) from error
+    require("the report's figures", "matplotlib")
 
 
 def curves(groups: Sequence[Group], names: Sequence[str] = CURVES) -> bytes | None:

@@ -24,6 +24,8 @@ FIXED_NAMES = (
     "data_dir run_dir seed dry_run"
 ).split()
 
+_OF_THE_PROCESS = {"dry_run", "traceback", "help", "helpfull", "version"}
+
 
 def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +65,7 @@ def test_defaults_are_within_their_own_bounds(command):
 
 @pytest.mark.parametrize("command", flags.COMMANDS)
 def test_help_lists_every_flag_with_its_range_within_the_width(command):
-    text = help_text(command, width=80)
+    text = help_text(command, width=80, full=True)
     assert max(map(len, text.splitlines())) <= 80
     for name in flags.COMMANDS[command].flags:
         assert f"--{name}=" in text
@@ -124,6 +126,7 @@ def test_errors_say_what_is_allowed():
         "--overlap_stride=5": "a whole number from 1 to 4",
         "--temperature=0": "a number above 0",
         "--method=x": "one of mosaickd, kd",
+        "--method=mosaicd": "did you mean mosaickd",
         "--bath_size=3": "--batch_size",
     }.items():
         with pytest.raises(InputError, match=allowed):
@@ -220,7 +223,7 @@ def test_saved_flags_rerun_the_run_and_hold_only_this_projects(tmp_path):
     assert again.settings() == parsed.settings()
     assert not again.values["dry_run"] and not again.values["traceback"]
     names = [line[2:].partition("=")[0] for line in saved.read_text().splitlines()]
-    assert names == sorted(set(flags.COMMANDS["train"].flags) - {"dry_run", "traceback", "help"})
+    assert names == sorted(set(flags.COMMANDS["train"].flags) - _OF_THE_PROCESS)
     assert os.listdir(tmp_path) == ["flags.txt"]
 
 

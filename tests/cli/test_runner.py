@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
@@ -85,7 +86,9 @@ def test_unknown_backend_is_two(monkeypatch, capsys):
 def test_a_backend_that_is_not_installed_is_two(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     assert run(lambda parsed: runner.load_backend(parsed)) == 2
-    assert "expected TensorFlow" in capsys.readouterr().err
+    assert (
+        "KERAS_BACKEND=tensorflow: expected tensorflow, which the extra" in capsys.readouterr().err
+    )
 
 
 def test_several_processes_are_refused(monkeypatch, capsys):
@@ -147,3 +150,15 @@ def test_values_are_printed_one_per_line(capsys):
         "student_accuracy  0.987654",
         "parameters        12345678",
     ]
+
+
+@pytest.mark.parametrize(
+    ("missing", "chosen"),
+    [([], "tensorflow"), (["tensorflow"], "jax"), (["tensorflow", "jax"], "torch")],
+)
+def test_a_backend_that_is_installed_is_taken(missing, chosen, monkeypatch, capsys):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert run(lambda parsed: print(os.environ["KERAS_BACKEND"])) == 0
+    assert capsys.readouterr().out == f"{chosen}\n"

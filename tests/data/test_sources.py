@@ -103,12 +103,12 @@ def test_arguments_are_checked(arguments, message):
 
 
 def test_without_scikit_learn_the_message_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(InputError, match="scikit-learn: expected it to be installed"):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(InputError, match="expected scikit-learn, which the extra datasets"):
         load("digits", "train")
 
 
 def test_without_tensorflow_datasets_the_message_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(InputError, match="tensorflow-datasets: expected them to be installed"):
+    with pytest.raises(InputError, match="expected tensorflow-datasets, which the extra datasets"):
         load("cifar10", "train")

@@ -12,6 +12,7 @@ from keras_mosaickd.data.sources.idx import find_idx, read_split
 from keras_mosaickd.data.sources.request import DatasetRequest, DatasetSpec, parse
 from keras_mosaickd.data.sources.resizing import resized, with_channels
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.extras import require
 
 SPLITS = ("train", "test", "all")
 # Larger sets of tensorflow-datasets are read from their files whenever they are used.
@@ -184,13 +185,9 @@ def _read(
 
 def _read_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     """The digits' fixed stratified split: ranks 0-6 of each ten of a class train, 7-9 test."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise InputError(
-            "the data set digits is part of the package scikit-learn: expected it to be installed. "
-            f"Received: {error}"
-        ) from error
+    require("the data set digits", "sklearn")
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     labels = digits.target.astype(np.int64)
     images = np.round(digits.images[..., None] * (255 / 16)).astype(np.uint8)

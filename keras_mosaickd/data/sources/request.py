@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from keras_mosaickd.data.sources.classes import class_indices, compressed
 from keras_mosaickd.data.sources.table import ALIASES, FOLDER, SEGMENTATION, SPECS, DatasetSpec
-from keras_mosaickd.errors import InputError
+from keras_mosaickd.errors import InputError, did_you_mean
 
 __all__ = ["SPECS", "DatasetRequest", "DatasetSpec", "parse"]
 
@@ -90,11 +90,11 @@ def parse(text: str, flag: str = "--dataset") -> DatasetRequest:
     name, classes = _split_brackets(text)
     name = ALIASES.get(name, name)
     if name not in SPECS:
-        known = ", ".join(key for key in SPECS if key not in (FOLDER, SEGMENTATION))
+        known = [key for key in SPECS if key not in (FOLDER, SEGMENTATION)]
         is_folder = os.path.isdir(os.path.expanduser(text))
-        meant = f"; did you mean {FOLDER}:{text}?" if is_folder else ""
+        meant = f"; did you mean {FOLDER}:{text}?" if is_folder else did_you_mean(name, known)
         raise InputError(
-            f"{flag}: expected one of {known}, folder:PATH, segmentation:PATH. "
+            f"{flag}: expected one of {', '.join(known)}, folder:PATH, segmentation:PATH. "
             f"Received: {text!r}{meant}"
         )
     request = _checked(DatasetRequest(name, None, classes, flag))

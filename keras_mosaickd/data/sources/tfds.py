@@ -17,6 +17,7 @@ from keras_mosaickd.data.sources.forward import ForwardImages
 from keras_mosaickd.data.sources.request import DatasetSpec
 from keras_mosaickd.data.streams.tensorflow import keep_off_gpu
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.extras import require
 
 # Images decoded at a time: a thousand of ImageNet's would take half a gigabyte.
 _CHUNK = 128
@@ -58,13 +59,9 @@ def open_tfds(
             hand, or a split has not as many images as the data set is known to have.
         RuntimeError: where the data set is not there and cannot be downloaded.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise InputError(
-            f"the data set {spec.name} is read with the packages tensorflow and "
-            f"tensorflow-datasets: expected them to be installed. Received: {error}"
-        ) from error
+    require(f"the data set {spec.name}", "tensorflow", "tensorflow_datasets")
+    import tensorflow_datasets as tfds
+
     keep_off_gpu()
     folder = None if data_dir is None else str(Path(data_dir).expanduser())
     with _reported(spec, preparing=True):

@@ -23,6 +23,8 @@ _HOMES = {
     "select": "data",
     "load": "data",
     "export_saved_model": "export",
+    "plot_samples": "report.plots",
+    "plot_history": "report.plots",
 }
 # Names of version 0.1: they warn, and go with version 0.3.
 _RENAMED = {"experiment": "runs.run"}

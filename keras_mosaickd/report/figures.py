@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import statistics
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,32 @@ def study(
     return _finished(figure, axes)
 
 
+def lines_by_epoch(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
+    """A figure with a panel for each title: lines of values by epoch, under their names."""
+    figure = _figure(4.9 * len(panels) if len(panels) > 1 else 7.0, 3.8)
+    for index, (title, lines) in enumerate(panels.items()):
+        axis = figure.add_subplot(1, len(panels), index + 1)
+        _dressed(axis)
+        for number, (name, values) in enumerate(lines.items()):
+            epochs = range(1, len(values) + 1)
+            axis.plot(epochs, values, label=name, lw=1.4, marker=".", **_line(number))
+        axis.set(xlabel="epoch", ylabel=title)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def grids(drawn: Mapping[str, np.ndarray]) -> Any:
+    """A figure of images uint8 [h, w, c] side by side, each under its title."""
+    figure = _figure(5.0 * len(drawn), 5.4)
+    for index, (title, image) in enumerate(drawn.items()):
+        axis = figure.add_subplot(1, len(drawn), index + 1)
+        _show(axis, image)
+        axis.spines[:].set_visible(False)
+        axis.set_title(title, fontsize=10, color=_INK)
+    return figure
+
+
 def entropy_histogram(selection: Mapping[str, Any]) -> bytes:
     """How the teacher's entropy is spread over the pool and over the images that were kept.
 
@@ -141,14 +168,9 @@ def image_rows(rows: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> bytes:
     return _png(figure)
 
 
-def image_grids(grids: Mapping[str, np.ndarray]) -> bytes:
+def image_grids(given: Mapping[str, np.ndarray]) -> bytes:
     """Grids of images [n, h, w, c] side by side, each under its title."""
-    figure = _figure(5.0 * len(grids), 5.4)
-    for index, (title, images) in enumerate(grids.items()):
-        axis = figure.add_subplot(1, len(grids), index + 1)
-        _show(axis, image_grid.grid(images))
-        axis.set_title(title, fontsize=10, color=_INK)
-    return _png(figure)
+    return _png(grids({title: image_grid.grid(images) for title, images in given.items()}))
 
 
 def _show(axis: Any, image: np.ndarray) -> None:
@@ -166,11 +188,24 @@ def _line(index: int) -> dict[str, str]:
     }
 
 
-def _figure(width: float, height: float) -> Any:
+@functools.cache
+def _figure_class() -> Any:
     from matplotlib.figure import Figure
 
+    class ShownFigure(Figure):
+        """A figure that a notebook shows without pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            return _png(self)
+
+    return ShownFigure
+
+
+def _figure(width: float, height: float) -> Any:
     # Not pyplot: it would choose a window system and keep every figure for ever.
-    return Figure(figsize=(width, height), dpi=120, facecolor=_GROUND, layout="constrained")
+    return _figure_class()(
+        figsize=(width, height), dpi=120, facecolor=_GROUND, layout="constrained"
+    )
 
 
 def _axes(count: int, legend: int) -> tuple[Any, list[Any]]:
@@ -178,12 +213,16 @@ def _axes(count: int, legend: int) -> tuple[Any, list[Any]]:
     figure = _figure(4.9 * count if count > 1 else 7.0, 3.6 + 0.19 * legend)
     axes = [figure.add_subplot(1, count, index + 1) for index in range(count)]
     for axis in axes:
-        axis.set_facecolor(_GROUND)
-        axis.grid(color=_LINES, lw=0.6)
-        axis.set_axisbelow(True)
-        axis.tick_params(colors=_INK, labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
+        _dressed(axis)
     return figure, axes
+
+
+def _dressed(axis: Any) -> None:
+    axis.set_facecolor(_GROUND)
+    axis.grid(color=_LINES, lw=0.6)
+    axis.set_axisbelow(True)
+    axis.tick_params(colors=_INK, labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _finished(figure: Any, axes: Sequence[Any]) -> bytes:

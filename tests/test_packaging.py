@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import email
 import itertools
+import re
 import shutil
 import subprocess
 import sys
@@ -106,3 +107,18 @@ def test_requirements_files_install_what_the_extras_allow():
     installed = {Requirement(line).name for line in requirements("requirements.txt")}
     for extra in ("tensorflow", "tune", "datasets", "report"):
         assert {Requirement(line).name for line in EXTRAS[extra]} <= installed, extra
+
+
+def test_hooks_and_workflows_use_what_bin_test_uses():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    pinned = dict(re.findall(r"(\w+)==([\d.]+)", hooks))
+    assert set(pinned) == {"ruff", "mypy", "codespell", "nbstripout"}
+    for name, version in pinned.items():
+        assert f"{name}=={version}" in EXTRAS["dev"], name
+    workflows = "".join(path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+    minors = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    assert f"python: {minors}".replace("'", '"') in workflows
+    for command in re.findall(r"run: (?:python )?((?:bin|benchmarks)/[\w.]+)", workflows):
+        assert (ROOT / command).is_file(), command
+    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        assert form.name != "bug.yml" or "environment.json" in form.read_text()

@@ -54,6 +54,7 @@ HOMES = {
     "test_own_teacher_doc": ("torch",),
     "test_transfer_set": ("torch",),
     "test_import_weights": ("torch",),
+    "test_remote": ("torch",),
 }
 
 

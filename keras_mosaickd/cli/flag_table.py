@@ -146,7 +146,8 @@ _TABLE = (
         "wrn16_1",
         "The teacher: a network's name (wrn16_1, wrn40_2: depth 6n+4 and width), trained here or "
         "taken from the cache; or your own, which needs no --dataset: the path of a .keras or .h5 "
-        "file or of a SavedModel's directory (TensorFlow), or module:function that returns a Keras "
+        "file or of a SavedModel's directory (TensorFlow), https://.../NAME.keras#sha256=HASH, "
+        "hf://OWNER/NAME with @REVISION where it is meant, or module:function that returns a Keras "
         "model or, on PyTorch, a torch.nn.Module.",
         _NETWORKS,
     ),

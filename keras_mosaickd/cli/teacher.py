@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from keras_mosaickd.cli import flags, runner
+from keras_mosaickd.cli import flags, hub, runner
 
 
 def main(parsed: flags.Parsed) -> None:
@@ -17,7 +17,8 @@ def main(parsed: flags.Parsed) -> None:
     runner.load_backend(parsed)
     from keras_mosaickd.runs import run as experiment
 
-    runner.print_values(experiment.train_teacher(experiment.ExperimentConfig(**parsed.settings())))
+    settings = parsed.settings() | hub.settings_of(parsed)
+    runner.print_values(experiment.train_teacher(experiment.ExperimentConfig(**settings)))
 
 
 def console() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from keras_mosaickd.cli import flags, runner
+from keras_mosaickd.cli import flags, hub, runner
 from keras_mosaickd.errors import InputError
 
 
@@ -19,7 +19,7 @@ def main(parsed: flags.Parsed) -> None:
     runner.load_backend(parsed)
     from keras_mosaickd.runs import run as experiment
 
-    settings = parsed.settings()
+    settings = parsed.settings() | hub.settings_of(parsed)
     settings["run_dir"] = settings["run_dir"] or default_run_dir(parsed)
     settings |= without_domain(parsed)
     config = experiment.ExperimentConfig(**settings)

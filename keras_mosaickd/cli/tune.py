@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from keras_mosaickd.cli import flags, runner
+from keras_mosaickd.cli import flags, hub, runner
 from keras_mosaickd.cli.train import default_run_dir
 from keras_mosaickd.errors import STOPPING, StoppedError
 from keras_mosaickd.extras import require
@@ -25,7 +25,7 @@ def main(parsed: flags.Parsed) -> None:
     runner.load_backend(parsed)
     from keras_mosaickd import tuning
 
-    settings = parsed.settings()
+    settings = parsed.settings() | hub.settings_of(parsed)
     settings["run_dir"] = settings["run_dir"] or f"{default_run_dir(parsed)}-{settings['study']}"
     names = {field.name for field in dataclasses.fields(tuning.Study)}
     study = tuning.Study(**{name: settings[name] for name in names})

@@ -18,7 +18,7 @@ from keras_mosaickd.files import file_sha256
 from keras_mosaickd.networks.flops import count_parameters
 from keras_mosaickd.networks.loading import load_model, working_directory_first
 from keras_mosaickd.networks.logits import one_output, recognized, with_shapes
-from keras_mosaickd.teachers import foreign
+from keras_mosaickd.teachers import foreign, remote
 from keras_mosaickd.teachers.foreign import is_saved_model
 from keras_mosaickd.teachers.scaling import contradiction, declared
 
@@ -37,7 +37,7 @@ def load_teacher(
     Args:
         teacher: built `keras.Model`, a `torch.nn.Module` (PyTorch), or what `--teacher` takes: the
             path of a `.keras` or `.h5` file (loaded in safe mode) or of a SavedModel's directory
-            (TensorFlow), or `module:function`.
+            (TensorFlow), `https://…#sha256=…`, `hf://OWNER/NAME`, or `module:function`.
         teacher_input: what the model takes: "0-1", "0-255", "-1-1"; "caffe", "tf" or "torch", the
             modes of `keras.applications`; or MEAN/STD of images in [0, 1], as
             "0.485,0.456,0.406/0.229,0.224,0.225". A layer in front turns images in [0, 1] into it.
@@ -109,6 +109,12 @@ def load(text, flag, unsafe=False, output="", image_size=None, **arguments):
         return _checked(_made(text, flag, unsafe, arguments), text, flag, output, image_size)
     if is_saved_model(text):
         return _checked(foreign.saved_model(text, output), text, flag)
+    if remote.is_remote(text):
+        if unsafe:
+            raise InputError(
+                f"--unsafe_load is for files that you made yourself. Received: {flag}={text}"
+            )
+        return _checked(load_model(remote.fetched(text), flag), text, flag, output)
     if not os.path.isfile(text):
         raise _missing(text, flag)
     if unsafe:
@@ -128,7 +134,7 @@ def tell(text):
             foreign.tell(made)
     elif is_saved_model(text):
         foreign.tell(text)
-    elif not os.path.isfile(text):
+    elif not remote.is_remote(text) and not os.path.isfile(text):
         raise _missing(text, "--teacher")
 
 
@@ -138,6 +144,8 @@ def content_hash(text, model):
         inner = content_hash(text, layer) if isinstance(layer, keras.Model) else None
         if inner or isinstance(layer, foreign.ForeignLayer):
             return inner or layer.sha256
+    if remote.is_remote(text):
+        return remote.content_hash(text)
     return file_sha256(text) if os.path.isfile(text) else None
 
 
@@ -149,8 +157,9 @@ def _missing(text, flag):
     is_path = text.lower().endswith(_FILES) or os.sep in text
     reason = ": no such file" if is_path and not os.path.exists(text) else ""
     return InputError(
-        f"{flag} must be a network's name, a .keras or .h5 file, the directory of a SavedModel, or "
-        f"module:function. Received: {text}{reason}"
+        f"{flag} must be a network's name, a .keras or .h5 file, the directory of a SavedModel, "
+        "https://.../NAME.keras#sha256=HASH, hf://OWNER/NAME, or module:function. "
+        f"Received: {text}{reason}"
     )
 
 

@@ -38,7 +38,7 @@ def test_done_is_zero(capfd):
 def test_help_is_zero_and_on_stdout(argument, capsys):
     assert run(never, argument) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("bin/train: ") and "--balance_weight=10.0" in out and err == ""
+    assert out.startswith("bin/train: ") and "--student_updates=" in out and err == ""
 
 
 def test_wrong_flag_is_two_and_one_line(capsys):

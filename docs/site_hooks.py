@@ -42,6 +42,13 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return markdown
 
 
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Leads the notebooks' links to pages; MkDocs itself sees to those of Markdown alone."""
+    if page.file.src_uri.endswith(".ipynb"):
+        return re.sub(r'href="(\.\./\w+)\.md', r'href="\1.html', html)
+    return html
+
+
 def _of_readme(text: str) -> str:
     """The text with its links as they are seen from docs/."""
     text = re.sub(r"\]\(docs/", "](", text)

@@ -19,9 +19,8 @@ def main(parsed: flags.Parsed) -> None:
     runner.load_backend(parsed)
     from keras_mosaickd.runs import run as experiment
 
-    settings = parsed.settings() | hub.settings_of(parsed)
+    settings = parsed.settings() | without_domain(parsed) | hub.settings_of(parsed)
     settings["run_dir"] = settings["run_dir"] or default_run_dir(parsed)
-    settings |= without_domain(parsed)
     config = experiment.ExperimentConfig(**settings)
     if parsed.values["dry_run"]:
         print(experiment.dry_run(config))

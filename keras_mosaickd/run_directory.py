@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from keras_mosaickd import __version__, files
+from keras_mosaickd.backend import processes
 from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.errors import InputError
 
@@ -36,7 +37,7 @@ _PUBLISHED = re.compile(r"^# Published: ([0-9]+(?:\.[0-9]+)?) %", re.MULTILINE)
 
 
 class RunDirectory:
-    """One run's directory.
+    """One run's directory; of several processes the chief alone holds it and writes.
 
     Args:
         path: the directory; it need not exist.
@@ -63,6 +64,9 @@ class RunDirectory:
             InputError: if the directory cannot be written to, holds a finished run, another
                 run, or something that is no run.
         """
+        processes.from_chief(lambda: self._check(settings))
+
+    def _check(self, settings):
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--run_dir must be a directory. Received: the file {self.path}")
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
@@ -107,6 +111,9 @@ class RunDirectory:
         Raises:
             InputError: if anything of it has changed; where it lies does not matter.
         """
+        processes.from_chief(lambda: self._check_inputs(inputs))
+
+    def _check_inputs(self, inputs):
         known = self._inputs()
         changed = sorted(name for name in known if known[name] != inputs.get(name))
         if changed:
@@ -129,11 +136,17 @@ class RunDirectory:
             InputError: as of `check` and `alone`; nothing is written then.
         """
         self.check(settings)
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self.alone():
-            # Another process may have made its run here meanwhile.
-            self.check(settings)
-            self.write_flags(settings)
+        with contextlib.ExitStack() as stack:
+
+            def claim():
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(self.alone())
+                # Another run may have begun here meanwhile.
+                self.check(settings)
+                self.write_flags(settings)
+
+            processes.from_chief(claim)
+            processes.check_shared(run_dir=self.path)
             yield
 
     def write_flags(self, settings):
@@ -173,11 +186,12 @@ class RunDirectory:
 
     def write_json(self, name, values):
         """Writes a dict as JSON, whole or not at all."""
-        files.write_file(self / name, json.dumps(values, indent=2) + "\n")
+        if processes.is_chief():
+            files.write_file(self / name, json.dumps(values, indent=2) + "\n")
 
     def write_unreadable(self, paths):
         """Lists the images that were left out, one path in each line, where there are any."""
-        if paths:
+        if paths and processes.is_chief():
             files.write_file(self / UNREADABLE, os.fsencode("\n".join(paths) + "\n"))
 
     def read_json(self, name):
@@ -215,11 +229,15 @@ def newest_intact(path):
     Raises:
         InputError: if all that were saved are damaged.
     """
-    path = Path(path)
+    found = processes.from_chief(lambda: _newest_intact(Path(path)))
+    return None if found is None else Path(found)
+
+
+def _newest_intact(path):
     found = [file for file in (path, previous(path)) if file.is_file()]
     for file in found:
         if files.file_sha256(file) in known_checksums(path.parent):
-            return file
+            return str(file)
         print(f"The checkpoint {file} is damaged: its SHA-256 is not the one recorded")
     if found:
         raise InputError(
@@ -289,6 +307,7 @@ def environment(config):
         "unsafe_load": config.unsafe_load,
         "backend": backend,
         "devices": devices(),
+        "processes": processes.count(),
         "commit": commit(),
         "versions": {
             "python": platform.python_version(),

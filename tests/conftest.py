@@ -33,6 +33,7 @@ HOMES = {
     "test_fused": ALL,
     "test_given": ("tensorflow", "torch"),
     "test_heads": ALL,
+    "test_host": ALL,
     "test_imitation": ALL,
     "test_keras_graph": ALL,
     "test_losses": ALL,

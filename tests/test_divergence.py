@@ -37,7 +37,7 @@ def fit(model, path, **options):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_the_first_phase_that_sees_it_is_named(broken, phase, value, tmp_path):
     every = ("local_loss", "align_loss", "student_loss", "discriminator_loss", "generator_loss")
-    callback = StopWhenInvalid(tmp_path / "last.keras")
+    callback = StopWhenInvalid(tmp_path / "last.keras", seconds=0)
     callback.set_model(game.game())
     callback.on_train_batch_end(0, dict.fromkeys([*every, "loss"], 1.0))
     logs = {name: value if name in broken else 1.0 for name in {*every, *broken}}

@@ -243,7 +243,7 @@ def fashion_mnist(path: Path) -> Path:
 def check_benchmark(arguments: list[str]) -> None:
     """A benchmark takes minutes: it starts here, and knows every flag that the page gives it."""
     file, *rest = arguments
-    if file == "train.py":  # the page's own program, which tests/test_jax_processes.py runs
+    if file == "train.py":  # the page's own program, which tests/test_processes.py runs
         return
     assert file.startswith("benchmarks/"), file
     printed = io.StringIO()

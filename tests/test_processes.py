@@ -1,8 +1,16 @@
 """Several processes that talk over loopback against one."""
 
+import re
+import sys
+
+import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+from keras_mosaickd import networks
+from keras_mosaickd.cli import flags
+from tests.documents import ROOT, blocks
 from tests.processes import finish, module, start, start_group
 
 pytestmark = pytest.mark.slow
@@ -46,3 +54,40 @@ def test_four_processes_give_what_one_gives(tmp_path):
     names = ("mosaickd", "kd", "fitnet", "teacher")
     (one,) = trained(tmp_path, 0, *names)
     check_equal(one, trained(tmp_path, 4, *names))
+
+
+GUIDE = ROOT / "docs" / "several_devices.md"
+
+
+@pytest.mark.long
+def test_the_program_of_the_guide_trains_in_two_processes(tmp_path):
+    (program,) = (block.text for block in blocks(GUIDE) if block.language == "python")
+    for given, small in (
+        ("batch_size=256", "batch_size=8"),
+        ("* 20)", "* 1)"),
+        ("=20,", "=1,"),
+        (":512]", ":9]"),
+    ):
+        assert given in program
+        program = program.replace(given, small)
+    networks.build("wrn10_1", (16, 16, 3), 5, mean=0.5, std=0.25).save(tmp_path / "teacher.keras")
+    (tmp_path / "images").mkdir()
+    for number in range(40):
+        pixels = np.random.default_rng(number).integers(0, 256, (20, 24, 3), "uint8")
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    for process in start_group(2, [sys.executable, "-c", program], folder=tmp_path):
+        finish(process)
+    student = keras.saving.load_model(tmp_path / "student.keras", compile=False)
+    assert student.output_shape == (None, 5)
+
+
+@pytest.mark.parametrize("page", ["several_devices.md", "slurm.sbatch", "kubernetes.yaml"])
+def test_the_commands_of_the_guide_are_commands(page):
+    text = (ROOT / "docs" / page).read_text().replace("\\\n", " ")
+    found = re.findall(r"bin/train((?:\s+--[\w=./\[\]-]+)+)", text)
+    assert found
+    for arguments in found:
+        assert flags.parse("train", arguments.split()).values["strategy"] in (
+            "processes",
+            "mirrored",
+        ), arguments

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from keras_mosaickd.backend import processes
 from keras_mosaickd.callbacks.divergence import check_weights
 from keras_mosaickd.errors import STOPPING, StoppedError
 from keras_mosaickd.files import file_sha256, replacing, write_file
@@ -57,15 +58,18 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Saves when its turn has come, or when the training is told to stop."""
-        if self.stop is not None and self.stop.received is not None:
+        received = None if self.stop is None else processes.stop_now(self.stop.received)
+        if received is not None:
             save_checkpoint(self.model, self.path)
-            raise StoppedError(self.stop.received)
+            raise StoppedError(received)
         if self.every_steps and (batch + 1) % self.every_steps == 0:
             save_checkpoint(self.model, self.path)
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves."""
         value = (logs or {}).get(self.monitor, -1.0)
+        if not processes.is_chief():
+            return
         if self.best is not None and value > self.best_so_far:
             self.best_so_far = value
             with replacing(self.best) as new:
@@ -122,12 +126,15 @@ def save_checkpoint(model, path):
     """Saves a checkpoint and keeps the one before it.
 
     The checksum is on the disk before the file has its name, so that a crash at any moment leaves
-    an intact checkpoint under one of the two names, if there was one.
+    an intact checkpoint under one of the two names, if there was one. Of several processes, all of
+    which hold the same, the chief saves.
 
     Raises:
         DivergedError: if a weight is no number; what was saved before is left as it is.
     """
     path = Path(path)
+    if not processes.is_chief():
+        return
     check_weights(model, path)
     with replacing(path) as new:
         model.save(new)

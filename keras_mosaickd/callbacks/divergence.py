@@ -1,5 +1,6 @@
 """What looks for a training that has gone wrong: weights that are no numbers, a collapse."""
 
+import time
 from pathlib import Path
 
 import keras
@@ -13,33 +14,73 @@ _PHASES = ("discriminator", "generator", "student")
 class StopWhenInvalid(keras.callbacks.Callback):
     """Leaves a training in which a loss or a weight is NaN or infinite.
 
-    `keras.callbacks.TerminateOnNaN` looks at the first loss alone and ends the epoch in the usual
-    way, which would replace a good checkpoint by the broken networks. The losses are looked at
-    after every step. The weights follow at the end of the epoch and whenever `save_checkpoint`
-    would write them: what breaks them between shows in the next step's losses.
+    `keras.callbacks.TerminateOnNaN` waits for every step's loss, looks at the first one alone and
+    ends the epoch in the usual way, which would replace a good checkpoint by the broken networks.
+    Here the device itself notes the iteration in which a loss became no number
+    (`methods.base.FirstInvalid`), and is asked every few seconds whether the student's, which all
+    others reach, still is one. The weights follow at the end of the epoch and whenever
+    `save_checkpoint` would write them.
 
     Args:
         path: the checkpoint to name in the message.
+        seconds: how long to leave the device alone.
 
     Raises:
         DivergedError: out of `fit`, naming the phase, the iteration and the last good checkpoint.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, seconds=5.0):
         super().__init__()
         self.path = Path(path)
+        self.seconds = seconds
+        self._asked_at = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Looks at the losses, in the order in which the phases compute them."""
-        losses = {name: value for name, value in (logs or {}).items() if name.endswith("loss")}
-        for name in sorted(losses, key=lambda name: _PHASES.index(_phase(name))):
-            value = float(losses[name])
-            if not np.isfinite(value):
-                raise _diverged(self.model, self.path, f"{_phase(name)}: {name} became {value}")
+        """Looks at the mean loss so far, now and then."""
+        if time.monotonic() - self._asked_at < self.seconds:
+            return
+        if not np.isfinite(float((logs or {}).get("loss", 0.0))):
+            self._check_losses(logs)
+        self._asked_at = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Looks at the weights, before anything of the epoch is written down."""
+        """Looks at losses and weights, before anything of the epoch is written down."""
+        self._check_losses(logs or {})
         check_weights(self.model, self.path)
+
+    def _check_losses(self, logs):
+        """Raises for the first loss of `logs` that is no number."""
+        broken = {
+            name: float(value)
+            for name, value in logs.items()
+            if name.endswith("loss") and not name.startswith("val_")
+        }
+        broken = {name: value for name, value in broken.items() if not np.isfinite(value)}
+        if broken:
+            raise _of_loss(self.model, self.path, broken)
+
+
+def _of_loss(model, path, broken):
+    """The error that names the first of several losses, in the order in which phases compute them.
+
+    Args:
+        model: the trainer.
+        path: the checkpoint to name.
+        broken: dict from the loss to what it became.
+    """
+    now = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+    noted = _noted(model)
+    iteration, phase, name = min(
+        (noted.get(name) or now, _PHASES.index(_phase(name)), name) for name in broken
+    )
+    return _diverged(path, f"{_PHASES[phase]}: {name} became {broken[name]}", iteration)
+
+
+def _noted(model):
+    """What the device has noted: from the loss to the iteration, 0 where it is a number."""
+    first = getattr(model, "first_invalid", None)  # A teacher in training has none.
+    known = {} if first is None else first.iterations
+    return {name: int(keras.ops.convert_to_numpy(value)) for name, value in known.items()}
 
 
 def _phase(loss):
@@ -68,12 +109,15 @@ def check_weights(model, path):
     for phase, holder in groups:
         for variable in [] if holder is None else holder.variables:
             if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-                what = f"the weight {variable.path} is NaN or infinite"
-                raise _diverged(model, path, f"{phase}: {what}")
+                # A loss that broke before says more: what it broke is everywhere by now.
+                if broken := {name: "NaN or infinite" for name, at in _noted(model).items() if at}:
+                    raise _of_loss(model, path, broken)
+                what = f"{phase}: the weight {variable.path} is NaN or infinite"
+                iteration = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+                raise _diverged(path, what, iteration)
 
 
-def _diverged(model, path, what):
-    iteration = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+def _diverged(path, what, iteration):
     good = f"the last good checkpoint is {path}" if path.is_file() else "no checkpoint was saved"
     return DivergedError(
         f"{what} in iteration {iteration} ({good}); lower --student_learning_rate or "

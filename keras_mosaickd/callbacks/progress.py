@@ -14,7 +14,32 @@ _SCORES = {
 _MULTIPLIERS = ("lambda_local", "lambda_align")
 
 
-class Progress(keras.callbacks.ProgbarLogger):
+class Bar(keras.callbacks.ProgbarLogger):
+    """Keras's bar, which asks the device for numbers every few seconds only.
+
+    Args:
+        seconds: how long to leave the device alone.
+    """
+
+    def __init__(self, seconds=2.0):
+        super().__init__()
+        self.seconds = seconds
+        self._asked_at = 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the bar on; between, with the numbers that it has."""
+        is_due = time.monotonic() - self._asked_at >= self.seconds
+        shown = self.shown(logs or {}) if is_due else {}
+        super().on_train_batch_end(batch, {name: float(value) for name, value in shown.items()})
+        if is_due:
+            self._asked_at = time.monotonic()
+
+    def shown(self, logs):
+        """Those of a step's or an epoch's logs that the bar shows."""
+        return logs
+
+
+class Progress(Bar):
     """Prints one line after every epoch, with the time left; Keras's bar while an epoch lasts.
 
     Keras would print all thirty logs of an epoch; they stand in history.csv and TensorBoard. The
@@ -23,10 +48,11 @@ class Progress(keras.callbacks.ProgbarLogger):
 
     Args:
         steps: training steps from the beginning of this `fit` to the end of the whole run.
+        seconds: as of `Bar`.
     """
 
-    def __init__(self, steps):
-        super().__init__()
+    def __init__(self, steps, seconds=2.0):
+        super().__init__(seconds)
         self.steps_left = steps
         self._start = 0.0
 
@@ -35,14 +61,14 @@ class Progress(keras.callbacks.ProgbarLogger):
         self._start = time.perf_counter()
         super().on_epoch_begin(epoch, logs)
 
-    def on_train_batch_end(self, batch, logs=None):
-        """Moves the bar on."""
-        super().on_train_batch_end(batch, _student_loss(logs or {}))
+    def shown(self, logs):
+        """The loss of what the run is about."""
+        return _student_loss(logs)
 
     def on_epoch_end(self, epoch, logs=None):
         """Prints the line."""
         logs = logs or {}
-        super().on_epoch_end(epoch, _student_loss(logs))
+        super().on_epoch_end(epoch, self.shown(logs))
         seconds = time.perf_counter() - self._start
         self.steps_left -= self.target
         times = duration(seconds)

@@ -91,6 +91,12 @@ COMMANDS: dict[str, Command] = {
                 "help": "Directory of the study. Empty takes runs/NAME-STUDY, after the flagfile's "
                 "name or the method."
             },
+            # Trials are divided among processes, docs/workers.md; not one trial.
+            "strategy": {
+                "choices": ("auto", "none", "mirrored"),
+                "help": "mirrored: all devices (TensorFlow, JAX); none: one; auto: mirrored where "
+                "there are several GPUs.",
+            },
         },
         common=tuple(name for name in (*_STUDY, *_COMMON) if name not in ("eval", "dry_run")),
     ),

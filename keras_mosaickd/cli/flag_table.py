@@ -491,9 +491,10 @@ _TABLE = (
         str,
         "auto",
         "mirrored: all devices (TensorFlow, JAX); none: one; auto: mirrored where there are "
-        "several GPUs.",
+        "several GPUs; processes: this process is one of several that a launcher has started "
+        "(PyTorch, JAX; docs/several_devices.md).",
         _MACHINE,
-        choices=("auto", "none", "mirrored"),
+        choices=("auto", "none", "mirrored", "processes"),
     ),
     Flag(
         "precision",

@@ -61,20 +61,19 @@ def run(
             return 0
         show_traceback = parsed.values["traceback"]
         with _plain_warnings():
-            _choose_backend()
+            _choose_backend(parsed)
             main(parsed)
         sys.stdout.flush()
+        _leave_group(0)
         return 0
     except InputError as error:
-        _report(command, " ".join(str(error).split()), show_traceback)
-        return 2
+        return _report(command, " ".join(str(error).split()), show_traceback, 2)
     except StoppedError as error:
         name = signal.Signals(error.signal_number).name
-        _report(command, f"{name}: saved; repeat the command to resume", show_traceback)
-        return 128 + error.signal_number
+        line = f"{name}: saved; repeat the command to resume"
+        return _report(command, line, show_traceback, 128 + error.signal_number)
     except KeyboardInterrupt:
-        _report(command, "interrupted", show_traceback)
-        return 130
+        return _report(command, "interrupted", show_traceback, 130)
     except BrokenPipeError:
         # The reader of our output (such as head) has gone; nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -84,8 +83,7 @@ def run(
         story = f"failed: {type(error).__name__}: {first_line}"
         if not show_traceback:
             story += " (rerun with --traceback for the whole story)"
-        _report(command, story, show_traceback)
-        return 1
+        return _report(command, story, show_traceback, 1)
 
 
 def required(parsed: flags.Parsed, *names: str) -> str:
@@ -140,6 +138,8 @@ def load_backend(parsed: flags.Parsed) -> None:
     # Whatever a file in the home directory says.
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
+    if parsed.values.get("strategy") == "processes":
+        _join_group(parsed.command)
     if parsed.values.get("import"):
         from keras_mosaickd.networks.loading import import_modules
 
@@ -191,14 +191,42 @@ def _plain_warnings() -> Iterator[None]:
         yield
 
 
-def _report(command: str, message: str, with_traceback: bool) -> None:
+def _report(command: str, message: str, with_traceback: bool, status: int) -> int:
     sys.stdout.flush()
     if with_traceback:
         traceback.print_exc()
+    _leave_group(status, message)
     print(f"bin/{command}: {message}", file=sys.stderr, flush=True)
+    return status
 
 
-def _choose_backend() -> None:
+def _join_group(command: str) -> None:
+    """Makes this process one of a group, of which the chief alone prints."""
+    from keras_mosaickd.backend import processes
+
+    with _without_noise():
+        processes.join(f"bin/{command}: ")
+    if not processes.is_chief():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if processes.count() > 1:
+
+        def stop(number: int, _: object) -> None:
+            raise StoppedError(number)
+
+        # Whoever is told to end, by the launcher of one that died perhaps, can still say why.
+        for name in ("SIGTERM", "SIGUSR1"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), stop)
+
+
+def _leave_group(status: int, message: str = "") -> None:
+    """Ends a group's process, which with a status other than 0 does not return."""
+    processes = sys.modules.get("keras_mosaickd.backend.processes")
+    if processes is not None:
+        processes.leave(status, message)
+
+
+def _choose_backend(parsed: flags.Parsed) -> None:
     """Checks KERAS_BACKEND; without it takes the first of `BACKENDS` that is installed.
 
     Only a command's process does this: the library changes no environment variable. Without
@@ -213,11 +241,11 @@ def _choose_backend() -> None:
         raise InputError(
             f"expected KERAS_BACKEND to be one of {', '.join(BACKENDS)}. Received: {backend}"
         )
-    if "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ:
+    several = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
+    if several in os.environ and parsed.values.get("strategy") != "processes":
         raise InputError(
-            "expected one process: several train together from Python code alone "
-            "(docs/several_devices.md). Received: KERAS_DISTRIBUTION_JOB_ADDRESSES="
-            f"{os.environ['KERAS_DISTRIBUTION_JOB_ADDRESSES']}"
+            "expected one process, unless --strategy=processes says that there are several "
+            f"(docs/several_devices.md). Received: {several}={os.environ[several]}"
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

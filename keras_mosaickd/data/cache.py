@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_mosaickd.backend import processes
 from keras_mosaickd.data.image_set import ImageSet
 from keras_mosaickd.data.sources.decoding import left_out_line
 from keras_mosaickd.data.sources.folder import FolderImages
@@ -36,7 +38,10 @@ class _DamagedError(Exception):
 
 
 def cached(
-    folder: str | Path, record_name: str, build: Callable[[Path], dict[str, Any]]
+    folder: str | Path,
+    record_name: str,
+    build: Callable[[Path], dict[str, Any]],
+    is_joint: bool = False,
 ) -> tuple[dict[str, Any], bool]:
     """Reads an entry of a cache, or builds it.
 
@@ -49,6 +54,8 @@ def cached(
         record_name: Name of its JSON file, which holds what `build` returned and the SHA-256 of
             every file.
         build: Writes the files into the folder that it is given and returns a record for JSON.
+        is_joint: Whether all processes of a group build it together, in one folder, of which the
+            chief's record is kept; otherwise the chief builds it while the others wait.
 
     Returns:
         The record, and whether it was built just now.
@@ -57,12 +64,36 @@ def cached(
         InputError: where the folder cannot be written.
     """
     folder = Path(folder)
+    if not is_joint:
+
+        def alone() -> tuple[dict[str, Any], bool]:
+            return _cached(folder, record_name, build)
+
+        record, fresh = processes.from_chief(alone)
+        return record, fresh
+    record, fresh = _cached(folder, record_name, build)
+    processes.barrier()
+    return record, fresh
+
+
+def _cached(
+    folder: Path, record_name: str, build: Callable[[Path], dict[str, Any]]
+) -> tuple[dict[str, Any], bool]:
+    with contextlib.ExitStack() as stack:
+        # The lock is the chief's alone.
+        record = processes.from_chief(lambda: _found(stack, folder, record_name))
+        if record is not None:
+            return record, False
+        return _build(stack, folder, record_name, build), True
+
+
+def _found(stack: contextlib.ExitStack, folder: Path, record_name: str) -> dict[str, Any] | None:
+    """The record of an entry; None where it has to be built, for which the stack holds a lock."""
     with contextlib.suppress(_DamagedError):
         record = _read(folder, record_name)
         if record is not None:
-            return record, False
+            return record
     path = folder.parent / f".{folder.name}.lock"
-    stack = contextlib.ExitStack()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = stack.enter_context(locked(path, f"the process that makes {folder}"))
@@ -71,17 +102,14 @@ def cached(
             f"expected a folder for the cache that can be written. Received: {folder.parent} "
             f"({error})"
         ) from error
-    with stack:
-        try:
-            record = _read(folder, record_name)
-        except _DamagedError as error:
-            warnings.warn(f"{folder} is damaged ({error}) and is built again", stacklevel=2)
-            record = None
-        if record is not None:
-            return record, False
-        if lock is not None:
-            remove_abandoned(folder.parent, folder.name, older_than=0)
-        return _build(folder, record_name, build), True
+    try:
+        record = _read(folder, record_name)
+    except _DamagedError as error:
+        warnings.warn(f"{folder} is damaged ({error}) and is built again", stacklevel=2)
+        record = None
+    if record is None and lock is not None:
+        remove_abandoned(folder.parent, folder.name, older_than=0)
+    return record
 
 
 def write_array(
@@ -110,16 +138,40 @@ def read_array(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def write_images(path: Path, images: Any, indices: np.ndarray | None = None) -> None:
-    """Writes images, or those at `indices`, as one uint8 .npy file."""
+def write_images(
+    path: Path, images: Any, indices: np.ndarray | None = None, part: slice | None = None
+) -> None:
+    """Writes images, or those at `indices`, as one uint8 .npy file.
+
+    Args:
+        path: The file.
+        images: [n, h, w, c].
+        indices: Positions of those to write; None for all.
+        part: Which of them this process writes, where several write one file together.
+    """
     count = len(images) if indices is None else len(indices)
+    shape = (count, *images.shape[1:])
+    part = slice(0, count) if part is None else part
 
     def parts() -> Iterator[np.ndarray]:
-        for start in range(0, count, _CHUNK):
-            chosen = slice(start, start + _CHUNK)
+        for start in range(part.start, part.stop, _CHUNK):
+            chosen = slice(start, min(start + _CHUNK, part.stop))
             yield images[chosen] if indices is None else images[indices[chosen]]
 
-    write_array(path, (count, *images.shape[1:]), np.uint8, parts())
+    if processes.count() == 1:
+        write_array(path, shape, np.uint8, parts())
+        return
+    if processes.is_chief():
+        write_array(path, shape, np.uint8, ())
+        os.truncate(path, path.stat().st_size + math.prod(shape))
+    processes.barrier()
+    with open(path, "r+b") as file:
+        file.seek(math.prod(shape[1:]) * (part.start - count), os.SEEK_END)
+        for written in parts():
+            file.write(np.ascontiguousarray(written, np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
+    processes.barrier()
 
 
 def stored(
@@ -246,16 +298,29 @@ def _read(folder: Path, record_name: str) -> dict[str, Any] | None:
 
 
 def _build(
-    folder: Path, record_name: str, build: Callable[[Path], dict[str, Any]]
+    stack: contextlib.ExitStack,
+    folder: Path,
+    record_name: str,
+    build: Callable[[Path], dict[str, Any]],
 ) -> dict[str, Any]:
-    with replacing(folder) as directory:
+    def begin() -> str:
+        directory = stack.enter_context(replacing(folder))
         directory.mkdir()
-        record = build(directory)
-        record["files"] = {path.name: file_sha256(path) for path in sorted(directory.iterdir())}
-        content = json.dumps(
-            record | {"sha256": _record_hash(record)}, indent=2, sort_keys=True, allow_nan=False
-        )
-        (directory / record_name).write_text(content + "\n", encoding="utf-8")
+        return str(directory)
+
+    directory = Path(processes.from_chief(begin))
+    record = build(directory)
+    processes.barrier()  # What the others write is there too.
+    return processes.from_chief(lambda: _complete(directory, record_name, record))
+
+
+def _complete(directory: Path, record_name: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Writes the record beside the files, with their checksums."""
+    record["files"] = {path.name: file_sha256(path) for path in sorted(directory.iterdir())}
+    content = json.dumps(
+        record | {"sha256": _record_hash(record)}, indent=2, sort_keys=True, allow_nan=False
+    )
+    (directory / record_name).write_text(content + "\n", encoding="utf-8")
     return record
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_mosaickd.backend import processes
 from keras_mosaickd.data.cache import cached, read_array, write_array, write_images
 from keras_mosaickd.data.image_set import ImageSet
 from keras_mosaickd.data.scores import entropies, leading_classes, teacher_hash
@@ -197,7 +198,8 @@ def select(
     """Keeps the images with the highest teacher entropy (supplement, algorithm 1), or others.
 
     The result is kept under `cache_dir`/ood, under a key of the teacher's layers and weights,
-    the images, their size, `count` and the rule; the same call reads it from there.
+    the images, their size, `count` and the rule; the same call reads it from there. Each of several
+    processes scores its part of the pool, and writes what is kept of that.
 
     Args:
         teacher: Keras model from images in [0, 1] to logits or probabilities.
@@ -238,26 +240,36 @@ def select(
 
     # The whole of a pool that is one file already is kept there.
     is_kept = count == 0 and _file_of(image_set.images) is not None
+    # In whole batches, so that each image is scored among the same ones, however many take part.
+    part = processes.share(len(image_set), batch_size)
+
+    def score(function: Any, images: Any, dtype: Any) -> np.ndarray:
+        own = np.zeros(0, dtype)
+        if part.start < part.stop:
+            own = function(teacher, _Part(images, part), batch_size, verbose)
+        return np.concatenate(processes.gather(own))
 
     def build(directory: Path) -> dict[str, Any]:
         images = image_set.images
         if count == 0 and not is_kept:
             # Written first and scored from there: images in a folder are decoded once.
-            write_images(directory / "images.npy", images)
+            write_images(directory / "images.npy", images, part=part)
             images = read_array(directory / "images.npy")
-        scores = entropies(teacher, images, batch_size, verbose)
+        scores = score(entropies, images, np.float32)
         # Refuses what the valid entropies cannot give, whatever the rule.
         indices = top_entropy(scores, count)
         if count and by == "random":
             valid = np.flatnonzero(~np.isnan(scores))
             indices = np.sort(np.random.default_rng(seed).permutation(valid)[:count])
         elif count and by == "confident":
-            classes = leading_classes(teacher, images, batch_size, verbose)
+            classes = score(leading_classes, images, np.int64)
             indices = most_confident(scores, classes, count, seed)
         if count:
-            write_images(directory / "images.npy", images, indices)
-        write_array(directory / "indices.npy", indices.shape, np.int64, [indices])
-        write_array(directory / "entropies.npy", scores.shape, np.float32, [scores])
+            own = slice(*np.searchsorted(indices, (part.start, part.stop)).tolist())
+            write_images(directory / "images.npy", images, indices, own)
+        if processes.is_chief():
+            write_array(directory / "indices.npy", indices.shape, np.int64, [indices])
+            write_array(directory / "entropies.npy", scores.shape, np.float32, [scores])
         kept_mean, dropped_mean = _means(scores, indices)
         numbers = {"kept_mean": kept_mean, "dropped_mean": dropped_mean}
         return {
@@ -268,7 +280,7 @@ def select(
             **{name: None if np.isnan(value) else value for name, value in numbers.items()},
         }
 
-    _, fresh = cached(folder, "selection.json", build)
+    _, fresh = cached(folder, "selection.json", build, is_joint=True)
     file = folder / "images.npy"
     images = image_set.images if is_kept and not file.exists() else read_array(file)
     indices = np.array(read_array(folder / "indices.npy"))
@@ -286,6 +298,27 @@ def select(
         path=folder,
         reused=not fresh,
     )
+
+
+class _Part:
+    """A slice of a pool that is read when it is asked for.
+
+    Args:
+        images: The pool, [n, h, w, c].
+        part: Of its first axis.
+    """
+
+    def __init__(self, images: Any, part: slice):
+        self.images, self.part = images, part
+        self.shape = (part.stop - part.start, *images.shape[1:])
+        self.dtype = images.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice) -> Any:
+        start, stop, _ = index.indices(len(self))
+        return self.images[self.part.start + start : self.part.start + stop]
 
 
 def _file_of(images: Any) -> str | None:

@@ -1,11 +1,14 @@
 """What every method shares: a frozen teacher, a student, and how the student is judged."""
 
+import functools
+
 import keras
 from keras import ops
 
-from keras_mosaickd.backend import keras_graph
+from keras_mosaickd.backend import keras_graph, processes
 from keras_mosaickd.backend.fused import Fused
 from keras_mosaickd.backend.training import PhaseTrainer
+from keras_mosaickd.backend.training.callback_lists import with_first
 from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.pixels import VOID, unit_range_tensor
 from keras_mosaickd.data.streams import given
@@ -108,13 +111,13 @@ class StudentTrainer(PhaseTrainer):
         validation = kwargs.get("validation_data")
         if isinstance(validation, tuple | list) and validation:
             self._checked(validation[0])
+            kwargs["validation_data"] = _own_share(validation)
         elif validation is not None:
             kwargs["validation_data"], _ = self._checked(validation)
         if not (given.is_array(x) or isinstance(x, keras.utils.PyDataset)):
             kwargs.setdefault("shuffle", False)  # Keras warns that it cannot.
-        callbacks = kwargs.get("callbacks") or []
-        if isinstance(callbacks, list | tuple):
-            kwargs["callbacks"] = [*self.own_callbacks(), *callbacks]
+        for callback in reversed(self.own_callbacks()):
+            kwargs["callbacks"] = with_first(callback, kwargs.get("callbacks"))
         return super().fit(x, *args, **kwargs)
 
     def own_callbacks(self):
@@ -176,6 +179,7 @@ class StudentTrainer(PhaseTrainer):
         for network in networks.values():
             self.check_scope(network.variables)
         self.phase_optimizers = optimizers
+        self.first_invalid = FirstInvalid(["loss", *self.loss_terms])
         variables = {key: network.trainable_variables for key, network in networks.items()}
         super().compile(
             optimizer=PhaseOptimizers(optimizers, variables),
@@ -213,6 +217,7 @@ class StudentTrainer(PhaseTrainer):
         for key, optimizer in self.phase_optimizers.items():
             rate = ops.convert_to_tensor(optimizer.learning_rate)
             logs[f"{key.removesuffix('_optimizer')}_learning_rate"] = rate
+        self.first_invalid.update_state(logs, self.optimizer.iterations)
         return logs
 
     # ---- evaluation ----------------------------------------------------------------------
@@ -240,7 +245,7 @@ class StudentTrainer(PhaseTrainer):
         return logs
 
     def evaluate(self, x=None, *args, return_dict=False, **kwargs):
-        """As `keras.Model.evaluate`, exact over several devices too.
+        """As `keras.Model.evaluate`, exact over several devices too; by all of several processes.
 
         Keras reports the mean over the devices of each one's mean, which is another number where
         they saw unequal numbers of images; the metrics' own totals are over all of them.
@@ -254,6 +259,11 @@ class StudentTrainer(PhaseTrainer):
         self.out_of_range.check()
         metrics = {"loss": self._mean_loss, "agreement": self.agreement_metric}
         metrics |= {"accuracy": self.accuracy_metric, "mean_iou": self.mean_iou_metric}
+        for name in logs:
+            # Totals and counts: of a part in each of several processes, or of all in all of them.
+            for variable in metrics[name].variables:
+                value = ops.convert_to_numpy(variable)
+                variable.assign(sum(processes.gather(value)))
         logs = {name: float(ops.convert_to_numpy(metrics[name].result())) for name in logs}
         return logs if return_dict else list(logs.values())
 
@@ -310,6 +320,45 @@ class StudentTrainer(PhaseTrainer):
         """Loads what `save_own_variables` saved."""
         for index, state in enumerate(keras_graph.seed_states(self)):
             state.assign(store[f"seed_{index}"])
+
+
+def _own_share(validation):
+    """This process's part of validation arrays; all of them where not everyone would get some."""
+    if not 1 < processes.count() <= len(validation[0]):
+        return validation
+    part = processes.share(len(validation[0]))
+    return tuple(None if array is None else array[part] for array in validation)
+
+
+class FirstInvalid(keras.metrics.Metric):
+    """The iteration of an epoch after which a loss was no number any more: noted on the device.
+
+    Args:
+        names: of the losses.
+    """
+
+    def __init__(self, names):
+        super().__init__(name="first_invalid")
+        self.iterations = {
+            name: self.add_variable(
+                (), "zeros", dtype="int32", aggregation="only_first_replica", name=name
+            )
+            for name in names
+        }
+
+    def update_state(self, logs, iteration):
+        """Looks at means over the epoch so far, which stay what they are from then on."""
+        iteration = ops.cast(iteration, "int32")
+        for name, first in self.iterations.items():
+            before = ops.convert_to_tensor(first)
+            is_broken = ops.logical_not(ops.isfinite(logs[name]))
+            is_new = ops.logical_and(ops.equal(before, 0), is_broken)
+            first.assign(ops.where(is_new, iteration, before))
+
+    def result(self):
+        """The last of them, 0 as long as all are numbers."""
+        noted = [ops.cast(first, "float32") for first in self.iterations.values()]
+        return functools.reduce(ops.maximum, noted)
 
 
 class OutOfRange(keras.metrics.Metric):

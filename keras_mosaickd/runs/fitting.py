@@ -9,10 +9,12 @@ import keras
 import numpy as np
 
 from keras_mosaickd import callbacks
+from keras_mosaickd.backend import processes
+from keras_mosaickd.backend.training.callback_lists import QuietCallbacks
 from keras_mosaickd.callbacks.checkpoint import Checkpoint, StopSignals
 from keras_mosaickd.callbacks.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.callbacks.image_quality import ImageQuality
-from keras_mosaickd.callbacks.progress import Progress
+from keras_mosaickd.callbacks.progress import Bar, Progress
 from keras_mosaickd.data.streams.training import validation_stream
 from keras_mosaickd.evaluation.label_free import SCORE, LabelFreeAgreement
 from keras_mosaickd.evaluation.scores import evaluation_batch
@@ -73,7 +75,7 @@ def fit(run, inputs, trainer, data, schedule, steps, judge):
                 schedule.rounds,
                 schedule.steps_per_round,
                 steps,
-                [*traces, Progress(schedule.steps - steps)],
+                [*traces, *processes.of_chief([Progress(schedule.steps - steps)])],
                 # In a file the line that `Progress` prints is enough.
                 verbose=1 if sys.stdout.isatty() else 0,
                 **validation,
@@ -129,12 +131,13 @@ def fit_resumably(model, stream, epochs, steps_per_epoch, folder, scope, verbose
                     verbose=verbose,
                 )
             finally:
-                folder.mkdir(parents=True, exist_ok=True)
-                write_file(clock, json.dumps(before + time.perf_counter() - start))
+                if processes.is_chief():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    write_file(clock, json.dumps(before + time.perf_counter() - start))
     return model, before + time.perf_counter() - start
 
 
-def _fit_rounds(model, stream, rounds, steps_per_round, steps, callbacks, **options):
+def _fit_rounds(model, stream, rounds, steps_per_round, steps, callbacks, verbose, **options):
     """Trains from a global step to the end, or of its round; returns the step that was reached.
 
     From the middle of a round it trains to the end of that round only: a call of Keras's `fit`
@@ -144,13 +147,24 @@ def _fit_rounds(model, stream, rounds, steps_per_round, steps, callbacks, **opti
     first_round, done = divmod(steps, steps_per_round)
     if done:
         callbacks = [*callbacks, _StopAfterRound()]
+    if verbose == 1 and not any(isinstance(callback, Bar) for callback in callbacks):
+        callbacks = [*callbacks, Bar()]
+    told = QuietCallbacks(
+        callbacks,
+        add_history=True,
+        add_progbar=verbose != 0,
+        verbose=verbose,
+        epochs=rounds,
+        steps=steps_per_round - done,
+        model=model,
+    )
     model.fit(
         stream(steps, steps_per_round - done),
         epochs=rounds,
         initial_epoch=first_round,
         steps_per_epoch=steps_per_round - done,
         shuffle=False,
-        callbacks=callbacks,
+        callbacks=told,
         **options,
     )
     return (first_round + 1 if done else rounds) * steps_per_round
@@ -186,7 +200,7 @@ def _callbacks(run, inputs, images, judge, stop):
     latents = np.random.default_rng(config.seed).standard_normal(
         (64, config.latent_dim), dtype="float32"
     )
-    chosen = [StopWhenInvalid(run / CHECKPOINT)]
+    chosen = []
     if config.is_game:
         # Before those that write the logs down, because it adds to them.
         chosen.append(ImageQuality(latents, images, log_dir=run / TENSORBOARD))
@@ -211,7 +225,8 @@ def _callbacks(run, inputs, images, judge, stop):
     values = [row[monitor] for row in callbacks.read_history(run / HISTORY)]
     # Last, so that a checkpoint stands for a round whose other traces are on the disk.
     return [
-        *chosen,
+        StopWhenInvalid(run / CHECKPOINT),
+        *processes.of_chief(chosen),
         Checkpoint(
             run / CHECKPOINT,
             every_steps=config.checkpoint_every_steps,

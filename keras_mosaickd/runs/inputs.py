@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd import networks
+from keras_mosaickd.backend import processes
 from keras_mosaickd.backend.training import distribution
 from keras_mosaickd.config import CACHE_DIR, OUT_OF_DOMAIN, ExperimentConfig
 from keras_mosaickd.data import ImageSet, parse, stored
@@ -129,6 +130,8 @@ def load(config, is_dry=False, with_pool=True):
     keras.config.set_dtype_policy(config.precision)
     import_modules(config.import_)
     devices = distribution(config.strategy)
+    if not is_dry:
+        processes.check_shared(cache_dir=config.cache_dir or CACHE_DIR)
     teacher = given(config, devices.scope)
     checks.check_teacher(config, teacher, devices)
     reader = _Reader(config, is_dry)

@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from keras_mosaickd.backend import processes
 from keras_mosaickd.backend.training import device_lines
 from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.data import select
@@ -82,7 +83,9 @@ def train(config, config_file=None):
             "teacher_seconds": teacher.seconds,
             **teacher_scores,
         }
-        return outcome.finish(run, inputs, trainer, schedule, judge, origin)
+        return processes.from_chief(
+            lambda: outcome.finish(run, inputs, trainer, schedule, judge, origin)
+        )
 
 
 def dry_run(config):
@@ -152,7 +155,8 @@ def _teacher_scores(inputs, teacher):
     """The teacher's scores on the test images, by the names of `metrics.json`."""
     if inputs.domain is None:
         return {}
-    found = scores(teacher.model, inputs.domain_test, inputs.config.evaluation_batch_size)
+    batch = inputs.config.evaluation_batch_size
+    found = processes.from_chief(lambda: scores(teacher.model, inputs.domain_test, batch))
     return {f"teacher_{name}": value for name, value in found.items()}
 
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_mosaickd.backend import processes
+from keras_mosaickd.backend.training import plain, shared
 from keras_mosaickd.data import supervised_stream
 from keras_mosaickd.data.cache import cached
 from keras_mosaickd.data.mean_iou import MeanIoU
@@ -122,12 +124,14 @@ def trained(inputs, network=None):
     def build(directory):
         print(f"Teacher {config.teacher}: training on {len(domain)} images of {domain.name}")
         keras.utils.set_random_seed(config.seed)
-        teacher, seconds = _fit(inputs, network or untrained(inputs), unfinished)
-        teacher.save(directory / "teacher.keras", include_optimizer=False)
+        teacher, seconds = _fit(inputs, shared(network or untrained(inputs)), unfinished)
+        if processes.is_chief():
+            plain(teacher).save(directory / "teacher.keras", include_optimizer=False)
         return {**_description(config, domain), "dataset": domain.name, "seconds": seconds}
 
-    record, fresh = cached(folder, _RECORD, build)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    record, fresh = cached(folder, _RECORD, build, is_joint=True)
+    if processes.is_chief():
+        shutil.rmtree(unfinished, ignore_errors=True)
     if not fresh:
         print(f"Teacher {config.teacher}: found in {folder}")
     # A fresh one is read back too, so that a run does not depend on who trained its teacher.

@@ -95,14 +95,18 @@ class Together:
 
     def divide(self, values):
         """This process's rows as parts of the arrays of all."""
-        return jax.tree.map(
-            lambda rows: jax.make_array_from_process_local_data(self.split, np.asarray(rows)),
-            values,
-        )
+        return jax.tree.map(self._divided, values)
 
     def own(self, values):
         """This process's copies of what is the same in all."""
         return jax.tree.map(lambda value: value.addressable_data(0), values)
+
+    def _divided(self, rows):
+        if isinstance(rows, jax.Array) and jax.local_device_count() == 1:
+            # On its device already.
+            shape = (len(rows) * jax.process_count(), *rows.shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, self.split, [rows])
+        return jax.make_array_from_process_local_data(self.split, np.asarray(rows))
 
     def _replicated(self, value):
         value = jax.numpy.asarray(value)

@@ -11,6 +11,7 @@ import torch
 
 from keras_mosaickd.backend import processes
 from keras_mosaickd.backend.fused import Fused, check_shared_statistics
+from keras_mosaickd.backend.training.callback_lists import with_first
 from keras_mosaickd.backend.training.single_device import (
     ONE_DEVICE,
     Distribution,
@@ -25,6 +26,8 @@ __all__ = ["PhaseTrainer", "SharedModel", "devices", "distribution"]
 
 class PhaseTrainer(SingleProgramTrainer):
     """See `keras_mosaickd.backend.training`."""
+
+    _draws = None
 
     def minimize(self, objective, optimizer, variables, through=None):
         """Makes one update of `variables` and returns the objective's terms."""
@@ -60,7 +63,11 @@ class PhaseTrainer(SingleProgramTrainer):
 
     def global_normal(self, batch, size, seed_generator):
         """This process's rows of one normal draw for the global batch."""
-        rows = keras.random.normal((batch * processes.count(), size), seed=seed_generator)
+        shape = batch * processes.count(), size
+        if self._draws is None:
+            rows = keras.random.normal(shape, seed=seed_generator)
+        else:
+            rows = self._draws.normal(shape, seed_generator)
         return rows[batch * processes.rank() :][:batch]
 
     def mean_over_replicas(self, values):
@@ -80,7 +87,32 @@ class PhaseTrainer(SingleProgramTrainer):
             for optimizer in self.phase_optimizers:
                 check_shared_statistics(self.trained_network(optimizer.removesuffix("_optimizer")))
             x, kwargs = _together(self, x, kwargs)
-        return super().fit(x, *args, **kwargs)
+        self._draws = _Draws()
+        try:
+            return super().fit(x, *args, **kwargs)
+        finally:
+            self._draws = None
+
+
+class _Draws:
+    """Draws of `keras.random.normal` that do not ask the device for the seed each time.
+
+    Nobody else moves the seeds of a trainer while it is fitted.
+    """
+
+    def __init__(self):
+        self.seeds = {}
+
+    def normal(self, shape, seed_generator):
+        """The next draw of a `SeedGenerator`."""
+        known = self.seeds.get(id(seed_generator))
+        seed, draws = known or keras.ops.convert_to_numpy(seed_generator.state).tolist()
+        self.seeds[id(seed_generator)] = seed, draws + 1
+        seed_generator.next()
+        device = seed_generator.state.value.device
+        generator = torch.Generator(device)
+        generator.manual_seed((seed + draws) & 0xFFFFFFFF)
+        return torch.normal(0.0, 1.0, shape, generator=generator, device=device)
 
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
@@ -148,5 +180,5 @@ def _averaged(gradients):
 def _together(model, x, options):
     """What `fit` takes in several processes: own rows, equal weights, logs of all."""
     processes.copy_from_chief([*model.variables, *model.optimizer.variables])
-    callbacks = [GlobalLogs(), *(options.get("callbacks") or [])]
+    callbacks = with_first(GlobalLogs(), options.get("callbacks"))
     return processes.own_rows(x), {**options, "callbacks": callbacks}

@@ -17,8 +17,8 @@ class StopWhenInvalid(keras.callbacks.Callback):
     `keras.callbacks.TerminateOnNaN` waits for every step's loss, looks at the first one alone and
     ends the epoch in the usual way, which would replace a good checkpoint by the broken networks.
     Here the device itself notes the iteration in which a loss became no number
-    (`methods.watched.FirstInvalid`), and is asked every few seconds whether the student's, which all
-    others reach, still is one. The weights follow at the end of the epoch and whenever
+    (`methods.watched.FirstInvalid`), and is asked every few seconds whether the student's, which
+    all others reach, still is one. The weights follow at the end of the epoch and whenever
     `save_checkpoint` would write them.
 
     Args:

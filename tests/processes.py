@@ -56,7 +56,7 @@ def module(name, *arguments):
     return [sys.executable, "-m", name, *arguments]
 
 
-def finish(process, status=0, timeout=600):
+def finish(process, status=0, timeout=1200):
     """Waits for a process's end; its output and its errors without the libraries' talk."""
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == status, (process.returncode, out[-2000:], err[-3000:])

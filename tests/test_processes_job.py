@@ -36,7 +36,7 @@ def weights(folder, name="run"):
 
 
 def wait_for(condition, processes):
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not condition():
         assert all(process.poll() is None for process in processes), "ended too early"
         assert time.monotonic() < deadline

@@ -83,7 +83,7 @@ def test_signal_at_one_process_saves_once_and_the_repeated_command_resumes(unint
     processes[1].send_signal(signal.SIGTERM)
     status = 128 + signal.SIGTERM
     (_, err), others = ended(processes, [status, status])
-    assert err == ["bin/train: SIGTERM: saved; repeat the command to go on"]
+    assert err == ["bin/train: SIGTERM: saved; repeat the command to resume"]
     assert others == ([], [])
     for process in start_group(2, command(folder, "stopped")):
         finish(process)

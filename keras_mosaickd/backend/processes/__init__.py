@@ -7,6 +7,9 @@ here does what is right for one.
 The first process is the chief. It alone writes files and prints; what the others need to know of it
 they get by `from_chief`. Every function that talks to the others has to be called by all of them,
 in the same order, except inside of `alone`.
+
+A command's flags are checked with what stands in a run directory before numpy is imported; so it is
+imported in functions here.
 """
 
 import contextlib
@@ -16,10 +19,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from keras_mosaickd.backend.processes.group import connect
-from keras_mosaickd.backend.processes.links import as_array, as_bytes
 from keras_mosaickd.errors import InputError
 
 __all__ = [
@@ -74,6 +73,8 @@ def join(prefix=None):
             "--strategy=processes needs the PyTorch or the JAX backend. "
             f"Received: KERAS_BACKEND={backend}"
         )
+    from keras_mosaickd.backend.processes.group import connect
+
     engine = import_module(f"{__name__}.{backend}")
     rank, count = engine.start()
     _State.group = connect(rank, count, engine.host(), engine.broadcast, prefix)
@@ -135,12 +136,14 @@ def from_chief(function):
 
 def gather(array):
     """The arrays of all processes, in the order of their ranks; they may differ in shape."""
+    import numpy as np
+
     return [np.asarray(array)] if _is_one() else _State.group.gather(np.asarray(array))
 
 
 def barrier():
     """Waits until all processes are here."""
-    gather(np.zeros(0))
+    gather([])
 
 
 def rows(batch):
@@ -183,9 +186,11 @@ def copy_from_chief(variables):
         return
     import keras
 
+    from keras_mosaickd.backend.processes.links import as_array, as_bytes
+
     for variable in variables:
         if is_chief():
-            _State.group.send(as_bytes(np.asarray(keras.ops.convert_to_numpy(variable))))
+            _State.group.send(as_bytes(keras.ops.convert_to_numpy(variable)))
         else:
             variable.assign(as_array(_State.group.receive()))
 
@@ -231,7 +236,7 @@ def check_shared(**directories):
                 token.parent.mkdir(parents=True, exist_ok=True)
                 token.touch()
         barrier()
-        seen = [bool(found[0]) for found in gather(np.array([token.exists()]))]
+        seen = [bool(found[0]) for found in gather([token.exists()])]
         if is_chief():
             token.unlink(missing_ok=True)
         if seen[0] and not all(seen):

@@ -372,7 +372,7 @@ def test_without_tensorflow_the_student_is_kept_and_the_later_command_named(
     with pytest.raises(export.ExportError, match=wanted):
         export.export_saved_model(student, target)
     assert os.listdir(tmp_path) == ["saved_model.keras"]
-    with pytest.raises(InputError, match="--export=litert expected tensorflow"):
+    with pytest.raises(InputError, match="--export=litert: expected tensorflow"):
         export.check(["litert"])
 
 

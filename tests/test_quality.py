@@ -133,6 +133,19 @@ def test_features_of_a_teacher_inside_another_model():
     np.testing.assert_allclose(points, expected_features(model), atol=1e-6)
 
 
+def test_a_nested_teacher_may_be_called_as_keras_calls_the_first_model():
+    """In a file from another process it is; here the next model would have the same name."""
+    keras.utils.clear_session()
+    inputs = keras.Input((4, 4, 1))
+    inner = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+    assert inner.name == "functional"
+    images = keras.Input((4, 4, 1))
+    teacher = keras.Model(images, inner(keras.layers.Rescaling(255.0)(images)), name="teacher")
+    keras.utils.clear_session()
+    points, logits = Features(teacher).see(IMAGES)
+    assert points.shape == (40, 16) and logits.shape == (40, 3)
+
+
 def test_bytes_are_images_in_0_to_1():
     features = Features(teacher())
     whole = np.rint(IMAGES * 255).astype("uint8")

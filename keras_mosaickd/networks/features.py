@@ -71,7 +71,9 @@ def _walk(model, chosen):
             inner = _walk(call.layer, chosen)
             if inner is None:
                 return None
-            return keras.Model(call.layer.inputs[0], inner)(call.inputs[0])
+            # Keras's own name would be that of the first model of another process, a teacher's.
+            name = f"{call.layer.name}_features"
+            return keras.Model(call.layer.inputs[0], inner, name=name)(call.inputs[0])
         if getattr(call.layer, "weights", ()):
             return chosen(call)
         tensor = call.inputs[0]

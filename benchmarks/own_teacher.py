@@ -38,6 +38,7 @@ METHODS = {
     "kd, temperature 5": ["--method=kd", "--temperature=5"],
     "mosaickd": ["--method=mosaickd"],
     "practical": ["--recipe=practical"],
+    "practical, synthetic only": ["--recipe=practical", "--synthetic_only"],
     "practical, no features": ["--recipe=practical", "--feature_weight=0"],
     "practical, own start": ["--recipe=practical", "--student_start=own"],
     "practical, no statistics": ["--recipe=practical", "--batch_norm_weight=0"],

@@ -26,7 +26,7 @@ RUNS = ROOT / "runs" / "sigmoid_heads"
 METHODS = {
     "kd": ["--method=kd"],
     "mosaickd": ["--method=mosaickd"],
-    "mosaickd, practical": ["--method=mosaickd", "--recipe=practical"],
+    "mosaickd, practical": ["--recipe=practical"],
 }
 TASKS = {
     "trousers": ("fashion_mnist[1,3,4,6]", "fashion_mnist[5,7,8,9]", ["not_trouser", "trouser"]),

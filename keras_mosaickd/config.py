@@ -25,18 +25,14 @@ PRACTICAL = {
     "batch_norm_weight": 100.0,
     "adversarial_weight": 5.0,
     "local_weight": 0.01,
-    "synthetic_only": True,
 }
-# Images at least in an update of the practical recipe's G, whose terms are of statistics.
-PRACTICAL_GENERATED = 128
 
 
 def recipe_defaults(settings):
     """What a recipe sets where the user does not.
 
     Args:
-        settings: dict of settings by name, among them `recipe`, `regularization` and `batch_size`
-            if given.
+        settings: dict of settings by name, among them `recipe` and `regularization` if given.
 
     Returns:
         Dict; empty of the paper's recipe. Multipliers that find themselves are weights already.
@@ -44,9 +40,7 @@ def recipe_defaults(settings):
     if settings.get("recipe") != "practical":
         return {}
     left_out = ("local_weight",) if settings.get("regularization") == "adaptive" else ()
-    chosen = {name: value for name, value in PRACTICAL.items() if name not in left_out}
-    batch = settings.get("batch_size", ExperimentConfig.batch_size)
-    return {**chosen, "generator_multiple": max(1, math.ceil(PRACTICAL_GENERATED / batch))}
+    return {name: value for name, value in PRACTICAL.items() if name not in left_out}
 
 
 def _with_recipe(config):

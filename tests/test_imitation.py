@@ -303,19 +303,6 @@ def test_a_recipe_sets_what_is_not_given():
     assert vars(ExperimentConfig(**plain)) == plain
 
 
-@pytest.mark.parametrize(("batch", "expected"), [(16, 8), (48, 3), (128, 1), (512, 1)])
-def test_small_batches_get_more_images_for_the_generator(batch, expected):
-    config = ExperimentConfig(recipe="practical", batch_size=batch)
-    assert config.generator_multiple == expected
-    assert config.student_batch_size == batch
-    parsed = flags.parse("train", ["--recipe=practical", f"--batch_size={batch}"])
-    assert parsed.settings()["generator_multiple"] == expected
-    found = practical_recipe(classifier(1), classifier(2), batch_size=batch)
-    assert found["generator_multiple"] == expected
-    given = ExperimentConfig(recipe="practical", batch_size=batch, generator_multiple=1)
-    assert given.generator_multiple == 1
-
-
 def test_multipliers_that_find_themselves_take_the_place_of_the_recipes_weight():
     weightless = {name: value for name, value in PRACTICAL.items() if name != "local_weight"}
     given = {"recipe": "practical", "regularization": "adaptive"}
@@ -323,16 +310,15 @@ def test_multipliers_that_find_themselves_take_the_place_of_the_recipes_weight()
     assert vars(ExperimentConfig(**given)) == expected
     assert flags.parse("train", [f"--{k}={v}" for k, v in given.items()]).settings() == expected
     found = practical_recipe(classifier(1), classifier(2), regularization="adaptive")
-    assert found == {**weightless, "regularization": "adaptive", "generator_multiple": 4}
+    assert found == {**weightless, "regularization": "adaptive"}
     assert game(**found).multipliers is not None
 
 
 def test_the_practical_recipe_leaves_out_what_the_networks_lack(capsys):
-    whole = {**PRACTICAL, "generator_multiple": 4}
-    assert practical_recipe(classifier(1), classifier(2)) == whole
+    assert practical_recipe(classifier(1), classifier(2)) == PRACTICAL
     assert capsys.readouterr().out == ""
     found = practical_recipe(of_width(3), classifier(2))
-    assert found == {**whole, "batch_norm_weight": 0.0, "synthetic_only": False}
+    assert found == {**PRACTICAL, "batch_norm_weight": 0.0}
     assert "without batch_norm_weight: 'functional" in capsys.readouterr().out
 
 

@@ -7,7 +7,7 @@ from keras_mosaickd.methods.statistics import TeacherStatistics
 from keras_mosaickd.networks.logits import with_shapes
 
 
-def practical_recipe(teacher, student, regularization="fixed", batch_size=32):
+def practical_recipe(teacher, student, regularization="fixed"):
     """The arguments of `MosaicKD` that `--recipe=practical` stands for.
 
     ```python
@@ -16,21 +16,18 @@ def practical_recipe(teacher, student, regularization="fixed", batch_size=32):
     ```
 
     What the networks do not allow is left out, and said: BatchNorm statistics of a teacher without
-    BatchNorm layers, and with them S's training on synthetic images alone; features of networks
-    whose layers are hidden (subclassed, a SavedModel).
+    BatchNorm layers, features of networks whose layers are hidden (subclassed, a SavedModel).
 
     Args:
         teacher: built Keras classifier.
         student: built Keras classifier.
         regularization: as of `MosaicKD`; "adaptive" weighs the patches itself.
-        batch_size: global batch size of the stream; of a small one more synthetic images are made.
 
     Returns:
         Dict of keyword arguments.
     """
     chosen = {} if regularization == "fixed" else {"regularization": regularization}
-    settings = {"recipe": "practical", "batch_size": batch_size, **chosen}
-    options = recipe_defaults(settings) | chosen
+    options = recipe_defaults({"recipe": "practical", **chosen}) | chosen
     return possible(options, with_shapes(teacher), with_shapes(student))
 
 
@@ -39,8 +36,6 @@ def possible(options, teacher, student):
     options = dict(options)
     if options.get("batch_norm_weight") and not TeacherStatistics(teacher).layers:
         _switch_off(options, "batch_norm_weight", f"{teacher.name!r} shows no BatchNorm layers")
-        # What guides G to the domain is gone, and real images are needed.
-        options["synthetic_only"] = False
     if options.get("feature_weight"):
         try:
             last_features(teacher, student)

@@ -122,7 +122,7 @@ def test_a_file_gives_the_names_that_classify_answers_with(run, tmp_path, capsys
 
 @pytest.mark.parametrize("formats", [("keras",), ("saved_model",)])
 def test_without_tensorflow_a_run_keeps_the_keras_file(formats, run, monkeypatch, capsys):
-    monkeypatch.setattr(shipping, "find_spec", lambda name: None)
+    monkeypatch.setattr(shipping, "is_installed", lambda name: False)
     (run / "student.keras").unlink()
     trainer, names = game.game(), METRICS["class_names"]
     exports = shipping.export_run(run, trainer, trainer.student, formats, names, lambda: None)

@@ -32,7 +32,7 @@ def write_experiment(directory, config, hyperparameters):
     for parameter in hyperparameters.space:
         info = experiment.hparam_infos.add(name=parameter.name)
         kind = type(getattr(config, parameter.name))
-        if hasattr(parameter, "values"):  # a choice
+        if not hasattr(parameter, "min_value"):  # a choice
             info.domain_discrete.extend([kind(value) for value in parameter.values])
         else:
             info.domain_interval.min_value = parameter.min_value

@@ -20,8 +20,6 @@ pytestmark = [pytest.mark.backend("torch"), pytest.mark.slow]
 FLAGS = """--dataset=digits[0-2] --ood=digits[5-9] --ood_size=128 --image_size=8 --teacher=wrn10_1
 --student=wrn10_1 --teacher_epochs=2 --teacher_batch_size=32 --batch_size=32 --student_updates=24
 --student_steps=2 --evaluations=3 --export=keras --checkpoint_every_steps=1""".split()
-# What a death or an error may take until all have ended.
-SECONDS = 30
 
 
 def command(folder, name="run", *flags):
@@ -44,11 +42,8 @@ def wait_for(condition, processes):
 
 
 def ended(processes, statuses):
-    """Their outputs and errors, once all have ended, in time."""
-    start_of_end = time.monotonic()
-    results = [finish(process, status) for process, status in zip(processes, statuses, strict=True)]
-    assert time.monotonic() - start_of_end < SECONDS
-    return results
+    """Their outputs and errors, once all have ended; one that hangs is the test's failure."""
+    return [finish(process, status) for process, status in zip(processes, statuses, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +86,7 @@ def test_signal_at_one_process_saves_once_and_the_repeated_command_resumes(unint
         np.testing.assert_array_equal(received, expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("victim", "count"), [(0, 1), (1, 2)])
 def test_killed_process_ends_all_with_one_line_and_the_repeated_command_resumes(
     uninterrupted, victim, count
@@ -115,6 +111,7 @@ def test_killed_process_ends_all_with_one_line_and_the_repeated_command_resumes(
             np.testing.assert_array_equal(received, expected)
 
 
+@pytest.mark.long
 def test_killed_process_in_the_selection_ends_all(uninterrupted, tmp_path):
     folder, _ = uninterrupted
     os.symlink(folder / "cache", tmp_path / "cache")

@@ -509,7 +509,8 @@ _TABLE = (
         str,
         "auto",
         "Whether the training step is compiled by XLA (on PyTorch by its own compiler): on, off, "
-        "or auto, as Keras decides for the backend and the device.",
+        "or auto, as Keras decides for the backend and the device, unless a network has an "
+        "operation that XLA cannot compile.",
         _MACHINE,
         choices=("auto", "on", "off"),
     ),

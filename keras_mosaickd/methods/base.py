@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_mosaickd.backend import keras_graph, processes
 from keras_mosaickd.backend.fused import Fused
-from keras_mosaickd.backend.training import PhaseTrainer
+from keras_mosaickd.backend.training import PhaseTrainer, unsupported_by_xla
 from keras_mosaickd.backend.training.callback_lists import with_first
 from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.pixels import VOID, unit_range_tensor
@@ -186,6 +186,28 @@ class StudentTrainer(PhaseTrainer):
             auto_scale_loss=False,
             **kwargs,
         )
+        if self.jit_compile:
+            self._check_compiler(is_asked_for=kwargs.get("jit_compile") is True)
+
+    def _check_compiler(self, is_asked_for):
+        """Goes without XLA where it cannot compile a network; an error where it is asked for."""
+        images = self.student.input_shape[1:]
+        for name in self.networks:
+            network = getattr(self, name)
+            if network is None:
+                continue
+            shape = network.input_shape[1:] if name == "generator" else images
+            if not (unsupported := unsupported_by_xla(network, shape)):
+                continue
+            found = f"the {name} {network.name} with {', '.join(unsupported)}"
+            if is_asked_for:
+                raise InputError(
+                    "jit_compile must be auto or False (--jit_compile=auto or off) with operations "
+                    f"that XLA cannot compile. Received: True, and {found}"
+                )
+            print(f"jit_compile is off: XLA cannot compile {found}")
+            self.jit_compile = False
+            return
 
     def trained_network(self, role):
         """The network that "student", "generator" or "discriminator" learns with."""

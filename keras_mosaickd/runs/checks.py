@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_mosaickd import export
+from keras_mosaickd.backend.training import unsupported_by_xla
 from keras_mosaickd.config import METHODS, ExperimentConfig
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.objectives import Objectives
@@ -59,6 +60,19 @@ def check_teacher(config, teacher, distribution):
             raise InputError(
                 f"--{name} describes a --teacher of your own, not a network of this package. "
                 f"Received: {getattr(config, name)} with --teacher={config.teacher}"
+            )
+
+
+def check_compiler(config, teacher, student):
+    """Checks that XLA can compile the networks, where it is to: before a teacher answers for it."""
+    if config.jit_compile != "on":
+        return
+    shape = student.input_shape[1:]
+    for flag, network in (("teacher", teacher), ("student", student)):
+        if network is not None and (unsupported := unsupported_by_xla(network, shape)):
+            raise InputError(
+                f"--jit_compile must be auto or off with --{flag}={getattr(config, flag)}: XLA "
+                f"cannot compile its {', '.join(unsupported)}. Received: on"
             )
 
 

@@ -18,8 +18,10 @@
 
 and calls `alternate(data)` and `training_logs()`, which a subclass writes once for all backends, in
 each training step.
-`devices()` names what the backend computes on, `device_lines()` says it, and `distribution(name)`
-gives the `Distribution` in whose scope networks are built and compiled to train on several of them.
+`devices()` names what the backend computes on, `has_bfloat16()` tells whether that is fast there,
+`device_lines()` says it, `unsupported_by_xla(network, shape)` names what of a network cannot be
+compiled, and `distribution(name)` gives the `Distribution` in whose scope networks are built and
+compiled to train on several of them.
 `shared(model)` is what a model of Keras's own losses has to be for `fit` in several processes.
 Nothing in this package knows a loss or a phase.
 """
@@ -32,20 +34,30 @@ import keras
 from keras_mosaickd.backend import processes
 
 if keras.backend.backend() == "tensorflow":
-    from keras_mosaickd.backend.training.tensorflow import PhaseTrainer, devices, distribution
+    from keras_mosaickd.backend.training.tensorflow import (
+        PhaseTrainer,
+        devices,
+        distribution,
+        has_bfloat16,
+        unsupported_by_xla,
+    )
 elif keras.backend.backend() == "jax":
     from keras_mosaickd.backend.training.jax import (
         PhaseTrainer,
         SharedModel,
         devices,
         distribution,
+        has_bfloat16,
     )
+    from keras_mosaickd.backend.training.single_device import unsupported_by_xla
 elif keras.backend.backend() == "torch":
+    from keras_mosaickd.backend.training.single_device import unsupported_by_xla
     from keras_mosaickd.backend.training.torch import (
         PhaseTrainer,
         SharedModel,
         devices,
         distribution,
+        has_bfloat16,
     )
 else:
     raise ImportError(
@@ -82,4 +94,13 @@ def plain(model):
     return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
-__all__ = ["PhaseTrainer", "device_lines", "devices", "distribution", "plain", "shared"]
+__all__ = [
+    "PhaseTrainer",
+    "device_lines",
+    "devices",
+    "distribution",
+    "has_bfloat16",
+    "plain",
+    "shared",
+    "unsupported_by_xla",
+]

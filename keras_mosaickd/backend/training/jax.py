@@ -153,6 +153,12 @@ def devices():
     ]
 
 
+def has_bfloat16():
+    """Whether the devices compute in bfloat16 faster than in float32: TPUs, GPUs from Ampere on."""
+    capability = [float(getattr(device, "compute_capability", 0)) for device in jax.devices()]
+    return jax.default_backend() == "tpu" or min(capability) >= 8
+
+
 def distribution(name):
     """The `Distribution` over the devices, or over all processes.
 

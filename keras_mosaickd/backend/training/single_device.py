@@ -43,6 +43,11 @@ class Recorded(NamedTuple):
 ONE_DEVICE = Distribution(contextlib.nullcontext, 1)
 
 
+def unsupported_by_xla(network, shape):
+    """None: what JAX computes, XLA has compiled; PyTorch's compiler leaves what it cannot."""
+    return []
+
+
 class SingleProgramTrainer(keras.Model):
     """Replica helpers for backends on which one program sees the whole batch."""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 
 import keras
 import tensorflow as tf
@@ -114,6 +115,45 @@ def devices():
     names = [device.name for device in tf.config.list_logical_devices("GPU")]
     found = [f"{name} {kind}".strip() for name, kind in zip(names, kinds, strict=False)]
     return found or [device.name for device in tf.config.list_logical_devices()]
+
+
+def has_bfloat16():
+    """Whether the devices compute in bfloat16 faster than in float32: GPUs from Ampere on."""
+    gpus = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return bool(gpus) and all(d.get("compute_capability", (0, 0)) >= (8, 0) for d in details)
+
+
+def unsupported_by_xla(network, shape):
+    """The operations of a network, or of its gradient, that XLA cannot compile.
+
+    They are lowered, which takes a second or two, not compiled.
+
+    Args:
+        network: built Keras model of one input.
+        shape: shape of what it takes, without the batch.
+
+    Returns:
+        Sorted list of "Operation (layer)"; empty where XLA compiles all.
+    """
+
+    def differentiated(inputs):
+        watched = [inputs, *(variable.value for variable in network.trainable_variables)]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(watched)
+            outputs = network(inputs, training=network.trainable)
+        return tape.gradient(outputs, watched)
+
+    lowered = tf.function(differentiated, jit_compile=True)
+    try:
+        lowered.experimental_get_compiler_ir(tf.TensorSpec((2, *shape)))(stage="hlo")
+    except ValueError as error:
+        found = re.findall(r"(\w+) \(No registered .*?node (\S+?)}}", str(error))
+        if not found:
+            raise
+        # A node is named by the path of the layers around it.
+        return sorted({f"{name} ({node.rpartition('/')[0]})" for name, node in found})
+    return []
 
 
 def distribution(name):

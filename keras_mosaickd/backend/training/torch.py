@@ -149,6 +149,11 @@ def devices():
     return [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(count)] or ["cpu"]
 
 
+def has_bfloat16():
+    """Whether the devices compute in bfloat16 faster than in float32: GPUs from Ampere on."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+
+
 def distribution(name):
     """The `Distribution` over this process's device, or over all processes.
 

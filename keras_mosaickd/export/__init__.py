@@ -19,9 +19,9 @@ import numpy as np
 
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.export.comparison import ExportError, outputs, random_images
-from keras_mosaickd.export.formats import FORMATS, check, parse, target
+from keras_mosaickd.export.formats import FORMATS, Request, check, parse, target
 from keras_mosaickd.export.process import in_tensorflow_process
-from keras_mosaickd.export.writing import Request, checked_target, write
+from keras_mosaickd.export.writing import checked_target, write
 from keras_mosaickd.extras import is_installed
 from keras_mosaickd.networks.heads import new_head
 from keras_mosaickd.networks.loading import load_model

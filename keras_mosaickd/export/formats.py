@@ -1,16 +1,46 @@
-"""The formats by name: what each needs, and where it lies."""
+"""The formats by name: what each needs, how it is written and loaded, and where it lies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.export import keras_file, litert, onnx, saved_model
 from keras_mosaickd.extras import require
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is to be written, and with what it is compared.
+
+    Attributes:
+        targets: Path by format.
+        images: float32 [n, h, w, c] in [0, 1], to compare on.
+        calibration: Such images for quantization, or None.
+        class_names: One per class.
+        head: "classes" or "labels" (see `keras_mosaickd.networks.heads`).
+        reference: The student's outputs for ``images`` on its own backend, where that is not
+            this process's; or None.
+    """
+
+    targets: Mapping[str, Path]
+    images: np.ndarray
+    calibration: np.ndarray | None
+    class_names: Sequence[str]
+    head: str = "classes"
+    reference: np.ndarray | None = None
+
+    def but(self, **changes: Any) -> Request:
+        """The request with some attributes changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
 class Format:
     """One format.
 
@@ -18,11 +48,15 @@ class Format:
         suffix: What the path's name ends in.
         runtime: Package that runs it.
         converter: Package that writes it, besides TensorFlow.
+        write: Writes a student to a path as a `Request` asks.
+        load: Gives, for a path, a function from images [n, h, w, c] in [0, 1] to logits.
     """
 
     suffix: str
     runtime: str
     converter: str
+    write: Callable[[Any, Path, Request], None]
+    load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
 
     @property
     def needs_tensorflow(self) -> bool:
@@ -31,11 +65,43 @@ class Format:
 
 
 FORMATS = {
-    "keras": Format(".keras", "keras", "keras"),
-    "saved_model": Format("", "tensorflow", "tensorflow"),
-    "onnx": Format(".onnx", "onnxruntime", "tf2onnx"),
-    "litert": Format(".tflite", "ai_edge_litert", "tensorflow"),
-    "litert_int8": Format("_int8.tflite", "ai_edge_litert", "tensorflow"),
+    "keras": Format(
+        suffix=".keras",
+        runtime="keras",
+        converter="keras",
+        write=lambda student, path, request: keras_file.write(student, path),
+        load=keras_file.load,
+    ),
+    "saved_model": Format(
+        suffix="",
+        runtime="tensorflow",
+        converter="tensorflow",
+        write=lambda student, path, request: saved_model.write(
+            student, path, request.class_names, request.head
+        ),
+        load=saved_model.load,
+    ),
+    "onnx": Format(
+        suffix=".onnx",
+        runtime="onnxruntime",
+        converter="tf2onnx",
+        write=lambda student, path, request: onnx.write(student, path),
+        load=onnx.load,
+    ),
+    "litert": Format(
+        suffix=".tflite",
+        runtime="ai_edge_litert",
+        converter="tensorflow",
+        write=lambda student, path, request: litert.write(student, path),
+        load=litert.load,
+    ),
+    "litert_int8": Format(
+        suffix="_int8.tflite",
+        runtime="ai_edge_litert",
+        converter="tensorflow",
+        write=lambda student, path, request: litert.write(student, path, request.calibration),
+        load=litert.load,
+    ),
 }
 
 # TensorFlow Lite is called LiteRT since 2024; its files still end in .tflite.

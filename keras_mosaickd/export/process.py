@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_mosaickd.export.comparison import ExportError
-from keras_mosaickd.export.writing import Request
+from keras_mosaickd.export.formats import Request
 
 REQUEST, ARRAYS, RESULT = "request.json", "arrays.npz", "result.json"
 

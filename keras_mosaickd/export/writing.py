@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.image_quality import median_milliseconds
-from keras_mosaickd.export import keras_file, litert, onnx, saved_model
+from keras_mosaickd.export import saved_model
 from keras_mosaickd.export.comparison import (
     CROSS_BACKEND_TOLERANCE,
     OTHER_RUNTIME_TOLERANCE,
@@ -26,54 +25,10 @@ from keras_mosaickd.export.comparison import (
     outputs,
     tolerance,
 )
-from keras_mosaickd.export.formats import FORMATS
+from keras_mosaickd.export.formats import FORMATS, Request
 from keras_mosaickd.files import replacing
 from keras_mosaickd.networks.heads import new_head
 
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What is to be written, and with what it is compared.
-
-    Attributes:
-        targets: Path by format.
-        images: float32 [n, h, w, c] in [0, 1], to compare on.
-        calibration: Such images for quantization, or None.
-        class_names: One per class.
-        head: "classes" or "labels" (see `keras_mosaickd.networks.heads`).
-        reference: The student's outputs for ``images`` on its own backend, where that is not
-            this process's; or None.
-    """
-
-    targets: Mapping[str, Path]
-    images: np.ndarray
-    calibration: np.ndarray | None
-    class_names: Sequence[str]
-    head: str = "classes"
-    reference: np.ndarray | None = None
-
-    def but(self, **changes: Any) -> Request:
-        """The request with some attributes changed."""
-        return dataclasses.replace(self, **changes)
-
-
-_WRITERS: dict[str, Callable[[Any, Path, Request], None]] = {
-    "saved_model": lambda student, path, request: saved_model.write(
-        student, path, request.class_names, request.head
-    ),
-    "keras": lambda student, path, request: keras_file.write(student, path),
-    "onnx": lambda student, path, request: onnx.write(student, path),
-    "litert": lambda student, path, request: litert.write(student, path),
-    "litert_int8": lambda student, path, request: litert.write(student, path, request.calibration),
-}
-# Each gives a function from images [n, h, w, c] in [0, 1] to logits.
-_LOADERS: dict[str, Callable[[Path], Callable[[np.ndarray], np.ndarray]]] = {
-    "saved_model": saved_model.load,
-    "keras": keras_file.load,
-    "onnx": onnx.load,
-    "litert": litert.load,
-    "litert_int8": litert.load,
-}
 _BATCH = 64
 
 
@@ -91,8 +46,8 @@ def _write_one(student: Any, name: str, request: Request, expected: np.ndarray) 
     head = new_head(request.head, student.output_shape[-1])
     original = expected if request.reference is None else request.reference
     with _replacing(path, FORMATS[name].suffix) as written:
-        _WRITERS[name](student, written, request)
-        predict = _LOADERS[name](written)
+        FORMATS[name].write(student, written, request)
+        predict = FORMATS[name].load(written)
         with saved_model.full_float32():
             actual = in_batches(predict, images, _BATCH)
             if name != "litert_int8":

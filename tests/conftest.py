@@ -3,7 +3,9 @@
 Most of the package knows no backend, so most tests run once: on TensorFlow, or on PyTorch where
 they are whole jobs, since PyTorch traces and compiles nothing. What differs between backends (the
 training step, the fast operations, saving and resuming, one job of the command line) runs on each.
-A test that carries `@pytest.mark.backend(...)` runs on the backends that it names.
+A test that carries `@pytest.mark.backend(...)` runs on the backends that it names;
+`@pytest.mark.long_on(...)` leaves it to `bin/test --all` on those: JAX compiles what is not its own
+matter.
 """
 
 from __future__ import annotations
@@ -59,15 +61,24 @@ HOMES = {
 }
 
 
+# Tests of what a step does, not of its graph: without one TensorFlow needs two thirds of the time.
+# Those that take many steps, or are marked slow, keep it.
+WITHOUT_GRAPH = ("test_mosaic_kd", "test_heads", "test_baselines", "test_imitation", "test_given")
+
+
 def homes(item: pytest.Item) -> tuple[str, ...]:
     """The backends on which a test runs."""
     marker = item.get_closest_marker("backend")
     return marker.args if marker else HOMES.get(item.path.stem, ("tensorflow",))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out the tests that run on other backends than this process's."""
     backend = keras.backend.backend()
+    for item in items:
+        if backend in [name for marker in item.iter_markers("long_on") for name in marker.args]:
+            item.add_marker("long")
     kept, left_out = [], []
     for item in items:
         (kept if backend in homes(item) else left_out).append(item)
@@ -88,3 +99,17 @@ def _fresh_keras() -> None:
     # Collecting garbage around every test takes longer than most tests.
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(20211)
+
+
+@pytest.fixture(autouse=True)
+def _without_graph(request: pytest.FixtureRequest) -> None:
+    """Runs TensorFlow's functions as they stand, in the files of `WITHOUT_GRAPH`."""
+    is_named = request.path.stem in WITHOUT_GRAPH
+    keeps_graph = {"slow", "graph"} & {marker.name for marker in request.node.iter_markers()}
+    if keras.backend.backend() != "tensorflow" or not is_named or keeps_graph:
+        return
+    import tensorflow
+
+    was_eager = tensorflow.config.functions_run_eagerly()
+    tensorflow.config.run_functions_eagerly(True)
+    request.addfinalizer(lambda: tensorflow.config.run_functions_eagerly(was_eager))

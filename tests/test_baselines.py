@@ -104,6 +104,7 @@ def test_fit_moves_the_student_and_never_the_teacher(kind, losses):
     assert scores["accuracy"] == pytest.approx(np.mean(by_hand.argmax(axis=-1) == LABELS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path, kind):
     model, data = make(kind)
@@ -136,6 +137,7 @@ def test_cross_entropy_by_hand():
     assert loss == pytest.approx(20.0, abs=1e-5)
 
 
+@pytest.mark.long_on("jax")
 def test_void_pixels_do_not_count():
     model = Supervised(segmenter(1), segmenter(2))
     logits = np.log([[[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.9, 0.05, 0.05]]]]).astype("float32")
@@ -154,6 +156,7 @@ def test_class_255_of_images_is_a_class():
 
 
 # Keras's MeanIoU counts in int64, of which JAX makes int32 and says so.
+@pytest.mark.long_on("jax")
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")
 def test_supervised_segmentation():
     model = Supervised(segmenter(1), segmenter(2))
@@ -232,6 +235,7 @@ def test_fitnet_moves_regressor_and_statistics_once_per_update():
     assert model.student.count_params() == classifier(2).count_params()
 
 
+@pytest.mark.long_on("jax")
 def test_fitnets_hint_reaches_the_guided_layers():
     # With a hint alone (the regressor held still) nothing behind the guided layer has a gradient.
     results = []
@@ -245,6 +249,7 @@ def test_fitnets_hint_reaches_the_guided_layers():
         np.testing.assert_allclose(head, other, atol=1e-6)
 
 
+@pytest.mark.long_on("jax")
 def test_the_larger_map_is_averaged():
     def strided(seed, filters, strides):
         keras.utils.set_random_seed(seed)
@@ -300,6 +305,7 @@ def test_fitnet_needs_a_feature_map():
         FitNet(nested, classifier(2))
 
 
+@pytest.mark.long_on("jax")
 def test_fitnet_takes_sequential_networks():
     student = keras.Sequential(
         [
@@ -337,6 +343,7 @@ def test_middle_of_the_papers_networks(name, middle):
     assert model.student_with_maps.output_shape == [(None, 16, 16, channels), (None, 10)]
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_middle_of_larger_networks():
     network = networks.build("mobilenetv2", (96, 96, 3), 10, mean=0.5, std=0.25)
@@ -355,6 +362,7 @@ def test_middle_of_larger_networks():
 # ---- data-free -------------------------------------------------------------------------------
 
 
+@pytest.mark.long_on("jax")
 def test_data_free_is_the_game_without_images():
     model, _ = make("data_free", regularization_weight=3.0, align_weight=0.5, balance_weight=4.0)
     assert model.discriminator is None
@@ -383,6 +391,7 @@ def test_data_free_takes_no_labels():
         data_free_stream(0, 3)
 
 
+@pytest.mark.long_on("jax")
 def test_data_free_as_version_0_1_saved_it_is_loaded(tmp_path):
     model, data = make("data_free", align_weight=0.5)
     model.fit(data, verbose=0)

@@ -292,6 +292,7 @@ def test_the_cheapest_combinations_make_a_step(method):
     check_configs.step(experiment_config(file))
 
 
+@pytest.mark.slow
 def test_a_network_that_does_not_learn_is_found():
     file = CONFIGS / "quickstart_mosaickd.flags"
     values = flags.parse("train", [f"--flagfile={file}", "--adversarial_weight=0"]).settings()

@@ -94,7 +94,9 @@ def test_a_run_directory_holds_everything(finished):
 def test_from_python_a_directory_is_one_runs_too(finished, tmp_path, capsys):
     run = tmp_path / "copy"
     shutil.copytree(finished, run)
-    settings = flags.parse("train", [f"--flagfile={run}/flags.txt"]).settings()
+    written = run / "flags.txt"
+    written.write_text(written.read_text().replace("--export=saved_model", "--export=keras"))
+    settings = flags.parse("train", [f"--flagfile={written}"]).settings()
     settings["run_dir"] = str(run)
     with pytest.raises(InputError, match="holds another run.*Received: --temperature=2.0"):
         km.train(ExperimentConfig(**{**settings, "temperature": 2.0}))
@@ -219,7 +221,7 @@ def test_sample_draws_a_grid(finished, tmp_path):
 def test_flags_file_reruns_the_run(finished, cache, tmp_path):
     again, config = tmp_path / "again", tmp_path / "cell.flags"
     config.write_text(f"# Table 1.\n# Published: 61.01 %.\n--flagfile={finished / 'flags.txt'}\n")
-    arguments = [f"--flagfile={config}", f"--run_dir={again}"]
+    arguments = [f"--flagfile={config}", f"--run_dir={again}", "--export=keras"]
     assert runner.run(train.main, "train", arguments) == 0
     # The number that the config names goes with the run; the flags alone name none.
     for run, published in ((again, 0.6101), (finished, None)):
@@ -242,7 +244,7 @@ def test_finished_run_is_not_touched(finished, cache, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["mosaickd", "kd"])
 def test_interrupted_run_continues_bit_for_bit(method, cache, tmp_path, monkeypatch, capsys):
-    settings = {**TINY, "method": method, "cache_dir": cache}
+    settings = {**TINY, "method": method, "cache_dir": cache, "export": "keras"}
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     assert command(train, "train", **settings, run_dir=whole) == 0
 
@@ -266,7 +268,7 @@ def test_interrupted_run_continues_bit_for_bit(method, cache, tmp_path, monkeypa
 def test_a_run_stopped_in_the_middle_of_an_epoch_continues_bit_for_bit(
     cache, tmp_path, monkeypatch, capsys
 ):
-    settings = {**TINY, "cache_dir": cache}
+    settings = {**TINY, "cache_dir": cache, "export": "keras"}
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert command(train, "train", **settings, run_dir=whole) == 0
     look = checkpoints.Checkpoint.on_train_batch_end

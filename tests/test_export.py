@@ -100,6 +100,7 @@ def served_elsewhere(path, images, folder):
     return [numpy.array(logits) for logits in answers]
 
 
+@pytest.mark.slow
 def test_plain_tensorflow_gives_the_students_logits_for_any_batch_size(student, tmp_path, capfd):
     target = tmp_path / "deep" / "saved_model"
     capfd.readouterr()
@@ -112,6 +113,7 @@ def test_plain_tensorflow_gives_the_students_logits_for_any_batch_size(student, 
         numpy.testing.assert_allclose(logits, expected[: len(logits)], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_plain_tensorflow_names_the_class_of_a_jpeg_of_another_size(student, tmp_path):
     names = ["cat", "dog", "hen", "cow"]
     export.export_saved_model(student, tmp_path / "saved_model", class_names=names)
@@ -305,6 +307,7 @@ def test_the_keras_file_of_the_run_is_used_where_it_is_given(student, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["out", "student.keras"]
 
 
+@pytest.mark.slow
 def test_export_command_on_a_run_and_on_a_file(student, tmp_path, capsys):
     student.save(tmp_path / "student.keras")
     assert runner.run(command.main, "export", [f"--run_dir={tmp_path}"]) == 0
@@ -336,6 +339,7 @@ def test_a_file_that_is_no_model_is_an_input_error(tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.long_on("jax")
 @pytest.mark.backend("jax", "torch")
 def test_a_file_that_is_no_model_is_named_by_the_tensorflow_process(student, tmp_path):
     (tmp_path / "student.keras").write_text("not a model")
@@ -344,6 +348,7 @@ def test_a_file_that_is_no_model_is_named_by_the_tensorflow_process(student, tmp
     assert os.listdir(tmp_path) == ["student.keras"]
 
 
+@pytest.mark.long_on("jax")
 @pytest.mark.backend("jax", "torch")
 def test_another_students_file_is_noticed(student, tmp_path):
     other = networks.build("wrn10_1", (8, 8, 3), 4, mean=0.5, std=0.25)
@@ -361,6 +366,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
         export.load_student(tmp_path / "student.keras")
 
 
+@pytest.mark.long_on("jax")
 @pytest.mark.backend("jax", "torch")
 def test_without_tensorflow_the_student_is_kept_and_the_later_command_named(
     student, tmp_path, monkeypatch

@@ -28,6 +28,8 @@ NETWORKS = {
     "discriminator": lambda: networks.discriminator(SHAPE, preset="official"),
     "generator": lambda: networks.generator(SHAPE, 6, preset="official"),
 }
+# On JAX every operation of theirs is compiled by itself.
+DEEP = ("vgg11", "mobilenetv2")
 
 
 def disturbed(network):
@@ -52,7 +54,13 @@ def assert_close(actual, expected):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long_on("jax") if name in DEEP else ())
+        for name in NETWORKS
+    ],
+)
 def test_outputs_and_moving_statistics_are_the_networks_own(name, training):
     plain, fast = disturbed(NETWORKS[name]()), disturbed(NETWORKS[name]())
     fast.set_weights(plain.get_weights())

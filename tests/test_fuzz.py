@@ -17,6 +17,7 @@ def material(tmp_path_factory):
 
 
 # What is judged comes before any backend's work.
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 @seed(6)
 @settings(max_examples=200, database=None, suppress_health_check=list(HealthCheck))

@@ -109,6 +109,7 @@ def test_one_unit_is_the_two_classes_0_and_z():
     assert numpy(head.accuracy(np.array([[1], [0]]), z)).tolist() == [1, 1]
 
 
+@pytest.mark.long_on("jax")
 def test_pixels_have_heads_too():
     logits = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
     for head in (Categorical(3), Bernoulli(3)):

@@ -137,6 +137,7 @@ def test_a_search_has_intervals(tmp_path, monkeypatch):
     assert len(groups) == 2 and all(1 <= values(g)["temperature"] <= 20 for g in groups)
 
 
+@pytest.mark.slow
 def test_nothing_of_tensorflow_is_loaded(study):
     code = f"""
 import os, sys

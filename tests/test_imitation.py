@@ -88,6 +88,7 @@ def of_width(channels, strides=2):
     return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x)))
 
 
+@pytest.mark.long_on("jax")
 def test_features_of_other_widths_and_sizes_are_projected_and_averaged():
     teacher, student = of_width(6, strides=2), of_width(3, strides=1)
     model = KnowledgeDistillation(teacher, student, feature_weight=1.0, seed=3)
@@ -261,6 +262,7 @@ def test_distance_of_generated_images_by_hand(is_nested):
     assert numpy(distance) == pytest.approx(expected / 2, rel=1e-4)
 
 
+@pytest.mark.graph
 def test_the_generator_follows_the_statistics():
     model = game(
         "none",
@@ -322,6 +324,7 @@ def test_the_practical_recipe_leaves_out_what_the_networks_lack(capsys):
     assert "without batch_norm_weight: 'functional" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_practical_game_is_saved_and_continued_bit_for_bit(tmp_path):
     options = {**PRACTICAL, "mixup": 0.5}
     whole, half = game(**options), game(**options)

@@ -21,6 +21,7 @@ TINY = {
     "student_steps": 2,
     "student_updates": 4,
     "evaluations": 2,
+    "export": "keras",
 }
 DIGITS = {
     "dataset": "digits[0-2]",

@@ -188,6 +188,7 @@ def test_fixed_is_the_default_and_has_no_state():
     assert not [name for name in model.fit(stream(), verbose=0).history if "lambda" in name]
 
 
+@pytest.mark.slow
 def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path):
     def go_on(trainer):
         trainer.fit(stream(), verbose=0)

@@ -71,6 +71,7 @@ def test_job_of_two_processes_leaves_the_files_of_one(uninterrupted):
     np.testing.assert_array_equal(images, pool[indices])
 
 
+@pytest.mark.long
 def test_signal_at_one_process_saves_once_and_the_repeated_command_resumes(uninterrupted):
     folder, _ = uninterrupted
     processes = start_group(2, command(folder, "stopped"))

@@ -224,6 +224,7 @@ def test_bayesian_search_learns_from_agreement(tmp_path, monkeypatch):
     assert rates == [call.student_learning_rate for call in calls] and len(set(rates)) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lambda", "search"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_at_any_write_no_trial_is_lost_or_done_twice(name, moment, tmp_path, monkeypatch):
@@ -379,11 +380,12 @@ def test_chief_and_two_workers_one_of_them_killed(tmp_path, fake):
 
 
 @pytest.mark.slow
+@pytest.mark.backend("torch")  # whose trials compile nothing
 def test_trials_are_ordinary_runs(tmp_path):
     tiny = (
         "--dataset=digits[0-2] --ood=digits[5-9] --ood_size=40 --image_size=8 --teacher=wrn10_1 "
         "--teacher_epochs=1 --teacher_batch_size=128 --batch_size=16 --student_steps=2 "
-        "--student_updates=4 --evaluations=1 --study=align --grid=0,3"
+        "--student_updates=4 --evaluations=1 --export=keras --study=align --grid=0,3"
     ).split()
     finished = subprocess.run(
         [sys.executable, "-m", "keras_mosaickd.cli.tune", *tiny]

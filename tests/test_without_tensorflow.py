@@ -22,21 +22,12 @@ def without_tensorflow(name, path=None, target=None):
 
 PathFinder.find_spec = without_tensorflow
 import numpy as np
-import keras_mosaickd as km
+from tests.game import BATCH, game, images
 
-shape = (8, 8, 1)
-images = np.random.default_rng(0).random((16, *shape), dtype="float32")
-model = km.MosaicKD(
-    km.networks.build("wrn10_1", shape, 3),
-    km.networks.build("wrn10_1", shape, 3),
-    km.networks.generator(shape),
-    km.networks.discriminator(shape),
-    student_steps=2,
-)
-model.compile(**km.recipe(iterations=4, student_steps=2))
-history = model.fit(images, batch_size=8, epochs=2, validation_data=(images,), verbose=0)
+model = game()
+history = model.fit(images(), batch_size=BATCH, validation_data=(images(),), verbose=0)
 assert np.isfinite(history.history["loss"]).all()
-assert model.predict(images, verbose=0).shape == (16, 3)
+assert model.predict(images(), verbose=0).shape == (16, 3)
 assert "tensorflow" not in sys.modules
 """
 
@@ -65,6 +56,7 @@ def test_library():
     assert finished.returncode == 0, finished.stderr[-3000:]
 
 
+@pytest.mark.long_on("jax")
 @pytest.mark.slow
 @pytest.mark.backend("jax", "torch")
 def test_command(tmp_path):

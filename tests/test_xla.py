@@ -32,6 +32,7 @@ def resizing(interpolation, shape=SHAPE):
     return keras.Model(inputs, x, name=f"{interpolation}_classifier")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_whole_step_of_the_game_compiles(name):
     model = game(compiled=False, **RECIPES[name])
@@ -43,6 +44,7 @@ def test_the_whole_step_of_the_game_compiles(name):
     assert all(np.isfinite(values).all() for values in history.values())
 
 
+@pytest.mark.slow
 def test_a_compiled_step_equals_the_plain_one():
     # Without latent vectors: XLA draws others from the same seed.
     stepped = []
@@ -61,6 +63,7 @@ def test_generator_and_discriminator_compile(preset):
     assert unsupported_by_xla(networks.discriminator(shape, preset=preset), shape) == []
 
 
+@pytest.mark.slow
 def test_networks_of_pixels_compile():
     shape = (32, 32, 3)
     network = networks.build("deeplabv3_mobilenetv2", shape, 4, 0.5, 0.25, task="segmentation")

@@ -122,6 +122,7 @@ def test_crops_and_flips_are_those_of_numpy():
     np.testing.assert_array_equal(result, augment(images, corners.T, flips, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_mirrored_replicas_share_each_global_batch():
     code = """

@@ -8,6 +8,7 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 
 from keras_mosaickd import networks
 
@@ -30,6 +31,7 @@ np.savez("outputs.npz", **outputs)
 """
 
 
+@pytest.mark.slow
 def test_saved_networks_load_where_this_package_is_missing(tmp_path, outputs_of):
     generator = np.random.default_rng(0)
     statistics = {"mean": (0.1, 0.2, 0.3), "std": (0.2, 0.3, 0.4)}

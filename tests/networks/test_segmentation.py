@@ -38,6 +38,7 @@ def test_a_wide_resnet_predicts_every_pixel_with_the_weights_of_the_classifier()
     assert model.count_params() == classifier.count_params()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAST_FEATURES)
 def test_logits_per_pixel_at_output_stride_16(name):
     model = build(name)
@@ -69,6 +70,7 @@ def test_batch_norm_constants_and_no_bias_before_batch_norm(name):
 
 
 # Keras's MobileNetV2 pads strided convolutions below and right only: it samples the odd positions.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "application", "first"),
     [

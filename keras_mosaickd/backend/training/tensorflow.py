@@ -43,7 +43,7 @@ class PhaseTrainer(keras.Model):
         # A loop traces and optimises one update, where writing them out does it `times` times. An
         # optimizer cannot merge the replicas' calls inside of one, and XLA's convolutions are slow
         # there (docs/speed.md).
-        if times == 1 or not is_alone or self.jit_compile or self.run_eagerly:
+        if times == 1 or not is_alone or self.jit_compile or tf.executing_eagerly():
             for step in range(times):
                 update(step, *tensors)
             return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
@@ -228,6 +230,20 @@ COMMANDS: dict[str, Command] = {
         },
     ),
 }
+
+
+def program(command: str) -> str:
+    """What the user calls a command by: ``bin/train``, or what ``pip install`` brings.
+
+    Args:
+        command: Key of `COMMANDS`.
+    """
+    called = Path(sys.argv[0]).stem
+    if called.startswith("keras-mosaickd-"):
+        return called
+    if called == "keras-mosaickd":
+        return f"{called} {console_name(command)}"
+    return f"bin/{command}"
 
 
 def console_name(command: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from keras_mosaickd.cli.commands import COMMANDS
+from keras_mosaickd.cli.commands import COMMANDS, program
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
 from keras_mosaickd.config import recipe_defaults
 from keras_mosaickd.errors import InputError, did_you_mean
@@ -251,9 +251,9 @@ def _unknown(command: str, error: absl_flags.UnrecognizedFlagError) -> str:
     name = error.flagname
     known = name.removeprefix("no") if name.removeprefix("no") in FLAGS else name
     if known in FLAGS:
-        return f"--{known} is a flag of other commands; bin/{command} does not use it"
+        return f"--{known} is a flag of other commands; {program(command)} does not use it"
     meant = did_you_mean(f"--{name}", [f"--{known}" for known in COMMANDS[command].flags])
-    return f"expected a known flag. Received: --{name}{meant or f'; bin/{command} --help'}"
+    return f"expected a known flag. Received: --{name}{meant or f'; {program(command)} --help'}"
 
 
 def _one_line(error: Exception) -> str:

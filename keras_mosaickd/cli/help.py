@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from keras_mosaickd.cli.commands import COMMANDS
+from keras_mosaickd.cli.commands import COMMANDS, program
 from keras_mosaickd.cli.flag_table import Flag
 
 
@@ -18,8 +18,8 @@ def help_text(command: str, width: int = 96, full: bool = False) -> str:
     """
     specification = COMMANDS[command]
     blocks = [
-        textwrap.fill(f"bin/{command}: {specification.summary}", width),
-        f"usage: bin/{command} {specification.arguments} ".rstrip()
+        textwrap.fill(f"{program(command)}: {specification.summary}", width),
+        f"usage: {program(command)} {specification.arguments} ".rstrip()
         + " [--flagfile=FILE] [--name=value ...]",
     ]
     groups: dict[str, list[Flag]] = {}

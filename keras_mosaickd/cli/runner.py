@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 from keras_mosaickd import __version__
 from keras_mosaickd.cli import flags
+from keras_mosaickd.cli.commands import program
 from keras_mosaickd.cli.help import help_text
 from keras_mosaickd.cli.process import keep_compiled_programs, keep_freed_memory
 from keras_mosaickd.config import CACHE_DIR
@@ -113,7 +114,7 @@ def refuse_bare_call(parsed: flags.Parsed, expected: str) -> None:
     """
     if not parsed.given:
         raise InputError(
-            f"expected {expected}; usage: bin/{parsed.command} [--flagfile=FILE] "
+            f"expected {expected}; usage: {program(parsed.command)} [--flagfile=FILE] "
             "[--name=value ...], see --help. Received: no flags"
         )
 
@@ -196,7 +197,7 @@ def _report(command: str, message: str, with_traceback: bool, status: int) -> in
     if with_traceback:
         traceback.print_exc()
     _leave_group(status, message)
-    print(f"bin/{command}: {message}", file=sys.stderr, flush=True)
+    print(f"{program(command)}: {message}", file=sys.stderr, flush=True)
     return status
 
 
@@ -205,7 +206,7 @@ def _join_group(command: str) -> None:
     from keras_mosaickd.backend import processes
 
     with _without_noise():
-        processes.join(f"bin/{command}: ")
+        processes.join(f"{program(command)}: ")
     if not processes.is_chief():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if processes.count() > 1:

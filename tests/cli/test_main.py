@@ -95,6 +95,25 @@ def test_help_shows_what_people_need_and_helpfull_all(capsys):
     assert f"--helpfull lists all {len(COMMANDS['train'].flags)} flags" in help_text("train")
 
 
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        ("/env/bin/keras-mosaickd", "keras-mosaickd import-weights"),
+        ("/env/bin/keras-mosaickd-import-weights", "keras-mosaickd-import-weights"),
+        ("/env/keras_mosaickd/cli/import_weights.py", "bin/import_weights"),
+    ],
+)
+def test_errors_and_help_name_the_command_as_it_was_called(called, name, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [called])
+    assert main(["import-weights", "--weigths=x"]) == 2
+    assert main(["import-weights", "--xyzzy"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"{name}: ") and "did you mean --weights" in first
+    assert second.endswith(f"; {name} --help")
+    assert main(["import-weights", "--help"]) == 0
+    assert f"usage: {name} " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("program", [["keras-mosaickd", "train"], ["bin/train"]])
 def test_bash_completes_flags_and_values(program):
     assert completed(*program, "--meth") == ["--method="]

@@ -22,7 +22,7 @@ from matplotlib import pyplot as plt
 
 from keras_mosaickd import data
 from keras_mosaickd.data import image_grid
-from keras_mosaickd.evaluation import scores as evaluation
+from keras_mosaickd.evaluation import of_run as evaluation
 
 _ROWS, _COLUMNS, _DRAWN = 5, 8, 512
 _INK, _MUTED, _ACCENT, _PLAIN = "#1f2328", "#57606a", "#0969da", "#afb8c1"

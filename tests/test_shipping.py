@@ -10,7 +10,7 @@ from keras_mosaickd.cli import evaluate as evaluate_command
 from keras_mosaickd.cli import export as export_command
 from keras_mosaickd.cli import runner
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.evaluation import scores as evaluation
+from keras_mosaickd.evaluation import of_run as evaluation
 from keras_mosaickd.export import of_run as shipping
 from keras_mosaickd.report import model_card
 from keras_mosaickd.run_directory import RunDirectory

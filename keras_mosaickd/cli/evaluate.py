@@ -11,7 +11,7 @@ def main(parsed: flags.Parsed) -> None:
     """Evaluates the run's student and teacher, prints the figures, and renews the model card."""
     run_dir = runner.required(parsed, "run_dir")
     runner.load_backend(parsed)
-    from keras_mosaickd.evaluation import scores as evaluation
+    from keras_mosaickd.evaluation import of_run as evaluation
     from keras_mosaickd.report import model_card
     from keras_mosaickd.run_directory import MODEL_CARD, RunDirectory
 

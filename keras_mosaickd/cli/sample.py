@@ -29,7 +29,7 @@ def main(parsed: flags.Parsed) -> None:
             f"Received: {count}"
         )
     runner.load_backend(parsed)
-    from keras_mosaickd.evaluation import scores as evaluation
+    from keras_mosaickd.evaluation import of_run as evaluation
 
     print(evaluation.sample(run_dir, count, out, *loading))
 

@@ -13,7 +13,7 @@ from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import load, parse
 from keras_mosaickd.data.class_matching import class_names_of
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.evaluation.scores import load_run
+from keras_mosaickd.evaluation.of_run import load_run
 from keras_mosaickd.export import FORMATS, check, export_student, load_student, target
 from keras_mosaickd.extras import is_installed
 from keras_mosaickd.networks.heads import new_head

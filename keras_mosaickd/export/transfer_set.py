@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_mosaickd.data import image_grid
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.evaluation.scores import load_game
+from keras_mosaickd.evaluation.of_run import load_game
 from keras_mosaickd.files import replacing
 from keras_mosaickd.run_directory import METRICS, RunDirectory
 from keras_mosaickd.teachers.features import Features, generate
@@ -59,7 +59,7 @@ def write(
         count: Number of images, at least 1; a smaller set is the beginning of a larger one.
         out: Directory to make, new or empty. It appears whole or not at all.
         seed: Seed of the latent vectors.
-        teacher: As of `keras_mosaickd.evaluation.scores.load_run`.
+        teacher: As of `keras_mosaickd.evaluation.of_run.load_run`.
         unsafe: Likewise.
 
     Returns:

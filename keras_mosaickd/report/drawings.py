@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.config import GAMES
-from keras_mosaickd.evaluation import scores as evaluation
+from keras_mosaickd.evaluation import of_run as evaluation
 from keras_mosaickd.report.runs import Run
 from keras_mosaickd.teachers.features import Features, generate
 

@@ -12,7 +12,7 @@ from keras_mosaickd.callbacks.traces import read_history
 from keras_mosaickd.data import image_grid
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.drawing import draw_samples
-from keras_mosaickd.evaluation.scores import load_game
+from keras_mosaickd.evaluation.of_run import load_game
 from keras_mosaickd.extras import require
 from keras_mosaickd.report import figures
 

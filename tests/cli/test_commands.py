@@ -45,7 +45,7 @@ def experiment(monkeypatch, tmp_path):
     module.select_ood = record("select_ood", "kept 10 of 20")
     module.evaluate = record("evaluate", {"student_accuracy": 0.25})
     module.sample = record("sample", Path("samples.png"))
-    for package, name in ((runs, "run"), (evaluation, "scores")):
+    for package, name in ((runs, "run"), (evaluation, "of_run")):
         monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", module)
         monkeypatch.setattr(package, name, module, raising=False)
     monkeypatch.chdir(tmp_path)

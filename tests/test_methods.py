@@ -103,6 +103,7 @@ def scenes(tmp_path_factory):
 def test_segmentation(method, scenes, cache, tmp_path, capsys):
     run = tmp_path / "run"
     settings = {**TINY, **scenes, "method": method, "run_dir": run, "cache_dir": cache}
+    settings["export"] = "saved_model" if method == "mosaickd" else "keras"
     if method == "balanced":
         assert command(train, "train", **settings) == 2
         assert "--method=balanced" in capsys.readouterr().err
@@ -113,9 +114,9 @@ def test_segmentation(method, scenes, cache, tmp_path, capsys):
         assert 0 <= metrics[name] <= 1
     student = keras.models.load_model(run / "student.keras")
     assert student.output_shape == (None, 16, 16, 2)
-    assert (run / "saved_model" / "saved_model.pb").is_file()
     if method != "mosaickd":
         return
+    assert (run / "saved_model" / "saved_model.pb").is_file()
     capsys.readouterr()
     assert command(evaluate, "evaluate", run_dir=run) == 0
     printed = capsys.readouterr().out

@@ -49,6 +49,7 @@ def helped():
 def begun(backend):
     """Seconds of the import and of the first step on a backend."""
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # As the commands do.
     command = [sys.executable, "-c", FIRST_STEP]
     finished = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT

@@ -197,6 +197,7 @@ class Side:
     def __init__(self, name, options):
         self.name = name
         environment = {**os.environ, "KERAS_BACKEND": options.backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
+        environment.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # As the commands do.
         if options.device == "cpu":
             environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
         command = [sys.executable, __file__, "--side", name]

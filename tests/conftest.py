@@ -14,6 +14,8 @@ import importlib.util
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# As the commands do (keras_mosaickd/cli/process.py).
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 if importlib.util.find_spec("torch") is not None:
     # In this order only: a process that loads TensorFlow first crashes when it loads PyTorch.

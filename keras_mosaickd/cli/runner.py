@@ -18,7 +18,11 @@ from keras_mosaickd import __version__
 from keras_mosaickd.cli import flags
 from keras_mosaickd.cli.commands import program
 from keras_mosaickd.cli.help import help_text
-from keras_mosaickd.cli.process import keep_compiled_programs, keep_freed_memory
+from keras_mosaickd.cli.process import (
+    keep_compiled_programs,
+    keep_freed_memory,
+    use_onednn,
+)
 from keras_mosaickd.config import CACHE_DIR
 from keras_mosaickd.errors import InputError, StoppedError
 from keras_mosaickd.extras import is_installed, require
@@ -133,6 +137,7 @@ def load_backend(parsed: flags.Parsed) -> None:
     if backend == "jax" and "cache_dir" in parsed.values:
         keep_compiled_programs(parsed.values["cache_dir"] or CACHE_DIR)
     if backend == "tensorflow":
+        use_onednn()
         _load_tensorflow()
     import keras
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_mosaickd.cli.process import keep_compiled_programs, keep_freed_memory
+from keras_mosaickd.cli.process import keep_compiled_programs, keep_freed_memory, use_onednn
 
 COMPILE = """
 import sys
@@ -77,3 +77,18 @@ print(full - pages())
     ]
     assert freed[0] >= 4000, "without it, 16 MiB go back to the kernel"
     assert freed[1] < 100
+
+
+@pytest.mark.parametrize(
+    ("machine", "given", "expected"),
+    [("x86_64", None, "1"), ("AMD64", None, "1"), ("aarch64", None, None), ("x86_64", "0", "0")],
+)
+def test_onednn_is_used_on_x86_unless_the_user_says_otherwise(
+    machine, given, expected, monkeypatch
+):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    if given:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
+    use_onednn()
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected

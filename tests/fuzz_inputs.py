@@ -116,6 +116,21 @@ def _trainers(head):
     return {"game": made, "kd": kd}
 
 
+@functools.lru_cache
+def _at_first(head):
+    """The variables of `trainers` with their first values."""
+    models = trainers(head).values()
+    variables = [v for model in models for v in (*model.variables, *model.optimizer.variables)]
+    return [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in variables]
+
+
+def fresh_trainers(head: str) -> dict[str, Any]:
+    """`trainers` as they were made: images that are refused late have spoiled their networks."""
+    for variable, value in _at_first(head):
+        variable.assign(value)
+    return trainers(head)
+
+
 def images(case: Case) -> np.ndarray:
     """The case's images, right but for their range, type and layout."""
     random = np.random.default_rng(case.seed)
@@ -192,7 +207,7 @@ def complaint(case: Case) -> str | None:
     is_game = case.call == "fit game"
     if is_game and case.kind == "generator":
         return None  # A generator is elements of the game, whose shapes tests/test_given.py holds.
-    trainer = trainers(case.head)["game" if is_game else "kd"]
+    trainer = fresh_trainers(case.head)["game" if is_game else "kd"]
     pixels = images(case)
     units = HEADS[case.head][0]
     labels = None

@@ -34,6 +34,7 @@ ALL = ("tensorflow", "jax", "torch")
 HOMES = {
     "test_baselines": ALL,
     "test_checkpoints": ALL,
+    "test_devices": ALL,
     "test_fused": ALL,
     "test_given": ("tensorflow", "torch"),
     "test_heads": ALL,

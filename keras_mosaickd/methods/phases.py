@@ -73,8 +73,8 @@ class Phases(PhaseTrainer):
             found = f"the {name} {network.name} with {', '.join(unsupported)}"
             if is_asked_for:
                 raise InputError(
-                    "jit_compile must be auto or False (--jit_compile=auto or off) with operations "
-                    f"that XLA cannot compile. Received: True, and {found}"
+                    "jit_compile must be auto or False (--jit_compile=auto or off) with what XLA "
+                    f"cannot compile. Received: True, and {found}"
                 )
             print(f"jit_compile is off: XLA cannot compile {found}")
             self.jit_compile = False

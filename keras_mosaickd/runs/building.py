@@ -62,7 +62,7 @@ def _build(inputs, teacher, scaling):
     keras.utils.set_random_seed(inputs.config.seed)
     with inputs.distribution.scope():
         student = _student(inputs, *scaling)
-        given = teacher if inputs.teacher is None else inputs.teacher.model
+        given = None if inputs.teacher is None else inputs.teacher.model
         checks.check_compiler(inputs.config, given, student)
         adversaries = _adversaries(inputs, *scaling) if inputs.config.is_game else ()
     return Networks(teacher, student, *adversaries)

@@ -125,17 +125,21 @@ def has_bfloat16():
 
 
 def unsupported_by_xla(network, shape):
-    """The operations of a network, or of its gradient, that XLA cannot compile.
+    """What of a network, or of its gradient, XLA cannot compile.
 
-    They are lowered, which takes a second or two, not compiled.
+    Operations are found by lowering them, which takes a second or two, not by compiling. Under
+    several replicas Keras compiles one program around all of them, and in XLA a program has the
+    variables of one device.
 
     Args:
         network: built Keras model of one input.
         shape: shape of what it takes, without the batch.
 
     Returns:
-        Sorted list of "Operation (layer)"; empty where XLA compiles all.
+        Sorted list of "Operation (layer)", or of one reason; empty where XLA compiles all.
     """
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        return ["variables on several devices"]
 
     def differentiated(inputs):
         watched = [inputs, *(variable.value for variable in network.trainable_variables)]
@@ -148,11 +152,11 @@ def unsupported_by_xla(network, shape):
     try:
         lowered.experimental_get_compiler_ir(tf.TensorSpec((2, *shape)))(stage="hlo")
     except ValueError as error:
-        found = re.findall(r"(\w+) \(No registered .*?node (\S+?)}}", str(error))
-        if not found:
-            raise
+        text = str(error)
+        found = re.findall(r"(\w+) \(No registered .*?node (\S+?)}}", text)
         # A node is named by the path of the layers around it.
-        return sorted({f"{name} ({node.rpartition('/')[0]})" for name, node in found})
+        named = sorted({f"{name} ({node.rpartition('/')[0]})" for name, node in found})
+        return named or [text.strip().partition("\n")[0]]
     return []
 
 

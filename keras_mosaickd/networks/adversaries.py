@@ -17,6 +17,7 @@ import math
 import keras
 from keras import layers
 
+from keras_mosaickd.backend.initial_values import drawn_quickly
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.layers import (
     batch_normalization,
@@ -32,6 +33,7 @@ REGULARIZERS = ("patch", "image")
 OVERLAP_STRIDES = (1, 2, 3, 4)
 
 
+@drawn_quickly
 def generator(
     output_shape,
     latent_dim=100,
@@ -89,6 +91,7 @@ def generator(
     return keras.Model(inputs, outputs, name=name)
 
 
+@drawn_quickly
 def discriminator(
     input_shape,
     preset="paper",

@@ -3,6 +3,7 @@
 import re
 from functools import partial
 
+from keras_mosaickd.backend.initial_values import drawn_quickly
 from keras_mosaickd.errors import InputError, did_you_mean
 from keras_mosaickd.networks.deeplab import deeplabv3
 from keras_mosaickd.networks.mobilenet import mobilenetv2
@@ -36,6 +37,7 @@ def names(task="classification"):
     return tuple(sorted([*_of_task(task), *_LISTED_WIDE_RESNETS]))
 
 
+@drawn_quickly
 def build(
     name,
     input_shape,

@@ -3,9 +3,10 @@
     KERAS_BACKEND=jax PYTHONPATH=. python benchmarks/input_pipeline.py [--pairs 7]
 
 `fit` runs in turn on `mosaic_stream` and on one element of it that is given again and again: the
-difference is what a step waits for data. Beside it what making an element takes where nothing else
-runs (that is the most that a step could wait), the images per second that this is, and those that
-`load` reads out of a folder of JPEG files.
+difference is what a step waits for data. On JAX and PyTorch it also runs with no element made ahead
+of its step: the steps per second with and without. Beside it what making an element takes where
+nothing else runs (that is the most that a step could wait), the images per second that this is, and
+those that `load` reads out of a folder of JPEG files.
 """
 
 import argparse
@@ -68,6 +69,13 @@ def first_of(stream):
     return next(elements), elements
 
 
+def at_once(model, stream):
+    """Fits with every element made when its step begins."""
+    depth, stream.ahead.depth = stream.ahead.depth, 0
+    model.fit(stream, verbose=0, shuffle=False)
+    stream.ahead.depth = depth
+
+
 def decoded_per_second(size):
     """Images per second out of 500 JPEG files of 128×96 pixels."""
     drawn = np.random.default_rng(0)
@@ -111,6 +119,8 @@ def main():
         "stream": lambda: model.fit(stream, verbose=0, shuffle=False),
         "again": lambda: model.fit(again, verbose=0, shuffle=False),
     }
+    if isinstance(stream, keras.utils.PyDataset):
+        sides["at once"] = lambda: at_once(model, stream)
     for side in sides.values():
         side()
     taken = {name: [] for name in sides}
@@ -119,6 +129,7 @@ def main():
             taken[name].append(seconds(sides[name]) / options.iterations)
     waits = [1 - a / s for s, a in zip(taken["stream"], taken["again"], strict=True)]
     step = statistics.median(taken["stream"])
+    gains = [a / s for s, a in zip(taken["stream"], taken.get("at once", ()), strict=False)]
     alone = statistics.median(seconds(lambda: next(elements)) for _ in range(50))
     made = options.batch * (options.student_steps + 1)
     print(
@@ -126,9 +137,14 @@ def main():
         f"batch {options.batch}: {step:.3f} s per step, of which waiting for data "
         f"{statistics.median(waits):.1%} ({min(waits):.1%} to {max(waits):.1%}, {len(waits)} "
         f"pairs); making an element alone takes {alone * 1e3:.1f} ms ({alone / step:.1%} of the "
-        f"step), {made / alone:,.0f} images/s\n"
-        f"a folder of JPEG files: {decoded_per_second(options.size):,.0f} images/s"
+        f"step), {made / alone:,.0f} images/s"
     )
+    if gains:
+        print(
+            "steps per second, made ahead / at once: "
+            f"{statistics.median(gains):.3f} ({min(gains):.3f} to {max(gains):.3f})"
+        )
+    print(f"a folder of JPEG files: {decoded_per_second(options.size):,.0f} images/s")
 
 
 if __name__ == "__main__":

@@ -105,8 +105,8 @@ def test_fit_reads_the_steps_in_order_and_resumes_anywhere():
     def steps(epochs, **options):
         stream = supervised_stream(POOL, np.arange(90), 10, seed=3, **options)
         read = []
-        batch = stream.batch
-        stream.batch = lambda step: read.append(step) or batch(step)
+        ahead = stream.ahead
+        stream.ahead = lambda step: read.append(step) or ahead(step)
         model = Recorder()
         model.compile(optimizer="sgd", loss="mse")
         model.fit(stream, epochs=epochs, verbose=0, shuffle=False)
@@ -116,6 +116,22 @@ def test_fit_reads_the_steps_in_order_and_resumes_anywhere():
     assert steps(3) == list(range(27))
     assert steps(2, first_step=13) == list(range(13, 31))
     assert steps(3, steps_per_epoch=4) == list(range(12))
+
+
+@pytest.mark.backend("jax", "torch")
+def test_what_fit_reads_is_made_ahead_and_the_same():
+    stream = mosaic_stream(POOL, 4, 3, seed=4)
+    expected = elements(stream)
+    stream.on_epoch_begin()
+    read = list(stream)
+    assert same(read, expected)
+    # On PyTorch from the third on, which was made while the second was in use.
+    is_laid = [not isinstance(part, np.ndarray) for element in read for part in element]
+    assert is_laid == [keras.backend.backend() == "torch" and i >= 4 for i in range(len(is_laid))]
+    # What comes next is made already: the epoch that follows begins there.
+    stream.on_epoch_end()
+    stream.on_epoch_begin()
+    assert same([stream[0]], [MosaicBatches(POOL, 4, 3, seed=4).batch(len(stream))])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """A few operations in the backend's fastest form, where Keras's take more passes over memory.
 
-All but the last two take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
+All but the last three take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
 
 - `convolution(inputs, kernel, bias, strides, padding, dilation_rate)`: as `keras.ops.conv`;
   `bias` may be None.
@@ -16,6 +16,8 @@ All but the last two take and give `[batch, height, width, channels]`, in the dt
   exchanges moments with the others; then its inputs may be `[batch, ..., channels]` of any rank.
 - `without_gradient(function)`: decorates a function that runs networks to look at what they give:
   nothing that a gradient would need is kept.
+- `placing()`: gives a function that lays a tuple of numpy arrays on the device of the thread that
+  calls `placing`, so that a step finds them there; it may be called in another thread.
 """
 
 import keras
@@ -27,6 +29,7 @@ if keras.backend.backend() == "tensorflow":
         doubling_convolution,
         fixed_batch_norm,
         leaky_relu,
+        placing,
         relu,
         splits_batches,
         without_gradient,
@@ -38,6 +41,7 @@ elif keras.backend.backend() == "jax":
         doubling_convolution,
         fixed_batch_norm,
         leaky_relu,
+        placing,
         relu,
         splits_batches,
         without_gradient,
@@ -49,6 +53,7 @@ else:
         doubling_convolution,
         fixed_batch_norm,
         leaky_relu,
+        placing,
         relu,
         splits_batches,
         without_gradient,
@@ -60,6 +65,7 @@ __all__ = [
     "doubling_convolution",
     "fixed_batch_norm",
     "leaky_relu",
+    "placing",
     "relu",
     "splits_batches",
     "without_gradient",

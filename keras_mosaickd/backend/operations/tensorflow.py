@@ -14,6 +14,11 @@ def splits_batches():
     return False
 
 
+def placing():
+    """tf.data lays them there."""
+    return tuple
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """As Keras's."""
     outputs = keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)

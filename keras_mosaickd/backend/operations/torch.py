@@ -21,6 +21,27 @@ def splits_batches():
     return processes.count() > 1
 
 
+def placing():
+    """Copied to a GPU from pinned memory and beside its work, which pageable memory waits for."""
+    if not torch.cuda.is_available():
+        return lambda arrays: tuple(map(torch.from_numpy, arrays))
+    device = torch.device("cuda", torch.cuda.current_device())
+    user, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+
+    def place(arrays):
+        pinned = [torch.from_numpy(array).pin_memory() for array in arrays]
+        with torch.cuda.stream(stream):
+            tensors = tuple(tensor.to(device, non_blocking=True) for tensor in pinned)
+        # This thread alone waits.
+        stream.synchronize()
+        for tensor in tensors:
+            # Its memory is not given to the next copy before the user's work on it is done.
+            tensor.record_stream(user)
+        return tensors
+
+    return place
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """On the array as it lies."""
     if padding == "same" and tuple(strides) != (1, 1):

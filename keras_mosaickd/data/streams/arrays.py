@@ -8,6 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from keras_mosaickd.backend import processes
 from keras_mosaickd.data.pixels import VOID, unit_range
+from keras_mosaickd.data.streams.ahead import Ahead
 from keras_mosaickd.data.streams.plan import EpochCounter, StreamPlan, default_padding, positive
 from keras_mosaickd.errors import InputError
 
@@ -61,6 +62,7 @@ class _Batches(keras.utils.PyDataset):
         self.augment = bool(augment)
         steps = plan.steps_per_epoch if steps_per_epoch is None else steps_per_epoch
         self.counter = EpochCounter(positive(steps, "steps_per_epoch"), first_step)
+        self.ahead = Ahead(self.batch)
         self._reading = False
         self._seen: set[int] = set()
 
@@ -70,9 +72,11 @@ class _Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         if not 0 <= index < len(self):
             raise IndexError(f"expected an index below {len(self)}. Received: {index}")
-        if self._reading:
-            self._seen.add(index)
-        return self.batch(self.counter.step(self.counter.epoch, index))
+        step = self.counter.step(self.counter.epoch, index)
+        if not self._reading:
+            return self.batch(step)
+        self._seen.add(index)
+        return self.ahead(step)
 
     def on_epoch_begin(self) -> None:
         """Called by Keras: what is read from here on counts as read."""

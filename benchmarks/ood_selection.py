@@ -36,7 +36,7 @@ def main():
     arguments = parser.parse_args()
     shape = (arguments.size, arguments.size, 3)
     teacher = networks.build(arguments.teacher, shape, 100, mean=0.5, std=0.25)
-    images = np.random.default_rng(0).integers(0, 256, (arguments.images, *shape), "uint8")
+    images = np.random.default_rng(0).integers(0, 256, (arguments.pictures, *shape), "uint8")
     image_set = images.astype("float32") / 255
     sides = {
         "predict": lambda: teacher.predict(image_set, batch_size=arguments.batch, verbose=0),
@@ -58,7 +58,7 @@ def main():
         taken = {name: seconds(side) - seconds(first[name]) for name, side in sides.items()}
         ratios.append(taken["predict"] / taken["selection"])
     print(
-        f"{keras.backend.backend()}, {arguments.teacher}, {arguments.image_set} images: selection "
+        f"{keras.backend.backend()}, {arguments.teacher}, {arguments.pictures:,} images: selection "
         f"runs at {statistics.median(ratios):.2f} of predict's throughput "
         f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} pairs)"
     )

@@ -114,6 +114,31 @@ def test_entropies_are_those_of_the_teacher_in_inference_mode(pool, batch_size):
         np.testing.assert_array_equal(before, ops.convert_to_numpy(after))
 
 
+@pytest.mark.backend("jax", "torch")
+@pytest.mark.parametrize("batch_size", [7, 20, 64])
+def test_a_pool_is_scored_in_parts_and_read_forward_once(pool, batch_size, monkeypatch):
+    class Read:
+        """Notes what is read."""
+
+        shape, starts = pool.images.shape, []
+
+        def __len__(self):
+            return len(pool.images)
+
+        def __getitem__(self, index):
+            self.starts.append(index.start)
+            return pool.images[index]
+
+    model, images = teacher(), Read()
+    whole = entropies(model, pool.images, batch_size)
+    monkeypatch.setattr("keras_mosaickd.data.scores.TOGETHER", 2)
+    np.testing.assert_array_equal(entropies(model, images, batch_size), whole)
+    # The first batch twice: Keras builds its model by it.
+    assert sorted(images.starts) == images.starts
+    assert images.starts.count(images.starts[-1]) <= 2 and whole.shape == (50,)
+    assert set(images.starts) == set(range(0, 50, min(batch_size, 50)))
+
+
 def test_predictions_per_pixel_give_one_score_per_image(pool):
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(3, 1)])
     expected = expected_entropies(model, pool.images).mean(axis=(1, 2))

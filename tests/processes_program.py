@@ -1,9 +1,12 @@
 """Five iterations of what trains, in one process or in several; run by test_processes.
 
 python -m tests.processes_program OUT.npz none|processes NAME...
+
+NAME=FILE.keras saves there what was trained, or goes on for five more where the file is there.
 """
 
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,6 +15,7 @@ from keras_mosaickd import methods
 from keras_mosaickd.backend import processes
 from keras_mosaickd.backend.training import distribution, plain, shared
 from keras_mosaickd.data import mosaic_stream, supervised_stream
+from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.optimizers import SGD, cosine
 from tests import game
 
@@ -37,8 +41,12 @@ def of_game(options):
     model = game.game(compiled=False, **options)
     # The multipliers take the length of the run from the generator's schedule.
     model.compile(sgd(0.05), sgd(cosine(1e-3, 2 * ITERATIONS)), sgd(1e-3))
-    stream = mosaic_stream(game.images(ITERATIONS * BATCH), BATCH, student_steps=game.STEPS)
-    return model, stream
+    return model, stream_of_game(0)
+
+
+def stream_of_game(first_step):
+    images = game.images(ITERATIONS * BATCH)
+    return mosaic_stream(images, BATCH, student_steps=game.STEPS, first_step=first_step)
 
 
 def of_student(method):
@@ -68,16 +76,24 @@ def main(path, strategy, *names):
     place = distribution(strategy)
     values = {}
     for name in names:
+        name, _, file = name.partition("=")
+        begun = Path(file).is_file()
         with place.scope():
-            model, stream = TRAINED[name]()
+            if begun:
+                model = load_model(file, "the model", compile=True)
+                stream = stream_of_game(ITERATIONS)
+            else:
+                model, stream = TRAINED[name]()
         before = game.values(model.trainable_variables)
         options = {}
         if name != "teacher":
             options["validation_data"] = (game.images(11, seed=9), np.arange(11) % game.CLASSES)
             options["validation_batch_size"] = 4
         history = model.fit(stream, epochs=1, verbose=0, shuffle=False, **options).history
-        assert int(model.optimizer.iterations) == ITERATIONS
+        assert int(model.optimizer.iterations) == ITERATIONS * (1 + begun)
         assert game.moved(before, game.values(model.trainable_variables))
+        if file and not begun and processes.is_chief():
+            model.save(file)
         trained = plain(model) if name == "teacher" else model
         values |= {f"{name}/{i}": value for i, value in enumerate(trained.get_weights())}
         values |= {f"{name}/{log}": value for log, (value,) in history.items()}

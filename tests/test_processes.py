@@ -11,7 +11,7 @@ from PIL import Image
 from keras_mosaickd import networks
 from keras_mosaickd.cli import flags
 from tests.documents import ROOT, blocks
-from tests.processes import finish, module, start, start_group
+from tests.processes import finish, free_port, module, start, start_group
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +54,42 @@ def test_four_processes_give_what_one_gives(tmp_path):
     names = ("mosaickd", "kd", "fitnet", "teacher")
     (one,) = trained(tmp_path, 0, *names)
     check_equal(one, trained(tmp_path, 4, *names))
+
+
+@pytest.mark.long
+def test_what_two_processes_began_goes_on_in_one(tmp_path):
+    game = f"mosaickd={tmp_path / 'begun.keras'}"
+    trained(tmp_path, 2, game)
+    (one,) = trained(tmp_path, 0, game)
+    check_equal(one, trained(tmp_path, 2, game))
+
+
+@pytest.mark.long
+@pytest.mark.backend("jax")
+def test_jax_finds_the_group_by_the_variables_of_slurm(tmp_path):
+    """As `srun` sets them; docs/slurm.sbatch gives JAX no more."""
+    program = "tests.processes_program"
+    paths = [tmp_path / f"{number}.npz" for number in range(2)]
+    job = {
+        "SLURM_JOB_ID": str(free_port()),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_NODES": "1",
+    }
+    started = [
+        start(
+            module(program, path, "processes", "kd"),
+            SLURM_PROCID=str(number),
+            SLURM_LOCALID=str(number),
+            **job,
+        )
+        for number, path in enumerate(paths)
+    ]
+    for process in started:
+        finish(process)
+    for path in paths:
+        with np.load(path) as file:
+            assert int(file["processes"]) == 2
 
 
 GUIDE = ROOT / "docs" / "several_devices.md"

@@ -11,7 +11,7 @@ def main(parsed: flags.Parsed) -> None:
     """Selects the images and prints what was kept."""
     runner.refuse_bare_call(
         parsed,
-        "--flagfile=FILE, or --ood with --dataset and --teacher, such as bin/ood --ood=svhn "
+        "--flagfile=FILE, or --ood with --dataset and --teacher, such as --ood=svhn "
         "--ood_size=10000 --dataset=cifar100 --teacher=wrn40_2",
     )
     runner.load_backend(parsed)

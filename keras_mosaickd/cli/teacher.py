@@ -11,7 +11,7 @@ def main(parsed: flags.Parsed) -> None:
     """Trains the teacher or finds it in the cache, and prints its metrics."""
     runner.refuse_bare_call(
         parsed,
-        "--flagfile=FILE, or --dataset with --teacher, such as bin/teacher --dataset=cifar100 "
+        "--flagfile=FILE, or --dataset with --teacher, such as --dataset=cifar100 "
         "--teacher=wrn40_2",
     )
     runner.load_backend(parsed)

@@ -18,10 +18,10 @@ def main(parsed: flags.Parsed) -> None:
     """Checks everything, writes flags.txt, runs the trials that are left, and prints the table."""
     runner.refuse_bare_call(
         parsed,
-        "--flagfile=FILE with --study, such as bin/tune "
+        "--flagfile=FILE with --study, such as "
         "--flagfile=configs/quickstart_mosaickd.flags --study=lambda",
     )
-    require("bin/tune", "keras_tuner")
+    require("a study", "keras_tuner")
     runner.load_backend(parsed)
     from keras_mosaickd import tuning
 

@@ -86,9 +86,9 @@ def test_train_passes_its_flags_on(experiment, capsys):
     ("name", "named"),
     [
         ("train", ("--flagfile=", "--teacher=", "bin/quickstart")),
-        ("tune", ("--study", "such as bin/tune --flagfile=configs/quickstart_mosaickd.flags")),
-        ("teacher", ("--dataset", "such as bin/teacher --dataset=")),
-        ("ood", ("--ood", "such as bin/ood --ood=")),
+        ("tune", ("--study", "such as --flagfile=configs/quickstart_mosaickd.flags")),
+        ("teacher", ("--dataset", "such as --dataset=")),
+        ("ood", ("--ood", "such as --ood=")),
     ],
 )
 def test_a_bare_call_begins_nothing_and_says_what_it_expected(experiment, name, named, capsys):
@@ -97,7 +97,7 @@ def test_a_bare_call_begins_nothing_and_says_what_it_expected(experiment, name, 
     assert len(error.splitlines()) == 1 and experiment.calls == []
     for expected in (f"usage: bin/{name}", "--flagfile=FILE", "Received: no flags", *named):
         assert expected in error
-    for example in re.findall(rf"such as bin/{name} (.*?);", error):
+    for example in re.findall("such as (--.*?);", error):
         arguments = example.replace("configs/", f"{ROOT}/configs/").split()
         assert flags.parse(name, arguments).given
 

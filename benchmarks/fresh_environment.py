@@ -1,12 +1,14 @@
 """A wheel in a fresh environment with one backend alone: an own teacher to an exported student.
 
     python benchmarks/fresh_environment.py --extras torch jax tensorflow
+    python benchmarks/fresh_environment.py --extras torch,datasets,report jax,onnx
 
-For each extra: an environment without any other backend, the wheel of this checkout with that
-extra, a teacher of Keras layers and a folder of images, then `keras-mosaickd-train` to an exported
-.keras by the command line (and to .onnx where `--extras` has onnx in a set such as
-tensorflow,onnx). Prints the size of each environment. Packages come from the registry that pip is
-set up with; torch is the build of requirements-torch.txt.
+For each set of extras, the first of them the backend: an environment without any other backend, the
+wheel of this checkout with those extras, a teacher of Keras layers and a folder of images, then
+`keras-mosaickd-train` to an exported .keras by the command line (and to .onnx with the extra onnx,
+which brings TensorFlow). With the extras datasets and report the second notebook is run too, by
+nbclient. Prints the size of each environment. Packages come from the registry that pip is set up
+with; torch is the build of requirements-torch.txt.
 """
 
 from __future__ import annotations
@@ -86,13 +88,15 @@ def distil(programs: Path, folder: Path, extras: str) -> None:
     """From a teacher's file and a folder of images to an exported student."""
     (folder / "images").mkdir(parents=True)
     given = extras.split(",")
-    backend = next(name for name in BACKENDS if name in given)
+    with_onnx = "onnx" in given
+    others = [] if with_onnx else [name for name in BACKENDS if name not in given]
     # The commands find the one backend that is installed; Keras by itself takes TensorFlow.
-    environment = {name: os.environ[name] for name in os.environ if name != "KERAS_BACKEND"}
+    without = {name: os.environ[name] for name in os.environ if name != "KERAS_BACKEND"}
+    with_backend = {**without, "KERAS_BACKEND": given[0]}
+    environment = with_backend if with_onnx else without
     python = [str(programs / "python"), "-c"]
-    with_backend = {**environment, "KERAS_BACKEND": backend}
     subprocess.run([*python, TEACHER, str(folder)], check=True, cwd=folder, env=with_backend)
-    formats = "keras,onnx" if "onnx" in given else "keras"
+    formats = "keras,onnx" if with_onnx else "keras"
     command = [
         str(programs / "keras-mosaickd-train"),
         *("--teacher=teacher.keras", "--ood=folder:images", "--run_dir=run", f"--export={formats}"),
@@ -100,10 +104,21 @@ def distil(programs: Path, folder: Path, extras: str) -> None:
     ]
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    others = [] if "onnx" in given else [name for name in BACKENDS if name not in given]
     arguments = [str(folder / "run" / "student.keras"), ",".join(others)]
     subprocess.run([*python, CHECK, *arguments], check=True, cwd=folder, env=with_backend)
-    assert (folder / "run" / "student.onnx").is_file() == ("onnx" in given)
+    assert (folder / "run" / "student.onnx").is_file() == with_onnx
+    if {"datasets", "report"} <= set(given):
+        run_notebook(programs, folder, with_backend)
+
+
+def run_notebook(programs: Path, folder: Path, environment: dict[str, str]) -> None:
+    """Runs the second notebook to its end; what runs it is installed after the size was taken."""
+    pip = [programs / "python", "-m", "pip", "install", "--quiet", "nbclient", "ipykernel"]
+    subprocess.run(pip, check=True)
+    notebook = shutil.copy(ROOT / "docs" / "notebooks" / "game.ipynb", folder)
+    command = [programs / "jupyter-execute", "--timeout=1200", notebook]
+    subprocess.run(command, check=True, cwd=folder, env=environment)
+    assert (folder / "best.keras").is_file()
 
 
 def main() -> None:

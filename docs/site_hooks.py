@@ -30,7 +30,9 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, page, content=text))
     files.append(File.generated(config, "api/index.md", content=_public_names()))
     for room in ROOMS:
-        content = f"# {room}\n\n::: keras_mosaickd.{room}\n    options:\n      heading_level: 2\n"
+        # The page's title stands for the package's own heading.
+        options = "    options:\n      show_root_heading: false\n"
+        content = f"# {room}\n\n::: keras_mosaickd.{room}\n{options}"
         files.append(File.generated(config, f"api/{room}.md", content=content))
     return files
 

@@ -95,17 +95,23 @@ def study(
 
 
 def lines_by_epoch(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
-    """A figure with a panel for each title: lines of values by epoch, under their names."""
-    figure = _figure(4.9 * len(panels) if len(panels) > 1 else 7.0, 3.8)
+    """A figure with a panel for each title: lines of values by epoch, under their names.
+
+    Two panels beside each other are what a page or a notebook's cell shows without making them
+    small.
+    """
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(4.9 * columns if columns > 1 else 7.0, 3.8 * rows)
     for index, (title, lines) in enumerate(panels.items()):
-        axis = figure.add_subplot(1, len(panels), index + 1)
+        axis = figure.add_subplot(rows, columns, index + 1)
         _dressed(axis)
         for number, (name, values) in enumerate(lines.items()):
             epochs = range(1, len(values) + 1)
             axis.plot(epochs, values, label=name, lw=1.4, marker=".", **_line(number))
         axis.set(xlabel="epoch", ylabel=title)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend(fontsize=7, frameon=False)
+        axis.legend(fontsize=7, framealpha=0.7, edgecolor="none")
     return figure
 
 

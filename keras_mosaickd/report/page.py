@@ -13,14 +13,14 @@ from keras_mosaickd.files import write_file
 from keras_mosaickd.report.content import Figure, Section, Table
 
 # Colours are those of the reader's system; figures keep a light ground of their own, on which they
-# are legible on both.
+# are legible on both. On a phone they scroll: their letters would be too small.
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fcfcfa; --ink: #1d1d1f; --faint: #5c5c62;
   --line: #d4d4d8; --head: #eeeeea; }
 @media (prefers-color-scheme: dark) {
   :root { --ground: #17181b; --ink: #e9e9ec; --faint: #a5a5ad; --line: #3c3d43; --head: #25262b; }
 }
-body { background: var(--ground); color: var(--ink); margin: 0 auto; max-width: 72rem;
+body { background: var(--ground); color: var(--ink); margin: 0 auto; max-width: 80rem;
   padding: 1.5rem; font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 0.5rem; }
 .wide { overflow-x: auto; }
@@ -33,6 +33,7 @@ figure { margin: 1rem 0; }
 img { background: #f7f7f4; border-radius: 6px; display: block; height: auto; max-width: 100%; }
 figcaption, .note { color: var(--faint); font-size: 0.85rem; }
 li, p { overflow-wrap: anywhere; }
+@media (max-width: 40rem) { figure { overflow-x: auto; } img { max-width: none; width: 40rem; } }
 """
 
 

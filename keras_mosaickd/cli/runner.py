@@ -124,7 +124,7 @@ def refuse_bare_call(parsed: flags.Parsed, expected: str) -> None:
 
 
 def load_backend(parsed: flags.Parsed) -> None:
-    """Loads TensorFlow quietly where it is the backend, which takes seconds; Keras; ``--import``.
+    """Loads the backend and Keras quietly, which takes seconds, and what ``--import`` names.
 
     A command calls it when the flags that can be judged without Keras have been.
 
@@ -138,9 +138,14 @@ def load_backend(parsed: flags.Parsed) -> None:
         keep_compiled_programs(parsed.values["cache_dir"] or CACHE_DIR)
     if backend == "tensorflow":
         use_onednn()
-        _load_tensorflow()
-    import keras
+    with _without_noise():
+        # Of TensorFlow, too, which Keras loads under every backend where it is installed.
+        import keras
 
+        if backend == "tensorflow":
+            import tensorflow
+
+            tensorflow.config.list_physical_devices()
     # Whatever a file in the home directory says.
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
@@ -150,13 +155,6 @@ def load_backend(parsed: flags.Parsed) -> None:
         from keras_mosaickd.networks.loading import import_modules
 
         import_modules(parsed.values["import"])
-
-
-def _load_tensorflow() -> None:
-    with _without_noise():
-        import tensorflow as tensorflow
-
-        tensorflow.config.list_physical_devices()
 
 
 def print_values(values: dict[str, object]) -> None:

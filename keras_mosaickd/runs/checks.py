@@ -161,7 +161,7 @@ def check_batches(config, epoch_size, replicas):
     if epoch_size and needed > epoch_size:
         raise InputError(
             f"--batch_size {config.batch_size} takes {needed} images in an update of "
-            f"--method={config.method}. Received: {epoch_size} images"
+            f"--method={config.method}; a smaller one is needed. Received: {epoch_size} images"
         )
     if config.batch_size % replicas:
         raise InputError(

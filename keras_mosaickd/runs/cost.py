@@ -124,7 +124,7 @@ def describe(trainer, config, schedule):
     lines += [
         steps,
         f"estimated time     {duration(total * schedule.steps / rate)} for the distillation, at "
-        f"the {rate / 1e9:.0f} GFLOP/s that the teacher's forward pass reaches here",
+        f"the {rate / 1e9:.1f} GFLOP/s that the teacher's forward pass reaches here",
     ]
     return "\n".join(lines)
 

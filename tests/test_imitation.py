@@ -11,7 +11,7 @@ from keras_mosaickd import InputError, losses, practical_recipe, recipe
 from keras_mosaickd.cli import flags
 from keras_mosaickd.config import PRACTICAL, ExperimentConfig
 from keras_mosaickd.methods import KnowledgeDistillation, MosaicKD
-from keras_mosaickd.methods.imitation import relative_squared_error
+from keras_mosaickd.methods.imitation import projection_error, relative_squared_error
 from keras_mosaickd.methods.statistics import TeacherStatistics
 from keras_mosaickd.networks.features import copy_layers
 from keras_mosaickd.optimizers import SGD
@@ -67,6 +67,33 @@ def test_relative_squared_error_by_hand():
     assert numpy(relative_squared_error(10 * target, 10 * guided)) == pytest.approx(0.645)
 
 
+def test_projection_error_by_hand():
+    # Root mean squares 5 and 0.1: what is predicted is [5, 10] for [3, 4] of the one image, and
+    # [0, 0.1] for [0, 0.1 * 2**0.5] of the other.
+    target = np.array([[1.0, 7.0], [0.0, 0.1 * 2**0.5]], "float32")
+    projected = np.array([[0.5, 1.0], [0.0, 0.5]], "float32")
+    second = (2**0.5 - 1) ** 2 / 2
+    error = projection_error(target, projected, gain=2.0)
+    assert numpy(error) == pytest.approx(((4**2 + 3**2) / 50 + second) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e2])
+def test_a_projection_learns_alike_whatever_the_scale_of_the_teachers_features(scale):
+    def losses(scale):
+        # Few channels, which a student of many has to predict.
+        teacher, student = of_width(2), of_width(48)
+        body, head = teacher.get_layer("body"), teacher.layers[-1]
+        body.set_weights([weight * scale for weight in body.get_weights()])
+        head.kernel.assign(head.kernel / scale)
+        model = KnowledgeDistillation(teacher, student, feature_weight=10.0, seed=3)
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9, name="student_optimizer"))
+        return model.fit(images(BATCH), batch_size=BATCH, epochs=12, verbose=0).history
+
+    expected, found = losses(1.0), losses(scale)
+    assert found["feature_loss"] == pytest.approx(expected["feature_loss"], rel=0.05)
+    assert found["feature_loss"][-1] < 0.5 * found["feature_loss"][0]
+
+
 def test_feature_loss_by_hand():
     model = KnowledgeDistillation(
         classifier(1), classifier(2), temperature=2.0, feature_weight=3.0, seed=3
@@ -96,7 +123,9 @@ def test_features_of_other_widths_and_sizes_are_projected_and_averaged():
     kernel, bias = map(numpy, model.projection.weights)
     data = images(BATCH)
     averaged = pooled_map(student, data).reshape(BATCH, 4, 2, 4, 2, 3).mean(axis=(2, 4))
-    expected = relative_error(pooled_map(teacher, data), averaged @ kernel + bias)
+    taught = pooled_map(teacher, data)
+    scale = np.sqrt(np.square(taught).mean(axis=(1, 2, 3), keepdims=True))
+    expected = relative_error(taught, scale * (averaged @ kernel + bias))
     logs = model.fit(data, batch_size=BATCH, verbose=0).history
     assert logs["feature_loss"][0] == pytest.approx(expected, rel=1e-4)
     # The projection learns, and is no part of the student.

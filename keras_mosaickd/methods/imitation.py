@@ -1,5 +1,7 @@
 """How a student imitates a teacher on given images: the update that the methods share."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -24,8 +26,9 @@ class Imitation(StudentTrainer):
     2203.14001, which trains on it alone). phi's error is relative, image by image, so that one
     weight serves teachers whose features are large or small. Where two maps have different sizes,
     the larger is averaged down to the smaller. r is a learned 1 x 1 convolution; p is the identity,
-    or where the channels differ a learned linear map. Both learn with the student's optimizer and
-    are no part of the student.
+    or where the channels differ a learned linear map times the root mean square of phi_T, so that
+    it learns alike whatever the teacher's scale. Both learn with the student's optimizer and are no
+    part of the student.
 
     `student_loss` is the whole loss; with a hint or features, `distillation_loss`, `hint_loss` and
     `feature_loss` are its parts.
@@ -111,7 +114,11 @@ class Imitation(StudentTrainer):
             guided.append(self.regressor(own))
         if self.feature_weight:
             features, own = last_features(self.teacher, self.student)
+            error = relative_squared_error
             if features.shape[-1] != own.shape[-1]:
+                # Many channels that explain few would make its learning rate too high.
+                gain = min(1.0, (features.shape[-1] / own.shape[-1]) ** 0.5)
+                error = functools.partial(projection_error, gain=gain)
                 self.projection = keras.layers.Dense(
                     features.shape[-1],
                     kernel_initializer=initial,
@@ -119,7 +126,7 @@ class Imitation(StudentTrainer):
                     name="feature_projection",
                 )
                 own = self.projection(own)
-            self.matched.append(("feature_loss", self.feature_weight, relative_squared_error))
+            self.matched.append(("feature_loss", self.feature_weight, error))
             targets.append(features)
             guided.append(own)
         if not self.matched:
@@ -232,3 +239,20 @@ def relative_squared_error(target, guided):
     target, guided = ops.cast(target, "float32"), ops.cast(guided, "float32")
     error = ops.sum(ops.square(target - guided), axis=axes)
     return ops.mean(error / (ops.sum(ops.square(target), axis=axes) + 1e-6))
+
+
+def projection_error(target, projected, gain=1.0):
+    """`relative_squared_error` of a projection that is in units of the teacher's features.
+
+    Args:
+        target: teacher's features `[batch, ..., channels]`.
+        projected: tensor of the same shape.
+        gain: what it is multiplied by, beside each image's root mean square of the target.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    target = ops.cast(target, "float32")
+    axes = tuple(range(1, len(target.shape)))
+    scale = ops.sqrt(ops.mean(ops.square(target), axis=axes, keepdims=True))
+    return relative_squared_error(target, gain * scale * ops.cast(projected, "float32"))

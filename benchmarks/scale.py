@@ -1,12 +1,13 @@
 """What a run costs on many devices: counted from the layers, and checked on two processes here.
 
     PYTHONPATH=. python benchmarks/scale.py [--batch 256] [--rate 20 --bandwidth 10 --latency 20]
-    KERAS_BACKEND=torch PYTHONPATH=. python benchmarks/scale.py --check --batch 8 --size 16
+    PYTHONPATH=. python benchmarks/scale.py --check --batch 8 --size 16
 
 The first prints, for wrn40_2 -> wrn16_1 and the preset official, operations and bytes by phase,
 what one iteration reduces over processes and in how many exchanges, and the seconds that follow for
 1 to 64 devices of --rate TFLOP/s each, connected by --bandwidth GB/s with --latency microseconds.
-The second counts the exchanges of two processes on loopback beside the formulas, and times a step.
+The second counts the exchanges of two processes on loopback beside the formulas, and times a step,
+on PyTorch, where they can be counted.
 """
 
 import argparse
@@ -116,6 +117,7 @@ def check(options):
             for number in range(count):
                 names = {"RANK": number, "WORLD_SIZE": count, "MASTER_PORT": port + count}
                 names |= {"MASTER_ADDR": "127.0.0.1", "LOCAL_RANK": number}
+                names |= {"KERAS_BACKEND": "torch"}
                 environment = {**os.environ, **{name: str(v) for name, v in names.items()}}
                 command = [sys.executable, *sys.argv, "--here"]
                 processes.append(

@@ -37,7 +37,8 @@ class GeneratedImages:
         return self.shape[0]
 
     def __getitem__(self, index):
-        positions = np.arange(len(self))[index]
+        chosen = range(len(self))[index] if isinstance(index, slice) else index
+        positions = np.asarray(chosen, np.int64)
         # Contrast and brightness of one image of noise, both modulo 256.
         contrast, brightness = (
             part.astype(np.uint8)[:, None, None, None]
@@ -94,6 +95,8 @@ def variables(count):
             "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}",
             "KERAS_DISTRIBUTION_NUM_PROCESSES": count,
             "KERAS_DISTRIBUTION_PROCESS_ID": number,
+            # As torchrun does: threads of several processes on the same cores wait for each other.
+            "OMP_NUM_THREADS": 1,
         }
         yield {**os.environ, **{name: str(value) for name, value in named.items()}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -118,11 +119,18 @@ def over_pool(model: Any, images: Any, batch_size: int, verbose: Any = 0) -> np.
 
         return model.predict(pool_dataset(batches), verbose=verbose)[:size]
     result = np.zeros(0)
-    for part in (batches.numbers[i : i + TOGETHER] for i in range(0, len(batches), TOGETHER)):
-        values = model.predict(_PoolBatches(images, batch_size, part), verbose=verbose)
-        if part.start == 0:
-            result = np.empty((len(batches) * batch_size, *values.shape[1:]), values.dtype)
-        result[part.start * batch_size :][: len(values)] = values
+    # Of each batch Keras leaves arrays in cycles, on PyTorch those that an Add layer added: they go
+    # after each part. What exists already is not searched for cycles each time.
+    gc.freeze()
+    try:
+        for part in (batches.numbers[i : i + TOGETHER] for i in range(0, len(batches), TOGETHER)):
+            values = model.predict(_PoolBatches(images, batch_size, part), verbose=verbose)
+            if part.start == 0:
+                result = np.empty((len(batches) * batch_size, *values.shape[1:]), values.dtype)
+            result[part.start * batch_size :][: len(values)] = values
+            gc.collect()
+    finally:
+        gc.unfreeze()
     return result[:size]
 
 

@@ -140,9 +140,10 @@ def top_entropy(entropies: np.ndarray, count: int) -> np.ndarray:
             f"--ood_size: expected at most the {valid} images whose entropy is a number (of "
             f"{size}). Received: {count}"
         )
-    # A stable sort keeps the earlier of two equals first, and NaN goes last.
-    order = np.argsort(-entropies, kind="stable")
-    return np.sort(order[:count])
+    # NaN goes last. No sorting of positions: those of a large pool are many times its entropies.
+    least = -np.partition(-entropies, count - 1)[count - 1]
+    above, equal = np.flatnonzero(entropies > least), np.flatnonzero(entropies == least)
+    return np.sort(np.concatenate([above, equal[: count - len(above)]]))
 
 
 def most_confident(

@@ -25,14 +25,15 @@ FLAGS, METRICS, HISTORY, ENVIRONMENT = (
 )
 STUDENT, SAVED_MODEL, SAMPLES = "student.keras", "saved_model", "samples.png"
 SELECTION, UNREADABLE, MODEL_CARD = "selection.json", "unreadable.txt", "model_card.md"
-INPUTS = "inputs.json"
+# What the flags name by paths, and the teacher that was trained for the run, by their content.
+INPUTS, TEACHER = "inputs.json", "teacher.json"
 CHECKPOINT, TENSORBOARD = Path("checkpoints") / "last.keras", "tensorboard"
 BEST_STUDENT = Path("checkpoints") / "best_student.keras"
 # Beside the checkpoints.
 CHECKSUMS = "sha256.json"
 
-# Where a run lies and where it finds things do not make it another run.
-_PLACES = ("run_dir", "data_dir", "cache_dir", "import_", "unsafe_load")
+# Where a run lies, where it finds things and which devices carry it do not make it another run.
+_PLACES = ("run_dir", "data_dir", "cache_dir", "import_", "unsafe_load", "strategy")
 _PUBLISHED = re.compile(r"^# Published: ([0-9]+(?:\.[0-9]+)?) %", re.MULTILINE)
 
 

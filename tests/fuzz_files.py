@@ -115,7 +115,7 @@ MODELS = (
 )  # fmt: skip
 _RUN_FILES = (
     "flags.txt", "metrics.json", "history.csv", "student.keras", "checkpoints/last.keras",
-    "checkpoints/sha256.json", "selection.json",
+    "checkpoints/sha256.json", "selection.json", "teacher.json",
 )  # fmt: skip
 
 

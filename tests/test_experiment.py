@@ -41,6 +41,7 @@ RUN_FILES = (
     "saved_model/saved_model.pb",
     "samples.png",
     "environment.json",
+    "teacher.json",
     "model_card.md",
     "checkpoints/last.keras",
 )
@@ -105,10 +106,18 @@ def test_from_python_a_directory_is_one_runs_too(finished, tmp_path, capsys):
     with pytest.raises(InputError, match="--run_dir: expected a directory"):
         km.train(ExperimentConfig(**{**settings, "run_dir": ""}))
     (run / "metrics.json").unlink()
-    resumed = km.train(ExperimentConfig(**settings))
+    # Other devices may carry the rest of it, though they would train another teacher.
+    assert settings["strategy"] == "auto"
+    resumed = km.train(ExperimentConfig(**{**settings, "strategy": "none"}))
     before = json.loads((finished / "metrics.json").read_text())
     assert resumed["student_accuracy"] == before["student_accuracy"]
+    assert resumed["teacher_sha256"] == before["teacher_sha256"]
     assert f"Continuing the run in {run}" in capsys.readouterr().out
+    (run / "metrics.json").unlink()
+    begun = json.loads((run / "teacher.json").read_text())
+    (run / "teacher.json").write_text(json.dumps({**begun, "sha256": "0" * 64}))
+    with pytest.raises(InputError, match="Expected: the teacher that it began with"):
+        km.train(ExperimentConfig(**settings))
 
 
 @pytest.mark.parametrize(("given", "expected"), [("auto", "auto"), ("off", False), ("on", True)])

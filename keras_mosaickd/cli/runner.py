@@ -139,13 +139,14 @@ def load_backend(parsed: flags.Parsed) -> None:
     if backend == "tensorflow":
         use_onednn()
     with _without_noise():
-        # Of TensorFlow, too, which Keras loads under every backend where it is installed.
         import keras
 
         if backend == "tensorflow":
             import tensorflow
 
             tensorflow.config.list_physical_devices()
+        # Under every backend this loads TensorFlow, where it is installed, to seed it, too.
+        keras.utils.set_random_seed(0)
     # Whatever a file in the home directory says.
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")

@@ -24,7 +24,7 @@ from keras_mosaickd.run_directory import (
 )
 from keras_mosaickd.runs import building, checks, cost, fitting, outcome
 from keras_mosaickd.runs.inputs import load
-from keras_mosaickd.runs.teacher import trained
+from keras_mosaickd.runs.teacher import of_run, trained
 from keras_mosaickd.teachers.scaling import contradicting_answers, too_certain
 
 # Out-of-domain images that a teacher's answers are looked at on.
@@ -62,7 +62,7 @@ def train(config, config_file=None):
         run.write_json(INPUTS, hashes)
         run.write_unreadable(inputs.unreadable)
         print("\n".join(device_lines()))
-        teacher = inputs.teacher or trained(inputs, networks.teacher)
+        teacher = inputs.teacher or of_run(run, inputs, networks.teacher)
         teacher_scores = _teacher_scores(inputs, teacher)
         if teacher_scores:
             print(f"Teacher accuracy: {teacher_scores['teacher_accuracy']:.4f}")

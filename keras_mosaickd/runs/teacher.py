@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -14,10 +15,12 @@ from keras_mosaickd.data import supervised_stream
 from keras_mosaickd.data.cache import cached
 from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.pixels import VOID
-from keras_mosaickd.errors import DivergedError
+from keras_mosaickd.data.scores import teacher_hash
+from keras_mosaickd.errors import DivergedError, InputError
 from keras_mosaickd.files import sha256
 from keras_mosaickd.networks.heads import head_of
 from keras_mosaickd.optimizers import student_recipe
+from keras_mosaickd.run_directory import TEACHER
 from keras_mosaickd.runs.fitting import fit_resumably
 from keras_mosaickd.teachers.load import content_hash, is_given, load_teacher
 from keras_mosaickd.teachers.scaling import statistics
@@ -135,10 +138,50 @@ def trained(inputs, network=None):
     if not fresh:
         print(f"Teacher {config.teacher}: found in {folder}")
     # A fresh one is read back too, so that a run does not depend on who trained its teacher.
+    return _read(inputs, folder, record["seconds"])
+
+
+def of_run(run, inputs, network):
+    """The teacher of `trained`, which a run keeps to its end.
+
+    The same settings on other devices, or by other versions, train another one. A run that began
+    with this one is not resumed with that.
+
+    Args:
+        run: `RunDirectory`.
+        inputs: `Inputs`.
+        network: as of `trained`.
+
+    Returns:
+        `Teacher`.
+
+    Raises:
+        InputError: if the run began with a teacher that is gone, and another was trained.
+        StoppedError: as of `trained`.
+    """
+    begun = run.read_json(TEACHER) if (run / TEACHER).is_file() else {}
+    folder = Path(begun.get("folder", ""))
+    if begun and (folder / _RECORD).is_file():
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        teacher = _read(inputs, folder, record["seconds"])
+        print(f"Teacher {inputs.config.teacher}: found in {folder}")
+    else:
+        teacher = trained(inputs, network)
+    found = teacher_hash(teacher.model)
+    if begun.get("sha256", found) != found:
+        raise InputError(
+            f"--run_dir {run.path} holds another run. Expected: the teacher that it began with, in "
+            f"{folder}, or another directory. Received: another teacher, {teacher.file}"
+        )
+    run.write_json(TEACHER, {"folder": str(Path(teacher.file).parent.absolute()), "sha256": found})
+    return teacher
+
+
+def _read(inputs, folder, seconds):
     file = folder / "teacher.keras"
     with inputs.distribution.scope():
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
-    return Teacher(model, str(file), content_hash(str(file), model), record["seconds"])
+    return Teacher(model, str(file), content_hash(str(file), model), seconds)
 
 
 def _folder(inputs):

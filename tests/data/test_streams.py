@@ -200,7 +200,16 @@ def test_arrays_need_no_tensorflow(tmp_path):
         assert len(select(model, images, 100, cache_dir=sys.argv[1])) == 100
     """
     subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", textwrap.dedent(code), str(tmp_path)],
+        [
+            sys.executable,
+            "-W",
+            "error::UserWarning",
+            "-W",
+            "ignore::DeprecationWarning",
+            "-c",
+            textwrap.dedent(code),
+            str(tmp_path),
+        ],
         check=True,
         cwd=Path(__file__).parents[2],
     )

@@ -2,6 +2,10 @@
 
 import dataclasses
 import math
+import os
+import re
+
+from keras_mosaickd.errors import InputError
 
 # Where teachers, selections and compiled programs are kept, unless --cache_dir says otherwise.
 CACHE_DIR = ".cache"
@@ -16,6 +20,10 @@ RECIPES = ("paper", "practical")
 # Greatest shares of divergence and entropy that --regularization=adaptive allows: docs/measured.md
 # says how they were chosen.
 EPSILON_LOCAL, EPSILON_ALIGN = 0.5, 0.7
+# What a flag names a model of the user's own by, beside the directory of a SavedModel.
+MODEL_FILES = (".keras", ".h5", ".hdf5")
+_NAME = r"[A-Za-z_]\w*"
+FUNCTION = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}")
 # What --recipe=practical sets where the user does not: docs/algorithm.md says how it was chosen.
 PRACTICAL = {
     "student_start": "teacher",
@@ -43,24 +51,58 @@ def recipe_defaults(settings):
     return {name: value for name, value in PRACTICAL.items() if name not in left_out}
 
 
-def _with_recipe(config):
-    """Lets a class of settings take from `recipe` what the caller does not give."""
+def is_given(text):
+    """Whether a flag names a model of the user's rather than a network of this package."""
+    return (
+        text.lower().endswith(MODEL_FILES)
+        or os.sep in text
+        or FUNCTION.fullmatch(text) is not None
+        or os.path.isfile(os.path.join(text, "saved_model.pb"))
+        or os.path.isfile(text)
+    )
+
+
+def own_teacher_defaults(settings):
+    """What a teacher of the user's own sets where the user does not: no labelled data set.
+
+    Args:
+        settings: dict of settings by name.
+
+    Returns:
+        Dict; empty of a network of this package.
+
+    Raises:
+        InputError: if no images to learn from were given with it.
+    """
+    if not is_given(str(settings.get("teacher", ""))) or "dataset" in settings:
+        return {}
+    if "ood" not in settings and settings.get("method") != "data_free":
+        raise InputError(
+            "expected --ood=folder:PATH, the images to learn from with a --teacher of your own. "
+            "Received: none"
+        )
+    return {"dataset": ""}
+
+
+def _with_defaults(config):
+    """Lets a class of settings take from others what the caller does not give."""
     initialize = config.__init__
 
     def __init__(self, **settings):
-        initialize(self, **{**recipe_defaults(settings), **settings})
+        taken = {**recipe_defaults(settings), **own_teacher_defaults(settings)}
+        initialize(self, **{**taken, **settings})
 
     config.__init__ = __init__
     return config
 
 
-@_with_recipe
+@_with_defaults
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
     """The settings of one run: a field for each flag, with the flag's name and default.
 
-    What each means is said once, in `bin/train --help`. With `recipe="practical"` what is not given
-    is the recipe's, as on the command line.
+    What each means is said once, in `bin/train --help`. As there, with `recipe="practical"` what is
+    not given is the recipe's, and with a teacher of your own there is no data set by default.
     """
 
     task: str = "classification"

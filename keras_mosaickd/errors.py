@@ -1,7 +1,9 @@
-"""The exceptions that have a meaning of their own: bad input, a diverged and a stopped training."""
+"""The exceptions that have a meaning of their own; what messages call words meant and commands."""
 
 import difflib
 import signal
+import sys
+from pathlib import Path
 
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
@@ -40,5 +42,26 @@ def did_you_mean(received, known):
         received: the name that was given.
         known: the names that there are.
     """
-    nearest = difflib.get_close_matches(received, known, n=1, cutoff=0.6)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    likeness = {name: difflib.SequenceMatcher(None, name, received).ratio() for name in known}
+    # Of equally near ones the first.
+    nearest = max(likeness, key=likeness.__getitem__, default="")
+    return f"; did you mean {nearest}?" if likeness.get(nearest, 0) >= 0.6 else ""
+
+
+def program(command: str) -> str:
+    """What the user calls a command by: ``bin/train``, or what ``pip install`` brings.
+
+    Args:
+        command: Key of `COMMANDS` in `cli/commands`.
+    """
+    called = Path(sys.argv[0]).stem
+    if called.startswith("keras-mosaickd-"):
+        return f"keras-mosaickd-{console_name(command)}"
+    if called == "keras-mosaickd":
+        return f"{called} {console_name(command)}"
+    return f"bin/{command}"
+
+
+def console_name(command: str) -> str:
+    """What a command is called after ``keras-mosaickd`` and ``keras-mosaickd-``."""
+    return command.replace("_", "-")

@@ -1,8 +1,14 @@
-"""Packages that only some jobs need: asked for here, so that a missing one is one line."""
+"""Packages that only some jobs need: a missing one is one line, their own talk is none."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
 
 from keras_mosaickd.errors import InputError
 
@@ -48,3 +54,30 @@ def require(what: str, *modules: str) -> None:
                 f"{what}: expected {package}, which the extra {extra} installs "
                 f"(pip install '.[{extra}]' in the checkout). Received: it is not installed"
             )
+
+
+# What C++ says before a log level can be set: TensorFlow while it is loaded (information, and error
+# 303, which is how it learns that there is no GPU driver), and LiteRT whenever it works.
+_NOISE = re.compile(
+    r"I\d{4} |WARNING: All log messages before absl::|To enable the following instructions|"
+    r".*failed call to cuInit.*\(303\)|INFO: Created TensorFlow Lite|fully_quantize: \d"
+)
+
+
+@contextlib.contextmanager
+def without_noise() -> Iterator[None]:
+    """Holds back stderr, C++'s included, and afterwards passes on the lines that are no noise."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            captured.seek(0)
+            for line in captured.read().decode(errors="replace").splitlines():
+                if not _NOISE.match(line):
+                    print(line, file=sys.stderr)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from keras_mosaickd import extras
 from keras_mosaickd.cli import runner
 from keras_mosaickd.cli.commands import COMMANDS
 from tests import fuzz_files
@@ -246,7 +247,7 @@ def _without_noise(err: str) -> str:
     """Drops what TensorFlow says of itself: as it is loaded, and of many models in one process."""
     lines = err.splitlines(keepends=True)
     kept = (line for line in lines if "triggered tf.function retracing" not in line)
-    return "".join(line for line in kept if not runner._NOISE.match(line))
+    return "".join(line for line in kept if not extras._NOISE.match(line))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from keras_mosaickd.methods import (
     data_free_stream,
 )
 from keras_mosaickd.methods.data_free import DataFree
-from keras_mosaickd.methods.feature_maps import feature_maps, layer_like
+from keras_mosaickd.methods.feature_maps import feature_maps, hint_maps, layer_like
 from keras_mosaickd.methods.imitation import mean_squared_error
 from keras_mosaickd.optimizers import student_recipe
 from tests.game import (
@@ -300,9 +300,23 @@ def test_fitnet_needs_a_feature_map():
     flat = keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(inputs)))
     with pytest.raises(InputError, match="feature map.* in the student .*Received: layers .*dense"):
         FitNet(classifier(1), flat)
-    nested = keras.Model(inputs, layers.Activation("linear")(classifier(1)(inputs)))
-    with pytest.raises(InputError, match="inside a nested model cannot be reached"):
-        FitNet(nested, classifier(2))
+
+
+def test_a_hint_comes_from_inside_a_wrapped_teacher():
+    inner = classifier(1)
+    inputs = keras.Input(SHAPE)
+    scaled = layers.Rescaling(2.0, -1.0)(inputs)
+    wrapped = keras.Model(inputs, layers.Activation("linear")(inner(scaled)))
+    (name, hint), _ = hint_maps(wrapped, classifier(2))
+    (plain_name, plain), _ = hint_maps(inner, classifier(2))
+    assert name == plain_name
+    x = np.random.default_rng(0).random((2, *SHAPE), "float32")
+    found = keras.Model(inputs, hint).predict_on_batch(x)
+    expected = keras.Model(inner.inputs[0], plain).predict_on_batch(2 * x - 1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    model = FitNet(wrapped, classifier(2))
+    model.compile(student_recipe(4))
+    assert np.isfinite(model.fit(images(), batch_size=8, verbose=0).history["loss"]).all()
 
 
 @pytest.mark.long_on("jax")

@@ -242,6 +242,14 @@ def test_the_verdict_goes_by_the_lower_agreement(held_out, synthetic, use):
     assert use in text and "10.0 times fewer" in text and f"{held_out:.1%}" in text
 
 
+def test_the_verdict_tells_what_labelled_images_have_shown():
+    assert "not known without some of them" in verdict(metrics(0.9))
+    tested = {"eval_student_accuracy": 0.44, "eval_teacher_accuracy": 0.995}
+    text = verdict(metrics(0.9, eval="folder:shapes", **tested))
+    assert "labelled images of folder:shapes its accuracy is 44.0%, the teacher's 99.5%" in text
+    assert "not known" not in text
+
+
 def test_the_verdict_says_what_confidence_is_worth():
     assert "as sure as it is right" in verdict(metrics(0.9, gap=0.04))
     assert "too sure" in verdict(metrics(0.9, gap=0.06))

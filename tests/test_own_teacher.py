@@ -14,6 +14,7 @@ from keras import layers
 from keras.ops import convert_to_numpy as numpy
 
 from keras_mosaickd import InputError, KnowledgeDistillation, load_teacher
+from keras_mosaickd.config import is_given
 from keras_mosaickd.methods.base import StudentTrainer
 from keras_mosaickd.optimizers import student_recipe
 from keras_mosaickd.teachers import load as given_models
@@ -190,9 +191,9 @@ def test_what_a_flag_names(tmp_path, monkeypatch):
     (tmp_path / "sm" / "saved_model.pb").write_bytes(b"")
     (tmp_path / "wrn16_1").mkdir()
     for text in ("t.keras", "a/b", "models:teacher", "my.models:teacher_2", "sm"):
-        assert given_models.is_given(text), text
+        assert is_given(text), text
     for text in ("wrn16_1", "resnet18", "deeplabv3_mobilenetv2", "a:b:c", "1a:b"):
-        assert not given_models.is_given(text), text
+        assert not is_given(text), text
 
 
 FUNCTIONS = """

@@ -31,7 +31,7 @@ def shipped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("guide")
     (folder / "configs").symlink_to(ROOT / "configs")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), "uint8")
-    Image.fromarray(pixels).save(folder / "picture.jpg")
+    Image.fromarray(pixels).save(folder / "image.jpg")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, arguments in COMMANDS:
@@ -43,7 +43,7 @@ def shipped(tmp_path_factory):
 
 def test_the_guide_has_its_commands_and_code():
     assert [name for name, _ in COMMANDS] == ["train", "export", "export", "evaluate"]
-    titles = ["SavedModel, with TensorFlow alone", "ONNX", "LiteRT", "From your own code"]
+    titles = ["SavedModel, with TensorFlow alone", "Keras", "ONNX", "LiteRT", "From your own code"]
     assert [title for title, _ in CODE] == titles
 
 

@@ -13,10 +13,10 @@ from keras.applications.imagenet_utils import preprocess_input
 
 from keras_mosaickd import InputError, KnowledgeDistillation, load_teacher
 from keras_mosaickd.cli import runner, train
+from keras_mosaickd.config import is_given
 from keras_mosaickd.networks import flops
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.optimizers import student_recipe
-from keras_mosaickd.teachers import load as teachers
 from keras_mosaickd.teachers.scaling import declared, normalization
 
 SHAPE = (16, 16, 3)
@@ -143,7 +143,7 @@ def test_an_h5_file_by_its_bare_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = dense(activation="softmax")
     model.save("t.h5")
-    assert teachers.is_given("t.h5")
+    assert is_given("t.h5")
     teacher = load_teacher("t.h5")
     np.testing.assert_allclose(
         numpy(ops.softmax(teacher(images()))), numpy(model(images())), atol=1e-6

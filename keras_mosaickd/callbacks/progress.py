@@ -54,12 +54,17 @@ class Progress(Bar):
     def __init__(self, steps, seconds=2.0):
         super().__init__(seconds)
         self.steps_left = steps
-        self._start = 0.0
+        self._start, self._compiled = 0.0, None
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
-        self._start = time.perf_counter()
+        self._start, self._compiled = time.perf_counter(), None
         super().on_epoch_begin(epoch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Notes when the first step, which may have been compiled, is done."""
+        self._compiled = self._compiled or time.perf_counter()
+        super().on_train_batch_end(batch, logs)
 
     def shown(self, logs):
         """The loss of what the run is about."""
@@ -69,11 +74,14 @@ class Progress(Bar):
         """Prints the line."""
         logs = logs or {}
         super().on_epoch_end(epoch, self.shown(logs))
-        seconds = time.perf_counter() - self._start
+        now = time.perf_counter()
         self.steps_left -= self.target
-        times = duration(seconds)
+        times = duration(now - self._start)
         if self.steps_left > 0:
-            times += f", about {duration(seconds / self.target * self.steps_left)} left"
+            steps, since = self.target, self._start
+            if steps > 1 and self._compiled is not None:
+                steps, since = steps - 1, self._compiled
+            times += f", about {duration((now - since) / steps * self.steps_left)} left"
         words = [f"{name} {float(value):.4f}" for name, value in _student_loss(logs).items()]
         words += [f"{name} {float(logs[name]):.3g}" for name in _MULTIPLIERS if name in logs]
         words += [f"{title} {float(logs[name]):.4f}" for name, title in _scores(logs).items()]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
@@ -149,7 +147,7 @@ COMMANDS: dict[str, Command] = {
                 "of its outputs, where the run knows none. Empty takes the run's."
             },
             "eval": {
-                "help": "Labelled images to test on instead, as with bin/train --eval: of "
+                "help": "Labelled images to test on instead, as with --eval of train: of "
                 "folder:PATH every image, one sub-folder for each class, called as "
                 "--class_names of the run calls it."
             },
@@ -189,7 +187,7 @@ COMMANDS: dict[str, Command] = {
             "ood": {
                 "default": "",
                 "help": "Images to compare on, and to calibrate litert_int8 with, for --student "
-                "(see bin/train --help). Empty takes random ones. A run has its own.",
+                "(see --ood of train). Empty takes random ones. A run has its own.",
             },
         },
     ),
@@ -230,22 +228,3 @@ COMMANDS: dict[str, Command] = {
         },
     ),
 }
-
-
-def program(command: str) -> str:
-    """What the user calls a command by: ``bin/train``, or what ``pip install`` brings.
-
-    Args:
-        command: Key of `COMMANDS`.
-    """
-    called = Path(sys.argv[0]).stem
-    if called.startswith("keras-mosaickd-"):
-        return called
-    if called == "keras-mosaickd":
-        return f"{called} {console_name(command)}"
-    return f"bin/{command}"
-
-
-def console_name(command: str) -> str:
-    """What a command is called after ``keras-mosaickd`` and ``keras-mosaickd-``."""
-    return command.replace("_", "-")

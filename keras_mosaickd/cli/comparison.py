@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_mosaickd.cli.table import aligned
+
 _HEADINGS = ("", "accuracy", "agreement", "parameters", "seconds")
 
 
@@ -30,16 +32,7 @@ def table(run_dirs: Sequence[str | Path]) -> str:
         )
         for metrics in runs
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines += ["", f"Synthetic images: {Path(run_dirs[-1]) / 'samples.png'}"]
-    return "\n".join(lines)
+    return f"{aligned(rows)}\n\nSynthetic images: {Path(run_dirs[-1]) / 'samples.png'}"
 
 
 def _teacher_row(runs: Sequence[dict[str, Any]]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from keras_mosaickd.cli import flags, runner
+from keras_mosaickd.cli.table import aligned
 
 
 def main(parsed: flags.Parsed) -> None:
@@ -15,19 +16,25 @@ def main(parsed: flags.Parsed) -> None:
     from keras_mosaickd.report import model_card
     from keras_mosaickd.run_directory import MODEL_CARD, RunDirectory
 
-    runner.print_values(
-        evaluation.evaluate(
-            run_dir,
-            dataset=parsed.values["dataset"],
-            data_dir=parsed.values["data_dir"],
-            teacher=parsed.values["teacher"],
-            labelled=parsed.values["eval"],
-            unsafe=parsed.values["unsafe_load"],
-            class_names=parsed.values["class_names"],
-            batch_size=parsed.values["evaluation_batch_size"],
-            skip_unreadable=parsed.values["skip_unreadable"],
-        )
+    found = evaluation.evaluate(
+        run_dir,
+        dataset=parsed.values["dataset"],
+        data_dir=parsed.values["data_dir"],
+        teacher=parsed.values["teacher"],
+        labelled=parsed.values["eval"],
+        unsafe=parsed.values["unsafe_load"],
+        class_names=parsed.values["class_names"],
+        batch_size=parsed.values["evaluation_batch_size"],
+        skip_unreadable=parsed.values["skip_unreadable"],
     )
+    runner.print_values(found)
+    per_class = found.get("per_class") or found.get("eval_per_class")
+    if per_class:
+        rows = [
+            (name, f"{of['pictures']:,}", f"{of['teacher']:.4f}", f"{of['student']:.4f}")
+            for name, of in per_class.items()
+        ]
+        print("\n" + aligned([("accuracy by class", "images", "teacher", "student"), *rows]))
     run = RunDirectory(run_dir)
     if (run / MODEL_CARD).is_file():
         model_card.write(run)

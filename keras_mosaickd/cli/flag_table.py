@@ -306,7 +306,8 @@ _TABLE = (
         int,
         0,
         "Length of the distillation in updates of the student, whatever the method; overrides "
-        "--epochs. 0 leaves the length to --epochs.",
+        "--epochs. 0 leaves the length to --epochs. Rounded up to --evaluations rounds of whole "
+        "training steps, of --student_steps updates each.",
         _DISTILLATION,
         lower=0,
     ),

@@ -8,6 +8,7 @@ flags that other packages define are neither accepted nor saved.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from keras_mosaickd.cli.commands import COMMANDS, program
+from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.flag_table import FLAGS, Flag
-from keras_mosaickd.config import recipe_defaults
-from keras_mosaickd.errors import InputError, did_you_mean
+from keras_mosaickd.config import own_teacher_defaults, recipe_defaults
+from keras_mosaickd.errors import InputError, did_you_mean, program
 from keras_mosaickd.files import read_text
 from keras_mosaickd.run_directory import field_name
 
@@ -144,6 +145,8 @@ def parse(command: str, arguments: Sequence[str]) -> Parsed:
             "Missing value for flag "
         ):  # absl's own words for `--seed` at the end
             message = f"flag {expanded[-1]}: expected a value after it. Received: nothing"
+        if match := re.fullmatch(r"flag (--\w+)=(.*): \('Non-boolean argument .*", message):
+            message = f"{match[1]}: expected true or false. Received: {match[2]}"
         raise InputError(message) from None
     except ValueError as error:  # absl: --noflag=value
         raise InputError(
@@ -245,6 +248,16 @@ def _define(command: str) -> absl_flags.FlagValues:
             parser, name, flag.default, flag.help, flag_values=values, serializer=None
         )
     return values
+
+
+def without_domain(parsed: Parsed) -> dict[str, str]:
+    """Returns the setting of ``--dataset`` where a teacher of the user's own stands without it.
+
+    Raises:
+        InputError: No images to learn from were given with it.
+    """
+    names = parsed.given | ({"teacher", "method"} & set(parsed.values))
+    return own_teacher_defaults({name: parsed.values[name] for name in names})
 
 
 def _unknown(command: str, error: absl_flags.UnrecognizedFlagError) -> str:

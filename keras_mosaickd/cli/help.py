@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
-from keras_mosaickd.cli.commands import COMMANDS, program
+from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.flag_table import Flag
+from keras_mosaickd.errors import program
 
 
 def help_text(command: str, width: int = 96, full: bool = False) -> str:
@@ -35,7 +36,7 @@ def help_text(command: str, width: int = 96, full: bool = False) -> str:
         textwrap.fill(
             "A flagfile holds one --name=value per line, # comments, and further --flagfile lines; "
             "where a flag is given twice the later one wins. KERAS_BACKEND chooses tensorflow, jax "
-            "or torch. Exit status: 0 done, 1 failed, 2 wrong flags or input.",
+            "or torch. Exit status: 0 done, 1 failed, 2 wrong flags or input, 130 interrupted.",
             width,
             break_on_hyphens=False,
         )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
 
 from keras_mosaickd import __version__
-from keras_mosaickd.cli.commands import COMMANDS, console_name
+from keras_mosaickd.cli.commands import COMMANDS
 from keras_mosaickd.cli.completion import SHELLS, script
-from keras_mosaickd.errors import did_you_mean
+from keras_mosaickd.errors import console_name, did_you_mean
 
 _COMPLETION = "completion"
 
@@ -64,7 +65,17 @@ def _refuse(message: str) -> int:
 
 def console() -> None:
     """Entry point of the console script."""
-    sys.exit(main(sys.argv[1:]))
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # Before a sub-command tells of it itself.
+        print("keras-mosaickd: interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        # The reader of our output (such as head) has gone; nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
 
 
 if __name__ == "__main__":

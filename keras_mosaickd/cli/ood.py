@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from keras_mosaickd.cli import flags, hub, runner
+from keras_mosaickd.errors import InputError
 
 
 def main(parsed: flags.Parsed) -> None:
@@ -14,10 +15,16 @@ def main(parsed: flags.Parsed) -> None:
         "--flagfile=FILE, or --ood with --dataset and --teacher, such as --ood=svhn "
         "--ood_size=10000 --dataset=cifar100 --teacher=wrn40_2",
     )
+    domain = flags.without_domain(parsed)
+    if "dataset" not in parsed.given and not domain:
+        raise InputError(
+            "expected --dataset, which the teacher is trained on, or --teacher=PATH.keras, one of "
+            "your own. Received: neither"
+        )
     runner.load_backend(parsed)
     from keras_mosaickd.runs import run as experiment
 
-    settings = parsed.settings() | hub.settings_of(parsed)
+    settings = parsed.settings() | domain | hub.settings_of(parsed)
     print(experiment.select_ood(experiment.ExperimentConfig(**settings)))
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import sys
-import tempfile
 import textwrap
 import traceback
 import warnings
@@ -16,7 +14,6 @@ from contextlib import contextmanager
 
 from keras_mosaickd import __version__
 from keras_mosaickd.cli import flags
-from keras_mosaickd.cli.commands import program
 from keras_mosaickd.cli.help import help_text
 from keras_mosaickd.cli.process import (
     keep_compiled_programs,
@@ -24,17 +21,10 @@ from keras_mosaickd.cli.process import (
     use_onednn,
 )
 from keras_mosaickd.config import CACHE_DIR
-from keras_mosaickd.errors import InputError, StoppedError
-from keras_mosaickd.extras import is_installed, require
+from keras_mosaickd.errors import InputError, StoppedError, program
+from keras_mosaickd.extras import is_installed, require, without_noise
 
 BACKENDS = ("tensorflow", "jax", "torch")
-
-# What TensorFlow's C++ says while it is loaded, before its own log level can be set: information,
-# and error 303, which is how it learns that there is no GPU driver.
-_NOISE = re.compile(
-    r"I\d{4} |WARNING: All log messages before absl::|To enable the following instructions|"
-    r".*failed call to cuInit.*\(303\)"
-)
 
 
 def run(
@@ -138,7 +128,7 @@ def load_backend(parsed: flags.Parsed) -> None:
         keep_compiled_programs(parsed.values["cache_dir"] or CACHE_DIR)
     if backend == "tensorflow":
         use_onednn()
-    with _without_noise():
+    with without_noise():
         import keras
 
         if backend == "tensorflow":
@@ -209,7 +199,7 @@ def _join_group(command: str) -> None:
     """Makes this process one of a group, of which the chief alone prints."""
     from keras_mosaickd.backend import processes
 
-    with _without_noise():
+    with without_noise():
         processes.join(f"{program(command)}: ")
     if not processes.is_chief():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -239,8 +229,13 @@ def _choose_backend(parsed: flags.Parsed) -> None:
     depend on it.
     """
     if "KERAS_BACKEND" not in os.environ:
-        installed = filter(is_installed, BACKENDS)
-        os.environ["KERAS_BACKEND"] = next(installed, BACKENDS[0])
+        installed = next(filter(is_installed, BACKENDS), None)
+        if installed is None:
+            raise InputError(
+                "expected a backend: pip install '.[tensorflow]', '.[jax]' or '.[torch]' in the "
+                "checkout. Received: none is installed"
+            )
+        os.environ["KERAS_BACKEND"] = installed
     backend = os.environ["KERAS_BACKEND"]
     if backend not in BACKENDS:
         raise InputError(
@@ -253,22 +248,3 @@ def _choose_backend(parsed: flags.Parsed) -> None:
             f"(docs/several_devices.md). Received: {several}={os.environ[several]}"
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-
-@contextmanager
-def _without_noise() -> Iterator[None]:
-    """Holds back stderr, C++'s included, and afterwards passes on the lines that are no noise."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as captured:
-        os.dup2(captured.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
-            captured.seek(0)
-            for line in captured.read().decode(errors="replace").splitlines():
-                if not _NOISE.match(line):
-                    print(line, file=sys.stderr)

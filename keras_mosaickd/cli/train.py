@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from keras_mosaickd.cli import flags, hub, runner
-from keras_mosaickd.errors import InputError
 
 
 def main(parsed: flags.Parsed) -> None:
@@ -19,7 +18,7 @@ def main(parsed: flags.Parsed) -> None:
     runner.load_backend(parsed)
     from keras_mosaickd.runs import run as experiment
 
-    settings = parsed.settings() | without_domain(parsed) | hub.settings_of(parsed)
+    settings = parsed.settings() | flags.without_domain(parsed) | hub.settings_of(parsed)
     settings["run_dir"] = settings["run_dir"] or default_run_dir(parsed)
     config = experiment.ExperimentConfig(**settings)
     if parsed.values["dry_run"]:
@@ -35,20 +34,6 @@ def main(parsed: flags.Parsed) -> None:
         # Set off, so that it is not lost below thirty numbers.
         print(f"\n{verdict}\n")
     print(f"The run is in {config.run_dir}")
-
-
-def without_domain(parsed: flags.Parsed) -> dict[str, str]:
-    """Returns the setting of ``--dataset`` where a teacher of the user's own stands without it."""
-    from keras_mosaickd.teachers.load import is_given
-
-    if "dataset" in parsed.given or not is_given(str(parsed.values["teacher"])):
-        return {}
-    if "ood" not in parsed.given and parsed.values["method"] != "data_free":
-        raise InputError(
-            "expected --ood=folder:PATH, the images to learn from with a --teacher of your own. "
-            "Received: none"
-        )
-    return {"dataset": ""}
 
 
 def default_run_dir(parsed: flags.Parsed) -> str:

@@ -17,6 +17,7 @@ from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.drawing import draw_samples
 from keras_mosaickd.evaluation.image_quality import latency_milliseconds
 from keras_mosaickd.evaluation.scores import compared
+from keras_mosaickd.evaluation.verdict import verdict
 from keras_mosaickd.methods.mosaic_kd import MosaicKD
 from keras_mosaickd.networks import count_parameters
 from keras_mosaickd.networks.heads import head_of
@@ -123,7 +124,10 @@ def evaluate(
         **footprint("teacher", trainer.teacher),
         **footprint("student", student, run / STUDENT),
     }
-    run.write_json(METRICS, {**metrics, **kept, **cost})
+    metrics = {**metrics, **kept, **cost}
+    if "verdict" in metrics:
+        metrics["verdict"] = verdict(metrics)
+    run.write_json(METRICS, metrics)
     return {**found, **cost}
 
 

@@ -79,15 +79,27 @@ def compared(teacher, student, images, batch_size=0):
 
     Returns:
         Dict of `pictures`, their number, `teacher_accuracy`, `student_accuracy`, and
-        `student_agreement`, as fractions of 1; for segmentation the `..._mean_iou` too.
+        `student_agreement`, as fractions of 1; for segmentation the `..._mean_iou` too, else
+        `per_class`: a dict from the name of each class that there are images of to their number
+        and the share of them that `teacher` and `student` classify rightly.
     """
     head = head_of(teacher)
     expected, received = (
         predictions(network, images, head, batch_size) for network in (teacher, student)
     )
+    per_class, labels = {}, np.asarray(images.labels)
+    if labels.ndim == 1:
+        right = {"teacher": expected == labels, "student": received == labels}
+        for label in np.unique(labels):
+            chosen = labels == label
+            per_class[str(images.class_names[label])] = {
+                "pictures": int(chosen.sum()),
+                **{network: float(hits[chosen].mean()) for network, hits in right.items()},
+            }
     return {
         "pictures": len(images),
         **{f"teacher_{name}": value for name, value in scores_of(expected, images).items()},
         **{f"student_{name}": value for name, value in scores_of(received, images).items()},
         "student_agreement": float(np.mean(expected == received)),
+        **({"per_class": per_class} if per_class else {}),
     }

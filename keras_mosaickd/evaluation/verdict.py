@@ -38,7 +38,8 @@ def verdict(metrics):
     Args:
         metrics: dict with `teacher_parameters`, `student_parameters`, `class_names` and, of each
             kind of images in `KINDS` that there was, `<kind>_agreement`,
-            `<kind>_calibration_gap` and `<kind>_classes_seen`.
+            `<kind>_calibration_gap` and `<kind>_classes_seen`; where labelled images tested both,
+            `eval`, `eval_student_accuracy` and `eval_teacher_accuracy`.
 
     Returns:
         Text: compression, agreement, expected use.
@@ -63,8 +64,19 @@ def verdict(metrics):
             f"(confidence minus agreement {gap:+.2f})."
             + (one_sided if 2 * first < classes else ""),
             _use(metrics, lowest, max(seen.values()), classes),
-            "How it does on the teacher's own kind of images is not known without some of them.",
+            _tested(metrics),
         ]
+    )
+
+
+def _tested(metrics):
+    accuracies = [metrics.get(f"eval_{network}_accuracy") for network in ("student", "teacher")]
+    if None in accuracies:
+        return "How it does on the teacher's own kind of images is not known without some of them."
+    student, teacher = accuracies
+    return (
+        f"On the labelled images of {metrics['eval']} its accuracy is {student:.1%}, the teacher's "
+        f"{teacher:.1%}."
     )
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mosaickd.errors import InputError
+from keras_mosaickd.errors import InputError, program
 from keras_mosaickd.export.comparison import ExportError, outputs, random_images
-from keras_mosaickd.export.formats import FORMATS, Request, check, parse, target
+from keras_mosaickd.export.formats import FORMATS, Request, check, of_a_run, parse, target
 from keras_mosaickd.export.process import in_tensorflow_process
 from keras_mosaickd.export.writing import checked_target, write
 from keras_mosaickd.extras import is_installed
@@ -33,6 +33,7 @@ __all__ = [
     "export_saved_model",
     "export_student",
     "load_student",
+    "of_a_run",
     "parse",
     "target",
 ]
@@ -77,7 +78,8 @@ def export_saved_model(
             student.save(kept)
         raise ExportError(
             f"a SavedModel needs TensorFlow, which is not installed. The student is kept in {kept};"
-            f" after installing TensorFlow: bin/export --student={kept} --out={saved_model}"
+            f" after installing TensorFlow: {program('export')} --student={kept} "
+            f"--out={saved_model}"
         )
     targets = {"saved_model": saved_model}
     export_student(student, targets, class_names=class_names, keras_path=keras_path, head=head)

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.export import keras_file, litert, onnx, saved_model
-from keras_mosaickd.extras import require
+from keras_mosaickd.extras import is_installed, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +121,18 @@ def parse(text: str, flag: str = "--export") -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in given)
 
 
+def of_a_run(names: Iterable[str]) -> tuple[str, ...]:
+    """The formats that a run writes of those it was told to.
+
+    Every run writes a SavedModel unless it is told otherwise; where TensorFlow, which writes it, is
+    not installed it is left out.
+    """
+    possible = FORMATS if is_installed("tensorflow") else [*FORMATS.keys() - {"saved_model"}]
+    return tuple(name for name in names if name in possible)
+
+
 def check(names: Iterable[str], flag: str = "--export") -> None:
     """Raises unless all are formats and their packages are installed.
-
-    A SavedModel, which every run writes by default, is not asked for: where TensorFlow is missing
-    the run keeps its ``.keras`` file and says so.
 
     Raises:
         InputError: A name that is no format; or a package is missing: the message names the extra
@@ -136,11 +143,11 @@ def check(names: Iterable[str], flag: str = "--export") -> None:
     if unknown:
         raise _unknown(unknown, ",".join(names), flag)
     for name in names:
-        needed = [FORMATS[name].converter, FORMATS[name].runtime]
+        # First what an extra of its own installs, TensorFlow with it.
+        needed = [FORMATS[name].runtime, FORMATS[name].converter]
         if FORMATS[name].needs_tensorflow:
-            needed = ["tensorflow", *needed]
-        if name not in ("keras", "saved_model"):
-            require(f"{flag}={name}", *needed)
+            needed.append("tensorflow")
+        require(f"{flag}={name}", *needed)
 
 
 def target(base: Path, name: str) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_mosaickd.export.graph import graph
+from keras_mosaickd.extras import without_noise
 
 
 def write(student: Any, path: Path, calibration: np.ndarray | None = None) -> None:
@@ -31,7 +32,7 @@ def write(student: Any, path: Path, calibration: np.ndarray | None = None) -> No
         converter.representative_dataset = lambda: _with_full_range(calibration)
         converter.target_spec.supported_ops = [tensorflow.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tensorflow.uint8
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_noise():
         # About another way of quantizing, which needs no calibration.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs were expected")
         path.write_bytes(converter.convert())
@@ -41,7 +42,8 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """A function from images to logits, which are quantized where the file is."""
     from ai_edge_litert.interpreter import Interpreter
 
-    student = Interpreter(model_path=str(path)).get_signature_runner()
+    with without_noise():
+        student = Interpreter(model_path=str(path)).get_signature_runner()
     image_details = student.get_input_details()["picture"]
     logits_details = student.get_output_details()["logits"]
 

@@ -14,8 +14,14 @@ from keras_mosaickd.data import load, parse
 from keras_mosaickd.data.class_matching import class_names_of
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.of_run import load_run
-from keras_mosaickd.export import FORMATS, check, export_student, load_student, target
-from keras_mosaickd.extras import is_installed
+from keras_mosaickd.export import (
+    FORMATS,
+    check,
+    export_student,
+    load_student,
+    of_a_run,
+    target,
+)
 from keras_mosaickd.networks.heads import new_head
 from keras_mosaickd.run_directory import (
     CHECKPOINT,
@@ -44,8 +50,6 @@ def export_run(
 ) -> list[dict[str, Any]]:
     """Writes the student of a run that has just been trained, always as ``.keras`` too.
 
-    Without TensorFlow, which writes the SavedModel, that is left out and said.
-
     Args:
         run: Where to.
         trainer: The method with its networks.
@@ -58,10 +62,7 @@ def export_run(
     Returns:
         As `keras_mosaickd.export.export_student`, each ``file`` relative to the run directory.
     """
-    wanted = [name for name in FORMATS if name in ("keras", *formats)]
-    if "saved_model" in wanted and not is_installed("tensorflow"):
-        wanted.remove("saved_model")
-        print(f"No SavedModel: it needs TensorFlow. The student is in {run / STUDENT}")
+    wanted = [name for name in FORMATS if name in ("keras", *of_a_run(formats))]
     images = _images(run, trainer, student, domain)
     return _export(run, student, wanted, class_names, trainer.head.kind, images)
 

@@ -4,6 +4,7 @@ import math
 
 import keras
 
+from keras_mosaickd.backend.keras_graph import producer
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.features import features
 
@@ -120,12 +121,13 @@ def layer_like(network, role, size=None):
         InputError: if the network has no layer with a feature map to be seen.
     """
     maps = feature_maps(network)
+    if not maps and (call := _wrapped(network)) is not None:
+        return layer_like(call.layer, role, size)
     if not maps:
         names = ", ".join(layer.name for layer in network.layers)
         raise InputError(
             f"expected a layer with a feature map [batch, height, width, channels] of fixed size "
-            f"in the {role} {network.name!r}; layers inside a nested model cannot be reached. "
-            f"Received: layers {names or 'none'}"
+            f"in the {role} {network.name!r}. Received: layers {names or 'none'}"
         )
     sizes = list(maps)
     return maps[size if size in maps else sizes[(len(sizes) - 1) // 2]]
@@ -139,6 +141,10 @@ def feature_map(network, role, name):
     """
     layer = next((layer for layer in network.layers if layer.name == name), None)
     output = None if layer is None else _map_of(layer)
+    if output is None and (call := _wrapped(network)) is not None:
+        inner = feature_map(call.layer, role, name)
+        wrapped = keras.Model(call.layer.inputs[0], inner, name=f"{call.layer.name}_hint")
+        return wrapped(call.inputs[0])
     if output is None:
         known = [layer.name for layer in network.layers if _map_of(layer) is not None]
         raise InputError(
@@ -166,11 +172,26 @@ def to_one_size(hint, guided):
     target = tuple(min(pair) for pair in zip(*sizes, strict=True))
     if any(side % wanted for size in sizes for side, wanted in zip(size, target, strict=True)):
         raise InputError(
-            "expected feature maps of one size, or one a multiple of the other: name hint_layer "
-            f"and guided_layer. Received: {hint.shape[1:]} of the teacher and {guided.shape[1:]} "
-            "of the student"
+            "expected feature maps of one size, or one a multiple of the other (hint_layer and "
+            f"guided_layer of km.FitNet choose others). Received: {hint.shape[1:]} of the teacher "
+            f"and {guided.shape[1:]} of the student"
         )
     return tuple(_average(features, target) for features in (hint, guided))
+
+
+def _wrapped(network):
+    """The call of the model inside a network that has no feature maps but in there.
+
+    A teacher whose images are scaled, or whose answers become logits, is such a network.
+    """
+    if feature_maps(network):
+        return None
+    call = producer(network.outputs[0])
+    while call is not None and len(call.inputs) == 1:
+        if getattr(call.layer, "outputs", None):
+            return call
+        call = producer(call.inputs[0])
+    return None
 
 
 def _average(features, size):

@@ -6,6 +6,9 @@ from keras_mosaickd.methods.feature_maps import last_features
 from keras_mosaickd.methods.statistics import TeacherStatistics
 from keras_mosaickd.networks.logits import with_shapes
 
+# What some networks do not allow: it is left out then.
+SWITCHED = ("batch_norm_weight", "feature_weight")
+
 
 def practical_recipe(teacher, student, regularization="fixed"):
     """The arguments of `MosaicKD` that `--recipe=practical` stands for.
@@ -35,7 +38,7 @@ def possible(options, teacher, student):
     """Options of `MosaicKD` with those switched off, in print, that the networks do not allow."""
     options = dict(options)
     if options.get("batch_norm_weight") and not TeacherStatistics(teacher).layers:
-        _switch_off(options, "batch_norm_weight", f"{teacher.name!r} shows no BatchNorm layers")
+        _switch_off(options, "batch_norm_weight", "the teacher shows no BatchNorm layers")
     if options.get("feature_weight"):
         try:
             last_features(teacher, student)

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import keras
@@ -43,6 +44,12 @@ def load_model(path, what, compile=False, unsafe=False):
         raise InputError(
             f"--unsafe_load is for files that you made yourself. Received: {path}, which is "
             f"downloaded ({origin})"
+        )
+    suffix = Path(path).suffix.lower()
+    if suffix == ".keras" and os.path.isfile(path) and not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{what} must be a .keras file as Keras writes it, a zip archive. Received: {path}, "
+            "which is none"
         )
     for room in _REGISTERING:
         importlib.import_module(f"keras_mosaickd.{room}")

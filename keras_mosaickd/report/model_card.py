@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from keras_mosaickd.errors import program
 from keras_mosaickd.files import file_sha256, write_file
 from keras_mosaickd.run_directory import (
     ENVIRONMENT,
@@ -122,6 +123,12 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
         ]
         if rows:
             blocks += [title, _table(("", "value"), rows)]
+    if per_class := metrics.get("eval_per_class"):
+        of_classes = [
+            (name, f"{of['pictures']:,}", f"{of['teacher']:.4f}", f"{of['student']:.4f}")
+            for name, of in per_class.items()
+        ]
+        blocks.append(_table(("accuracy by class", "images", "teacher", "student"), of_classes))
     sizes = []
     for part in ("teacher", "student"):
         known = [(metrics.get(f"{part}_{name}"), form) for name, form in _SIZES]
@@ -130,12 +137,12 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
     header = ("", "network", "parameters", "bytes as .keras", "ms per image in Keras")
     blocks.append(_table(header, sizes))
     if metrics.get("student_latency_ms") is None:
-        blocks.append("`bin/evaluate` measures what is missing here.")
+        blocks.append(f"`{program('evaluate')}` measures what is missing here.")
     else:
         blocks.append(
             "Milliseconds: Keras's `predict_on_batch` of one image, median of 20, with the "
-            "threads that the backend takes by itself, on the machine where `bin/evaluate` was "
-            "last run."
+            f"threads that the backend takes by itself, on the machine where "
+            f"`{program('evaluate')}` was last run."
         )
     return "\n\n".join(blocks)
 
@@ -168,7 +175,7 @@ def _exports(metrics: Mapping[str, Any]) -> str:
         "logit, and the share of images with the same class. Milliseconds: the file of that row "
         "in the runtime that serves it, one image at a time, median of 20, with the threads that "
         "the runtime takes by itself (ONNX and LiteRT on the CPU), on the machine that wrote the "
-        "file: that of the run, given below, or of a later `bin/export`."
+        f"file: that of the run, given below, or of a later `{program('export')}`."
     )
     return "\n\n".join(["## Exports", _table(header, rows), note])
 
@@ -220,8 +227,12 @@ def _provenance(
     blocks = ["## Provenance", _table(("", ""), rows)]
     if (run / FLAGS).is_file():
         flags = (run / FLAGS).read_text(encoding="utf-8").strip()
-        blocks.append(f"Flags (`bin/train --flagfile={FLAGS}` repeats the run):")
+        command = f"`{program('train')} --flagfile={FLAGS} --run_dir=ANOTHER`"
+        blocks.append(f"Flags ({command} in the same directory repeats the run):")
         blocks.append(f"```\n{flags}\n```")
+    if off := metrics.get("switched_off"):
+        names = ", ".join(f"--{name}" for name in off)
+        blocks.append(f"Of these the networks do not allow, and the run left out: {names}.")
     return "\n\n".join(blocks)
 
 

@@ -15,6 +15,7 @@ from keras_mosaickd.evaluation.drawing import draw_samples
 from keras_mosaickd.evaluation.of_run import load_game
 from keras_mosaickd.extras import require
 from keras_mosaickd.report import figures
+from keras_mosaickd.run_directory import METRICS, RunDirectory
 
 # The panels of `plot_history`, as far as there are such logs: the axis' title and what is in it.
 _PANELS = {
@@ -53,7 +54,7 @@ def plot_samples(
             for grids side by side.
         count: Images in each grid, at most.
         columns: Images per row; by default each grid is square.
-        class_names: Names of the teacher's classes; by default their numbers.
+        class_names: Names of the teacher's classes; by default those of the run, else numbers.
         seed: Seed of the latent vectors.
 
     Returns:
@@ -75,7 +76,9 @@ def _grid(
     samples: Any, count: int, columns: int | None, class_names: Sequence[str] | None, seed: int
 ) -> np.ndarray:
     if isinstance(samples, str | os.PathLike):
-        samples = load_game(samples)
+        run, samples = RunDirectory(samples), load_game(samples)
+        if class_names is None and run.is_finished:
+            class_names = run.read_json(METRICS).get("class_names")
     if hasattr(samples, "generator") and hasattr(samples, "teacher"):
         random = np.random.default_rng(seed)
         latents = random.standard_normal((count, samples.latent_dim), "float32")

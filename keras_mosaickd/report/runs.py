@@ -16,7 +16,7 @@ STUDY, SELECTION = "study.json", "selection.json"
 _NEEDED: dict[str, Any] = {"method": str, "student": str, "student_agreement": (int, float)}
 # What does not make another experiment: places, the seed, and how a run is saved.
 _NOT_COMPARED = {"run_dir", "data_dir", "cache_dir", "seed", "checkpoint_every_steps", "config"}
-_NOT_COMPARED |= {"export"}
+_NOT_COMPARED |= {"export", "eval"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -137,7 +137,7 @@ def networks(found: Sequence[Group]) -> Table | None:
     table = _without_empty(table, kept=())
     if "latency (ms)" not in table.columns:
         return table
-    note = "Latency: median of one prediction of one image, as bin/evaluate measured it."
+    note = "Latency: median of one prediction of one image, as evaluate measured it."
     return dataclasses.replace(table, note=note)
 
 

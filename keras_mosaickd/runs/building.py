@@ -5,6 +5,7 @@ from typing import NamedTuple
 import keras
 
 from keras_mosaickd import networks
+from keras_mosaickd.config import is_given
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.logits import student_logits
 from keras_mosaickd.runs import checks
@@ -70,7 +71,7 @@ def _build(inputs, teacher, scaling):
 
 def _student(inputs, mean, std):
     config = inputs.config
-    if not given_models.is_given(config.student):
+    if not is_given(config.student):
         return inputs.network(config.student, mean, std)
     if given_models.is_saved_model(config.student):
         raise InputError(

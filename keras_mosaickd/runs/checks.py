@@ -21,7 +21,7 @@ def check_settings(config):
         )
     if config.is_game:
         _check_objectives(config)
-    export.check(export.parse(config.export))
+    export.check(export.of_a_run(export.parse(config.export)))
 
 
 def _check_objectives(config):

@@ -102,9 +102,11 @@ def describe(trainer, config, schedule):
         if network is not None:
             shapes = f"{network.input_shape[1:]} -> {network.output_shape[1:]}"
             lines.append(f"{name:<14} {count_parameters(network):>10,}  {shapes}")
+    asked = config.student_updates
     steps = (
         f"training steps     {schedule.steps} ({schedule.rounds} rounds of "
         f"{schedule.steps_per_round}), {schedule.student_updates} student updates"
+        + (f" ({asked} asked for)" if asked not in (0, schedule.student_updates) else "")
     )
     if not all(_is_countable(getattr(trainer, name)) for name in trainer.networks):
         lines += ["", "operations         not known: the layers of a network cannot be seen", steps]
@@ -112,7 +114,7 @@ def describe(trainer, config, schedule):
     phases = floating_point_operations(trainer, config.batch_size)
     moved = memory_traffic(trainer, config.batch_size)
     total = sum(phases.values())
-    lines += ["", "phase                GFLOP per step  GB moved at most"]
+    lines += ["", "phase                GFLOP per step  GB read, written"]
     # The student is updated several times in a step of the game; its row holds all of them.
     updates = getattr(trainer, "student_steps", 1)
     titles = {"student": f"student, {updates} updates"} if updates > 1 else {}
@@ -124,7 +126,8 @@ def describe(trainer, config, schedule):
     lines += [
         steps,
         f"estimated time     {duration(total * schedule.steps / rate)} for the distillation, at "
-        f"the {rate / 1e9:.1f} GFLOP/s that the teacher's forward pass reaches here",
+        f"the {rate / 1e9:.1f} GFLOP/s that the teacher's forward pass reaches here; compiling and "
+        "evaluations not included",
     ]
     return "\n".join(lines)
 

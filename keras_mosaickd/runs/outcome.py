@@ -8,6 +8,7 @@ from keras_mosaickd.evaluation.label_free import SCORE, score
 from keras_mosaickd.evaluation.scores import compared
 from keras_mosaickd.evaluation.verdict import verdict
 from keras_mosaickd.export import of_run as shipping
+from keras_mosaickd.methods.practical import SWITCHED
 from keras_mosaickd.networks import count_parameters
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.report import model_card
@@ -30,7 +31,7 @@ def finish(run, inputs, trainer, schedule, judge, origin):
     """
     config = inputs.config
     history = read_history(run / HISTORY)
-    chosen, student = _chosen(config, run, trainer, history)
+    chosen, student = _chosen(config, run, trainer, history, judge)
     formats = export.parse(config.export)
     exports = shipping.export_run(
         run, trainer, student, formats, inputs.class_names, lambda: inputs.domain.images
@@ -64,6 +65,9 @@ def finish(run, inputs, trainer, schedule, judge, origin):
         "synthetic_images_per_second": synthetic / seconds,
         "exports": exports,
     }
+    off = [name for name in SWITCHED if _is_off(name, config, trainer)]
+    if off:
+        metrics["switched_off"] = off
     if judge is not None:
         metrics |= _judged(inputs, judge.judge(trainer, student))
     if inputs.labelled is not None:
@@ -77,14 +81,21 @@ def finish(run, inputs, trainer, schedule, judge, origin):
     return metrics
 
 
-def _chosen(config, run, trainer, history):
+def _is_off(name, config, trainer):
+    """Whether the networks did not allow a part of the practical recipe, which was left out."""
+    return bool(getattr(config, name)) and trainer.get_config().get(name) == 0
+
+
+def _chosen(config, run, trainer, history, judge):
     """The row of the history whose student is exported, and that student."""
+    last = history[-1], trainer.student
     if config.select == "last":
-        return history[-1], trainer.student
+        return last
     # The first of equals, as the checkpoint keeps it.
-    best = max(history, key=lambda row: row[SCORE])
-    student = load_model(run / BEST_STUDENT, "the best student")
-    return best, student
+    row = max(history, key=lambda row: row[SCORE])
+    best = row, load_model(run / BEST_STUDENT, "the best student")
+    # It was the best on the images of its epoch. The generator has learned since.
+    return max(best, last, key=lambda pair: score(judge.judge(trainer, pair[1])))
 
 
 def _validated(chosen, history):

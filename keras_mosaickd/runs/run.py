@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from keras_mosaickd import export
 from keras_mosaickd.backend import processes
 from keras_mosaickd.backend.training import device_lines
 from keras_mosaickd.config import ExperimentConfig
@@ -18,6 +19,7 @@ from keras_mosaickd.run_directory import (
     ENVIRONMENT,
     INPUTS,
     SELECTION,
+    STUDENT,
     RunDirectory,
     environment,
     published_accuracy,
@@ -61,7 +63,7 @@ def train(config, config_file=None):
         run.write_json(ENVIRONMENT, environment(config))
         run.write_json(INPUTS, hashes)
         run.write_unreadable(inputs.unreadable)
-        print("\n".join(device_lines()))
+        print("\n".join([*device_lines(), *_left_out(config)]))
         teacher = inputs.teacher or of_run(run, inputs, networks.teacher)
         teacher_scores = _teacher_scores(inputs, teacher)
         if teacher_scores:
@@ -110,8 +112,17 @@ def dry_run(config):
             cost.describe_flags(config),
             cost.describe_images(inputs),
             cost.describe(trainer, config, schedule),
+            *_left_out(config),
         ]
     )
+
+
+def _left_out(config):
+    """Lines about formats that cannot be written here."""
+    formats = export.parse(config.export)
+    if formats == export.of_a_run(formats):
+        return []
+    return [f"No SavedModel: it needs TensorFlow. The student will be in {STUDENT}"]
 
 
 def train_teacher(config):

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_mosaickd.backend import processes
 from keras_mosaickd.backend.training import plain, shared
+from keras_mosaickd.config import is_given
 from keras_mosaickd.data import supervised_stream
 from keras_mosaickd.data.cache import cached
 from keras_mosaickd.data.mean_iou import MeanIoU
@@ -22,7 +23,7 @@ from keras_mosaickd.networks.heads import head_of
 from keras_mosaickd.optimizers import student_recipe
 from keras_mosaickd.run_directory import TEACHER
 from keras_mosaickd.runs.fitting import fit_resumably
-from keras_mosaickd.teachers.load import content_hash, is_given, load_teacher
+from keras_mosaickd.teachers.load import content_hash, load_teacher
 from keras_mosaickd.teachers.scaling import statistics
 
 # Part of the cache's key: raised whenever the same settings would train another teacher.

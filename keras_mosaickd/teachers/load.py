@@ -8,11 +8,11 @@ it is run. A SavedModel and a function are run because the user named them.
 import importlib
 import inspect
 import os
-import re
 
 import keras
 
 from keras_mosaickd.backend.keras_graph import graph
+from keras_mosaickd.config import FUNCTION, MODEL_FILES
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import file_sha256
 from keras_mosaickd.networks.flops import count_parameters
@@ -21,10 +21,6 @@ from keras_mosaickd.networks.logits import one_output, recognized, with_shapes
 from keras_mosaickd.teachers import foreign, remote
 from keras_mosaickd.teachers.foreign import is_saved_model
 from keras_mosaickd.teachers.scaling import contradiction, declared
-
-_NAME = r"[A-Za-z_]\w*"
-_FUNCTION = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}")
-_FILES = (".keras", ".h5", ".hdf5")
 
 
 def load_teacher(
@@ -75,17 +71,6 @@ def load_teacher(
         return logits
     images = keras.Input(shape)
     return keras.Model(images, logits(scaling(images)), name=f"{model.name}_teacher")
-
-
-def is_given(text):
-    """Whether a flag names a model of the user's rather than a network of this package."""
-    return (
-        text.lower().endswith(_FILES)
-        or os.sep in text
-        or _FUNCTION.fullmatch(text) is not None
-        or is_saved_model(text)
-        or os.path.isfile(text)
-    )
 
 
 def load(text, flag, unsafe=False, output="", image_size=None, **arguments):
@@ -150,17 +135,20 @@ def content_hash(text, model):
 
 
 def _is_function(text):
-    return _FUNCTION.fullmatch(text) is not None and not os.path.exists(text)
+    return FUNCTION.fullmatch(text) is not None and not os.path.exists(text)
 
 
 def _missing(text, flag):
-    is_path = text.lower().endswith(_FILES) or os.sep in text
+    is_path = text.lower().endswith(MODEL_FILES) or os.sep in text
     reason = ": no such file" if is_path and not os.path.exists(text) else ""
-    return InputError(
-        f"{flag} must be a network's name, a .keras or .h5 file, the directory of a SavedModel, "
-        "https://.../NAME.keras#sha256=HASH, hf://OWNER/NAME, or module:function. "
-        f"Received: {text}{reason}"
-    )
+    if os.path.isdir(text):
+        reason = ", a directory without saved_model.pb"
+    kinds = "a network's name, a .keras or .h5 file, "
+    if flag != "--student":
+        kinds += (
+            "the directory of a SavedModel, https://.../NAME.keras#sha256=HASH, hf://OWNER/NAME, "
+        )
+    return InputError(f"{flag} must be {kinds}or module:function. Received: {text}{reason}")
 
 
 # ---- making and checking ------------------------------------------------------------------------

@@ -116,6 +116,17 @@ def test_a_teacher_of_your_own_needs_no_data_set(experiment, capsys):
     assert command("train", own, "--ood=folder:p", "--run_dir=a") == 0
     assert command("train", own, "--ood=folder:p", "--dataset=digits", "--run_dir=b") == 0
     assert [call[1].dataset for call in experiment.calls] == ["", "digits"]
+    # From Python too.
+    with pytest.raises(InputError, match="--ood=folder:PATH"):
+        ExperimentConfig(teacher="models:teacher")
+    assert ExperimentConfig(teacher="models:teacher", ood="folder:p").dataset == ""
+    assert ExperimentConfig(teacher="wrn16_1").dataset == "digits[0-4]"
+
+
+def test_ood_needs_a_domain_or_a_teacher_of_your_own(experiment, capsys):
+    assert command("ood", "--ood=folder:p") == 2
+    assert "expected --dataset" in capsys.readouterr().err
+    assert command("ood", "--ood=folder:p", "--teacher=models:teacher") == 0
 
 
 def test_train_writes_nothing_when_the_check_fails_or_on_a_dry_run(experiment, tmp_path, capsys):
@@ -132,7 +143,7 @@ def test_train_writes_nothing_when_the_check_fails_or_on_a_dry_run(experiment, t
 
 def test_teacher_and_ood_pass_their_flags_on(experiment, capsys):
     assert command("teacher", "--teacher=wrn40_2", "--cache_dir=c") == 0
-    assert command("ood", "--ood_size=10", "--ood=cifar10") == 0
+    assert command("ood", "--ood_size=10", "--ood=cifar10", "--dataset=digits") == 0
     assert [call[0] for call in experiment.calls] == ["train_teacher", "select_ood"]
     assert experiment.calls[0][1].teacher == "wrn40_2"
     assert experiment.calls[1][1].ood_size == 10

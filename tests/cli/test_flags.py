@@ -127,6 +127,7 @@ def test_errors_say_what_is_allowed():
         "--temperature=0": "a number above 0",
         "--method=x": "one of mosaickd, kd",
         "--method=mosaicd": "did you mean mosaickd",
+        "--dry_run=maybe": "--dry_run: expected true or false. Received: maybe",
         "--bath_size=3": "--batch_size",
     }.items():
         with pytest.raises(InputError, match=allowed):

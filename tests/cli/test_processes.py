@@ -76,6 +76,10 @@ def test_wrapper_works_through_a_link_and_passes_status_and_spaces_on(tmp_path):
 def test_a_reader_that_goes_away_is_no_traceback():
     finished = run("sh", "-c", f"{ROOT}/bin/train --help | head -1")
     assert finished.stdout.startswith("bin/train: ") and finished.stderr == ""
+    # Gone before the first line.
+    entry = f"PYTHONPATH={ROOT} {sys.executable} -m keras_mosaickd.cli.main"
+    for command in (f"{ROOT}/bin/train", entry):
+        assert run("sh", "-c", f"{command} --help | true").stderr == ""
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 
+from keras_mosaickd import extras
 from keras_mosaickd.cli import runner
 from keras_mosaickd.errors import InputError
 
@@ -115,7 +116,7 @@ def test_arguments_default_to_the_processs(monkeypatch):
 
 
 def test_noise_is_held_back_and_news_passed_on(capfd):
-    with runner._without_noise():
+    with extras.without_noise():
         import os
 
         os.write(2, b"I0000 00:00:1.5 4170 port.cc:153] oneDNN custom operations are on.\n")

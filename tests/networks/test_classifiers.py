@@ -166,6 +166,7 @@ def test_he_initialisation_independent_draws_and_the_seed(real_initializers):
     [
         ("wrn16", (32, 32, 3), 10, "wrn<depth>_<width>"),
         ("wrn40-2", (32, 32, 3), 10, "did you mean wrn40_2"),
+        ("wrn16_l", (32, 32, 3), 10, "did you mean wrn16_1"),
         ("resnet19", (32, 32, 3), 10, "resnet18, resnet20"),
         ("wrn15_1", (32, 32, 3), 10, "6n+4"),
         ("wrn4_1", (32, 32, 3), 10, "6n+4"),

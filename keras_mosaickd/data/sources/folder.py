@@ -124,7 +124,7 @@ class FolderImages:
 
     def _all_unreadable(self, first: UnreadableError) -> InputError:
         """The error that names what cannot be read in the whole folder, not in this part alone."""
-        files = _walk(self.root, "folder:PATH")
+        files = _walk(self.root)
         return all_unreadable(first, self.root, files, self.image_size, self.channels)
 
 
@@ -261,8 +261,11 @@ def ranks(labels: np.ndarray) -> np.ndarray:
     return result
 
 
-def _walk(root: str, flag: str) -> list[str]:
-    """Relative paths of all images, sorted; each real folder is entered once."""
+def _walk(root: str, flag: str = "") -> list[str]:
+    """Relative paths of all images, sorted; each real folder is entered once.
+
+    What is left out is said for a flag.
+    """
     found: list[str] = []
     others: Counter[str] = Counter()
     endings = suffixes()
@@ -279,7 +282,7 @@ def _walk(root: str, flag: str) -> list[str]:
             names = sorted(os.listdir(path))
         except OSError as error:
             raise InputError(
-                f"{flag}: expected a readable folder. Received: {path!r} ({error})"
+                f"{flag or root}: expected a readable folder. Received: {path!r} ({error})"
             ) from error
         folders = []
         for name in names:
@@ -293,7 +296,7 @@ def _walk(root: str, flag: str) -> list[str]:
             else:
                 others[ending or "without ending"] += 1
         waiting.extend(reversed(folders))
-    if others:
+    if others and flag:
         counts = ", ".join(
             f"{count:,} {ascii(ending)[1:-1]}" for ending, count in others.most_common(8)
         )

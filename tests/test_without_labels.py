@@ -136,7 +136,7 @@ def test_the_exported_student_is_the_one_that_agrees_most(
     of_best, of_last, exported, finished, monkeypatch
 ):
     run = RunDirectory(finished)
-    trainer = load_run(finished, "teacher.keras")
+    trainer = load_run(finished, str(finished.parent / "teacher.keras"))
     history = [{"epoch": 0, "label_free_agreement": 0.7}, {"epoch": 1, "label_free_agreement": 0.6}]
 
     class Judge:
@@ -212,8 +212,14 @@ def test_evaluate_finds_and_keeps_what_the_run_found_by_eval(finished, copied, c
         {k: v for k, v in metrics_of(run_dir).items() if k.startswith("eval")}
         for run_dir in (finished, copied)
     )
+    by_class = found.pop("eval_per_class")
+    assert by_class == expected.pop("eval_per_class")
+    right = sum(of["pictures"] * of["student"] for of in by_class.values())
+    assert right / 10 == pytest.approx(found["eval_student_accuracy"])
     assert found == pytest.approx(expected) and found["eval"] == "folder:labelled"
-    printed = dict(line.split() for line in out.strip().splitlines())
+    values, _, table = out.strip().partition("\n\n")
+    assert [line.split()[0] for line in table.splitlines()] == ["accuracy", *by_class]
+    printed = dict(line.split() for line in values.splitlines())
     assert printed["eval_pictures"] == "10"
     assert float(printed["eval_student_accuracy"]) == pytest.approx(
         found["eval_student_accuracy"], abs=1e-5
@@ -381,7 +387,7 @@ def test_what_has_moved_is_the_same_and_what_has_changed_is_not(
         (["--teacher=none.keras"], "--teacher must be a network's name, a .keras or .h5 file"),
         (["--teacher=none.keras"], "Received: none.keras: no such file"),
         (["--teacher=some/where"], "Received: some/where: no such file"),
-        (["--teacher=./labelled"], "Received: ./labelled\n"),
+        (["--teacher=./labelled"], "Received: ./labelled, a directory without saved_model.pb\n"),
         (["--ood=pictures"], "Received: 'pictures'; did you mean folder:pictures?"),
         (["--teacher=wrn16_1", "--dataset="], "--dataset must be given, unless --teacher"),
         (["--teacher=wrn16_1", "--dataset=digits[0-2]"], "--teacher_input describes"),

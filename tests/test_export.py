@@ -301,6 +301,7 @@ def test_an_older_saved_model_is_replaced_and_nothing_else_ever_is(student, tmp_
 
 
 @pytest.mark.backend("jax", "torch")
+@pytest.mark.long_on("jax")
 def test_the_keras_file_of_the_run_is_used_where_it_is_given(student, tmp_path):
     student.save(tmp_path / "student.keras")
     export.export_saved_model(student, tmp_path / "out", keras_path=tmp_path / "student.keras")
@@ -339,7 +340,7 @@ def test_a_file_that_is_no_model_is_an_input_error(tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long
 @pytest.mark.backend("jax", "torch")
 def test_a_file_that_is_no_model_is_named_by_the_tensorflow_process(student, tmp_path):
     (tmp_path / "student.keras").write_text("not a model")
@@ -348,7 +349,7 @@ def test_a_file_that_is_no_model_is_named_by_the_tensorflow_process(student, tmp
     assert os.listdir(tmp_path) == ["student.keras"]
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long
 @pytest.mark.backend("jax", "torch")
 def test_another_students_file_is_noticed(student, tmp_path):
     other = networks.build("wrn10_1", (8, 8, 3), 4, mean=0.5, std=0.25)

@@ -220,6 +220,7 @@ def test_a_directory_is_one_runs_at_a_time(flags, tmp_path, capsys):
 
 
 @pytest.mark.backend("torch")
+@pytest.mark.long
 def test_two_runs_at_once_share_one_cache(tmp_path):
     flags = f"""--method=kd --dataset=digits[0-2] --ood=digits[5-9] --ood_size=40 --image_size=8
         --teacher=wrn10_1 --teacher_epochs=1 --teacher_batch_size=128 --student=wrn10_1

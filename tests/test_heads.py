@@ -251,7 +251,7 @@ def test_evaluation_of_sigmoids(units):
     assert agreement.agreement == pytest.approx(found["agreement"])
 
 
-@pytest.mark.parametrize("units", [1, 4])
+@pytest.mark.parametrize("units", [pytest.param(1, marks=pytest.mark.long_on("jax")), 4])
 def test_the_game_with_sigmoids_trains_saves_and_goes_on(units, tmp_path):
     def made():
         keras.utils.set_random_seed(0)

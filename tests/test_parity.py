@@ -49,6 +49,7 @@ def test_backends_agree_after_ten_iterations(tmp_path, policy, losses):
 
 @pytest.mark.slow
 @pytest.mark.backend("jax")
+@pytest.mark.long
 def test_two_jax_devices_equal_one(tmp_path):
     results = []
     for strategy in ("none", "mirrored"):

@@ -125,6 +125,7 @@ def test_killed_process_in_the_selection_ends_all(uninterrupted, tmp_path):
     assert len(err) == 1 and "process 1 (of 2" in err[0]
 
 
+@pytest.mark.long
 def test_settings_that_cannot_be_are_refused_once(tmp_path):
     processes = start_group(2, command(tmp_path, "run", "--batch_size=31"))
     # Most of this is their start, and so no time is kept.
@@ -137,6 +138,7 @@ def test_settings_that_cannot_be_are_refused_once(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_error_of_one_process_names_it(tmp_path):
     folders = [tmp_path / "0", tmp_path / "1"]
     commands = [command(folder) for folder in folders]

@@ -205,6 +205,7 @@ def test_a_run_from_the_hub_records_the_revision_and_what_the_card_says(server, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_hub_has_unzipped_models_too(server, teacher, tmp_path):
     with zipfile.ZipFile(teacher) as archive:
         for name in archive.namelist():

@@ -100,6 +100,14 @@ def test_a_range_that_contradicts_the_model_is_said_with_the_flag(before, wrong,
     assert "Warning" not in capsys.readouterr().out
 
 
+def test_user_code_is_told_of_the_range_too(capsys):
+    model = dense(layers.Rescaling(1 / 255), activation="softmax")
+    KnowledgeDistillation(model, dense())
+    assert "give --teacher_input=0-255" in capsys.readouterr().out
+    KnowledgeDistillation(load_teacher(model, "0-255"), dense())
+    assert "Warning" not in capsys.readouterr().out
+
+
 def test_preprocessing_inside_an_application_is_seen(capsys):
     stock = keras.applications.EfficientNetB0(
         weights=None, input_shape=(32, 32, 3), classes=3, include_top=True
@@ -546,7 +554,8 @@ FUNCTIONS = {"softmax": ops.softmax, "sigmoid": ops.sigmoid, "logits": lambda x:
 
 
 def on(kind):
-    return pytest.mark.backend("tensorflow" if kind in ON_TENSORFLOW else "torch")
+    marks = [pytest.mark.backend("tensorflow" if kind in ON_TENSORFLOW else "torch")]
+    return [*marks, pytest.mark.long] if "NASNet" in kind else marks
 
 
 @pytest.mark.slow

@@ -33,7 +33,9 @@ def resizing(interpolation, shape=SHAPE):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n != "practical")) for n in RECIPES]
+)
 def test_the_whole_step_of_the_game_compiles(name):
     model = game(compiled=False, **RECIPES[name])
     model.compile(**recipe(10, STEPS), jit_compile=True)

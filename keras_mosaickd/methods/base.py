@@ -16,6 +16,7 @@ from keras_mosaickd.methods.phases import Phases
 from keras_mosaickd.methods.watched import CheckRange, OutOfRange
 from keras_mosaickd.networks.heads import head_of
 from keras_mosaickd.networks.logits import recognized, student_logits, with_shapes
+from keras_mosaickd.teachers.scaling import contradiction
 
 
 class StudentTrainer(Phases):
@@ -69,6 +70,9 @@ class StudentTrainer(Phases):
         self.head = head_of(self.teacher)
         self.student = student_logits(student, self.teacher.input_shape[1:])
         check_fit(self.teacher, self.student, self.head)
+        # `load_teacher`, which makes logits, has looked already.
+        if self.teacher is not teacher and (line := contradiction(teacher, "0-1")):
+            print(f"{line} (teacher_input of km.load_teacher)")
         self.run_teacher, self.run_student = Fused(self.teacher), Fused(self.student)
         self.seed = seed
         self.accuracy_metric = keras.metrics.Mean(name="accuracy")

@@ -213,7 +213,9 @@ def test_exported_student_is_the_last_one(finished):
 
 def test_evaluate_agrees_with_the_run(finished, capsys):
     assert command(evaluate, "evaluate", run_dir=finished) == 0
-    printed = dict(line.split() for line in capsys.readouterr().out.strip().splitlines())
+    values, _, by_class = capsys.readouterr().out.strip().partition("\n\n")
+    printed = dict(line.split() for line in values.splitlines())
+    assert [line.split()[0] for line in by_class.splitlines()[1:]] == list("012")
     metrics = json.loads((finished / "metrics.json").read_text())
     for name in ("teacher_accuracy", "student_accuracy", "student_agreement"):
         assert float(printed[name]) == pytest.approx(metrics[name], abs=1e-5)

@@ -48,8 +48,8 @@ def load_model(path, what, compile=False, unsafe=False):
     suffix = Path(path).suffix.lower()
     if suffix == ".keras" and os.path.isfile(path) and not zipfile.is_zipfile(path):
         raise InputError(
-            f"{what} must be a .keras file as Keras writes it, a zip archive. Received: {path}, "
-            "which is none"
+            f"{what} must be a .keras or .h5 file that Keras loads in its safe mode. Received: "
+            f"{path}, which is no zip archive, as a .keras file is"
         )
     for room in _REGISTERING:
         importlib.import_module(f"keras_mosaickd.{room}")

@@ -39,8 +39,9 @@ def sgd(rate):
 
 def of_game(options):
     model = game.game(compiled=False, **options)
-    # The multipliers take the length of the run from the generator's schedule.
-    model.compile(sgd(0.05), sgd(cosine(1e-3, 2 * ITERATIONS)), sgd(1e-3))
+    # The multipliers take the length of the run from the generator's schedule. Slow: where rounding
+    # moves a value across a ReLU's corner, the gradient of a pixel comes or goes.
+    model.compile(sgd(0.02), sgd(cosine(1e-3, 2 * ITERATIONS)), sgd(1e-3))
     return model, stream_of_game(0)
 
 

@@ -379,8 +379,8 @@ def test_without_tensorflow_the_student_is_kept_and_the_later_command_named(
     with pytest.raises(export.ExportError, match=wanted):
         export.export_saved_model(student, target)
     assert os.listdir(tmp_path) == ["saved_model.keras"]
-    with pytest.raises(InputError, match="--export=litert: expected tensorflow"):
-        export.check(["litert"])
+    with pytest.raises(InputError, match="--export=saved_model: expected tensorflow"):
+        export.check(["saved_model"])
 
 
 def hide(monkeypatch, *packages):

@@ -95,7 +95,7 @@ class RunDirectory:
             raise InputError(
                 f"--run_dir {self.path} holds another run. Expected: the same flags, or another "
                 f"directory. Received: {flag_line(name, mine.get(name))}, there "
-                f"{written.get(name)}"
+                f"{written.get(name) or 'none'}"
             )
         if self.is_finished:
             raise InputError(

@@ -149,6 +149,13 @@ def test_the_exported_student_is_the_one_that_agrees_most(
     assert row is history[exported] and (student is trainer.student) == bool(exported)
 
 
+def test_feature_maps_that_do_not_fit_leave_no_directory(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    assert run(place, "misfit", "--method=fitnet", "--student=wrn10_1") == 2
+    assert "a student that halves its maps as the teacher does" in capsys.readouterr().err
+    assert not (place / "misfit").exists()
+
+
 def test_what_is_printed_at_the_end_is_for_people(finished, place):
     metrics = metrics_of(finished)
     printed = (place / "printed").read_text()

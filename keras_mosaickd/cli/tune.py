@@ -25,7 +25,7 @@ def main(parsed: flags.Parsed) -> None:
     runner.load_backend(parsed)
     from keras_mosaickd import tuning
 
-    settings = parsed.settings() | hub.settings_of(parsed)
+    settings = parsed.settings() | flags.without_domain(parsed) | hub.settings_of(parsed)
     settings["run_dir"] = settings["run_dir"] or f"{default_run_dir(parsed)}-{settings['study']}"
     names = {field.name for field in dataclasses.fields(tuning.Study)}
     study = tuning.Study(**{name: settings[name] for name in names})

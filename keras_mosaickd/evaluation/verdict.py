@@ -89,5 +89,7 @@ def _use(metrics, lowest, seen, classes):
 
 
 def _factor(metrics):
+    if metrics["teacher_parameters"] == metrics["student_parameters"]:
+        return "as many"
     factor = metrics["teacher_parameters"] / metrics["student_parameters"]
     return f"{factor:.1f} times fewer" if factor >= 1 else f"{1 / factor:.1f} times more"

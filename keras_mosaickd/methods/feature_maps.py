@@ -172,9 +172,10 @@ def to_one_size(hint, guided):
     target = tuple(min(pair) for pair in zip(*sizes, strict=True))
     if any(side % wanted for size in sizes for side, wanted in zip(size, target, strict=True)):
         raise InputError(
-            "expected feature maps of one size, or one a multiple of the other (hint_layer and "
-            f"guided_layer of km.FitNet choose others). Received: {hint.shape[1:]} of the teacher "
-            f"and {guided.shape[1:]} of the student"
+            "expected feature maps of one size, or one a multiple of the other: a student that "
+            "halves its maps as the teacher does, or other layers (hint_layer, guided_layer of "
+            f"km.FitNet). Received: {hint.shape[1:]} of the teacher and {guided.shape[1:]} of the "
+            "student"
         )
     return tuple(_average(features, target) for features in (hint, guided))
 

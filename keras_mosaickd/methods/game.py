@@ -58,7 +58,8 @@ class Game(Imitation):
                 `(images, labels)`, whose labels are left out; of a `PyDataset` or torch
                 `DataLoader` of such batches all images are held in memory.
             y: must be None: the game takes no labels.
-            batch_size: global batch size B for plain images (default 32).
+            batch_size: global batch size B for plain images; by default that of the batches of a
+                stream, and 32 of arrays.
             **kwargs: of `keras.Model.fit`. `validation_data=(images, labels)` or `(images,)`,
                 uint8 or in [0, 1].
 
@@ -74,7 +75,8 @@ class Game(Imitation):
         if given.beside(first) is not None:
             self.leave_out_labels(first)
         if given.is_plain(x, first):
-            x, batch_size = given.as_pool(x), batch_size or 32
+            batch_size = batch_size or given.batch_size_of(first) or 32
+            x = given.as_pool(x)
             x = mosaic_stream(x, batch_size, student_steps=self.student_steps, seed=self.seed or 0)
             batch_size = None
         # A stream has its own order, drawn by seed; Keras would shuffle a PyDataset again.

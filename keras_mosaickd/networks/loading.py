@@ -45,16 +45,17 @@ def load_model(path, what, compile=False, unsafe=False):
             f"--unsafe_load is for files that you made yourself. Received: {path}, which is "
             f"downloaded ({origin})"
         )
-    suffix = Path(path).suffix.lower()
-    if suffix == ".keras" and os.path.isfile(path) and not zipfile.is_zipfile(path):
+    if os.path.isfile(path) and (reason := _no_model(path)):
         raise InputError(
             f"{what} must be a .keras or .h5 file that Keras loads in its safe mode. Received: "
-            f"{path}, which is no zip archive, as a .keras file is"
+            f"{path}, {reason}"
         )
     for room in _REGISTERING:
         importlib.import_module(f"keras_mosaickd.{room}")
     try:
         return keras.saving.load_model(path, compile=compile, safe_mode=not unsafe)
+    except InputError:  # of a layer of this package, which says what it lacks
+        raise
     except Exception as error:  # Keras lets many kinds through, down to those of zip and HDF5.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if len(reason) > 300:
@@ -64,6 +65,17 @@ def load_model(path, what, compile=False, unsafe=False):
             "your own need --import=MODULE, a module that registers them; Lambda layers need "
             f"--unsafe_load, if you trust the file. Received: {path} ({reason})"
         ) from error
+
+
+def _no_model(path):
+    """Why a file is no model at first sight; nothing where it may be one."""
+    suffix = Path(path).suffix.lower()
+    if suffix == ".keras":
+        return "" if zipfile.is_zipfile(path) else "which is no zip archive, as a .keras file is"
+    if suffix not in (".h5", ".hdf5"):
+        return "whose name ends otherwise"
+    with open(path, "rb") as file:
+        return "" if file.read(8) == b"\x89HDF\r\n\x1a\n" else "which is no HDF5 file"
 
 
 def import_modules(names):

@@ -32,9 +32,9 @@ _TESTED = (
 )
 _WITHOUT_LABELS = (
     ("held_out_agreement", "agreement on the held-out out-of-domain images"),
-    ("held_out_agreement_lowest", "there, of the class where it is lowest"),
+    ("held_out_agreement_lowest", "there, the lowest of a class seen ten times or more"),
     ("synthetic_agreement", "agreement on fresh synthetic images"),
-    ("synthetic_agreement_lowest", "there, of the class where it is lowest"),
+    ("synthetic_agreement_lowest", "there, the lowest of a class seen ten times or more"),
     ("label_free_agreement", "mean of the two agreements"),
 )
 _LABELLED = (

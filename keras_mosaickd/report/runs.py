@@ -173,6 +173,9 @@ def _lack(metrics: dict[str, Any]) -> str | None:
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        kind = "a finished run or study" if path.parent.is_dir() else "a directory"
+        raise InputError(f"{path.parent}: expected {kind}. Received: no {path.name}") from error
     except OSError as error:
         raise InputError(f"{path}: expected a readable file. Received: {error.strerror}") from error
     except ValueError as error:

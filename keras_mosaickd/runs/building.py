@@ -7,6 +7,7 @@ import keras
 from keras_mosaickd import networks
 from keras_mosaickd.config import is_given
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.methods.feature_maps import hint_maps
 from keras_mosaickd.networks.logits import student_logits
 from keras_mosaickd.runs import checks
 from keras_mosaickd.runs.teacher import is_cached, untrained
@@ -65,6 +66,8 @@ def _build(inputs, teacher, scaling):
         student = _student(inputs, *scaling)
         given = None if inputs.teacher is None else inputs.teacher.model
         checks.check_compiler(inputs.config, given, student)
+        if inputs.config.method == "fitnet":
+            hint_maps(given or teacher or untrained(inputs), student)
         adversaries = _adversaries(inputs, *scaling) if inputs.config.is_game else ()
     return Networks(teacher, student, *adversaries)
 

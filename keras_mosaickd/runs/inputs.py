@@ -112,7 +112,7 @@ class Inputs:
         return found
 
 
-def load(config, is_dry=False, with_pool=True):
+def load(config, is_dry=False, with_pool=True, trains=True):
     """Loads what the settings name, and checks that it fits together.
 
     Args:
@@ -120,6 +120,7 @@ def load(config, is_dry=False, with_pool=True):
         is_dry: whether images are counted only: then none is decoded, and nothing is written.
         with_pool: whether what follows the teacher is loaded too: the out-of-domain images, and
             those of `--eval`.
+        trains: whether a student is trained, in batches that the images must fill.
 
     Returns:
         `Inputs`.
@@ -167,7 +168,7 @@ def load(config, is_dry=False, with_pool=True):
         class_names=names,
         unreadable=tuple(reader.unreadable),
     )
-    if with_pool:
+    if with_pool and trains:
         checks.check_batches(config, inputs.epoch_size, devices.replicas)
     return inputs
 

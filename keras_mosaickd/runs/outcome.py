@@ -62,7 +62,7 @@ def finish(run, inputs, trainer, schedule, judge, origin):
         "compression": teacher_parameters / student_parameters,
         "student_updates": schedule.student_updates,
         "train_seconds": seconds,
-        "synthetic_images_per_second": synthetic / seconds,
+        **({"synthetic_images_per_second": synthetic / seconds} if synthetic else {}),
         "exports": exports,
     }
     off = [name for name in SWITCHED if _is_off(name, config, trainer)]

@@ -150,7 +150,7 @@ def select_ood(config):
     Raises:
         InputError: if the settings do not fit together.
     """
-    inputs = load(config)
+    inputs = load(config, trains=False)
     teacher = ready_teacher(inputs)
     found = selection(inputs, teacher.model)
     _warn_of_input(inputs, teacher.model, found)

@@ -131,7 +131,7 @@ def trained(inputs, network=None):
         teacher, seconds = _fit(inputs, shared(network or untrained(inputs)), unfinished)
         if processes.is_chief():
             plain(teacher).save(directory / "teacher.keras", include_optimizer=False)
-        return {**_description(config, domain), "dataset": domain.name, "seconds": seconds}
+        return {**_description(inputs), "dataset": domain.name, "seconds": seconds}
 
     record, fresh = cached(folder, _RECORD, build, is_joint=True)
     if processes.is_chief():
@@ -162,11 +162,14 @@ def of_run(run, inputs, network):
     """
     begun = run.read_json(TEACHER) if (run / TEACHER).is_file() else {}
     folder = Path(begun.get("folder", ""))
-    if begun and (folder / _RECORD).is_file():
+    is_elsewhere = bool(begun) and folder != _folder(inputs).absolute()
+    if is_elsewhere and (folder / _RECORD).is_file():
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         teacher = _read(inputs, folder, record["seconds"])
         print(f"Teacher {inputs.config.teacher}: found in {folder}")
     else:
+        if begun and not is_cached(inputs):
+            print(f"The teacher that the run began with is gone from {folder}")
         teacher = trained(inputs, network)
     found = teacher_hash(teacher.model)
     if begun.get("sha256", found) != found:
@@ -186,7 +189,7 @@ def _read(inputs, folder, seconds):
 
 
 def _folder(inputs):
-    key = sha256(json.dumps(_description(inputs.config, inputs.domain), sort_keys=True))[:24]
+    key = sha256(json.dumps(_description(inputs), sort_keys=True))[:24]
     return inputs.cache_dir / "teachers" / key
 
 
@@ -245,8 +248,9 @@ def progress():
     return 1 if sys.stdout.isatty() else 2
 
 
-def _description(config, domain):
+def _description(inputs):
     """Everything that the trained teacher depends on."""
+    config, domain = inputs.config, inputs.domain
     return {
         "format": _CACHE_FORMAT,
         **({"dataset": domain.name} if domain.origin else {}),
@@ -255,4 +259,6 @@ def _description(config, domain):
         "shape": list(domain.images.shape),
         "backend": keras.backend.backend(),
         **{name: getattr(config, name) for name in _RECIPE},
+        # On one device all train the same.
+        **({"strategy": "auto"} if inputs.distribution.replicas == 1 else {}),
     }

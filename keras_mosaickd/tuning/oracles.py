@@ -3,6 +3,8 @@
 Whatever of KerasTuner is not in its documentation is used here and nowhere else.
 """
 
+import contextlib
+import io
 import itertools
 import json
 import time
@@ -128,7 +130,9 @@ class DurableTuner(BaseTuner):
 
     def __init__(self, oracle, **kwargs):
         self._asked_in_vain = False
-        super().__init__(oracle, **kwargs)
+        # It says on standard output where it reads its state from.
+        with contextlib.redirect_stdout(io.StringIO()):
+            super().__init__(oracle, **kwargs)
 
     def save(self):
         """Writes the tuner's state, and alone or in the chief the oracle's."""

@@ -123,6 +123,22 @@ def test_a_teacher_of_your_own_needs_no_data_set(experiment, capsys):
     assert ExperimentConfig(teacher="wrn16_1").dataset == "digits[0-4]"
 
 
+@pytest.mark.parametrize("name", ["ood", "tune"])
+def test_studies_and_selections_take_a_teacher_of_your_own_as_train_does(name, monkeypatch, capsys):
+    seen = []
+
+    def stop(parsed):
+        seen.append(flags.without_domain(parsed))
+        raise InputError("seen")
+
+    monkeypatch.setattr(runner, "load_backend", lambda parsed: None)
+    module = importlib.import_module(f"keras_mosaickd.cli.{name}")
+    monkeypatch.setattr(module.hub, "settings_of", stop)
+    given = ["--teacher=models:teacher", "--ood=folder:p"]
+    assert command(name, *given, *(["--study=lambda"] if name == "tune" else [])) == 2
+    assert capsys.readouterr().err.endswith("seen\n") and seen == [{"dataset": ""}]
+
+
 def test_ood_needs_a_domain_or_a_teacher_of_your_own(experiment, capsys):
     assert command("ood", "--ood=folder:p") == 2
     assert "expected --dataset" in capsys.readouterr().err

@@ -67,6 +67,13 @@ def is_plain(x: Any, first: Any) -> bool:
     return not (is_of_game(first) or isinstance(x, GeneratorType))
 
 
+def batch_size_of(first: Any) -> int | None:
+    """How many images the first element of a stream holds; None where it is no batch."""
+    images = None if first is None else images_of(first)
+    shape = tuple(getattr(images, "shape", ()))
+    return int(shape[0]) if len(shape) == 4 else None
+
+
 def check_game_element(patches: Any, ood: Any, student_steps: int) -> None:
     """Raises InputError unless the batches of a training step are as many as the game takes."""
     shape = getattr(ood, "shape", None)

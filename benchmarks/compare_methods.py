@@ -8,7 +8,8 @@ folders that benchmarks/colour_domain.py makes in runs/colour. Every run is an o
 into runs/DOMAIN/, on one core, as many at a time as there are cores (`--jobs`); runs that are
 finished are not made again and interrupted ones are continued, so the command can be stopped and
 repeated. All runs share one teacher, that of seed 0. The table goes to standard output and to
-runs/DOMAIN/table.md; what a run prints goes to its directory with `.log` appended.
+runs/DOMAIN/table.md, test accuracy against updates to runs/DOMAIN/curves-UPDATES.png; what a run
+prints goes to its directory with `.log` appended.
 """
 
 import argparse
@@ -19,11 +20,16 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import matplotlib
+import numpy as np
 from made_run import ROOT, directory_name, made
+from matplotlib import pyplot
 
+from keras_mosaickd.callbacks.traces import read_history
 from keras_mosaickd.cli import flags
 from keras_mosaickd.cli.commands import COMMANDS
 
+matplotlib.use("Agg")
 # Domain -> how many out-of-domain images are selected unless --ood_size says otherwise; 0: all.
 DOMAINS = {"fashion_mnist": 500, "colour": 0}
 # As configs/fashion_mnist_kd.flags has it, which says why.
@@ -81,6 +87,28 @@ def run(directory, arguments, cores):
         cores.put(core)
 
 
+def draw(file, lines, updates):
+    """Draws test accuracy against updates: the mean of the seeds, and from the least to the most.
+
+    Args:
+        file: the PNG.
+        lines: dict from a method to the directories of its runs.
+        updates: updates of the student in each run.
+    """
+    figure, axis = pyplot.subplots(figsize=(6.4, 3.6), dpi=150, layout="constrained")
+    for method, directories in lines.items():
+        rows = [read_history(directory / "history.csv") for directory in directories]
+        accuracy = np.array([[row["val_accuracy"] for row in history] for history in rows])
+        at = updates * np.arange(1, accuracy.shape[1] + 1) / accuracy.shape[1]
+        axis.plot(at, accuracy.mean(0), marker=".", label=method)
+        axis.fill_between(at, accuracy.min(0), accuracy.max(0), alpha=0.15)
+    axis.set(xlabel="updates of the student", ylabel="test accuracy")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    figure.savefig(file)
+    pyplot.close(figure)
+
+
 def spread(values):
     """Mean and standard deviation as text."""
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
@@ -105,12 +133,16 @@ def main():
     cores: queue.Queue[int] = queue.Queue()
     for core in sorted(os.sched_getaffinity(0))[: arguments.jobs]:
         cores.put(core)
+
+    def place(method, updates, seed):
+        return runs / directory_name(method, updates, f"ood{ood_size}", f"seed{seed}")
+
     cells = [(updates, method) for updates in arguments.updates for method in arguments.methods]
     with ThreadPoolExecutor(cores.qsize()) as pool:
         pending = {
             (updates, method, seed): pool.submit(
                 run,
-                runs / directory_name(method, updates, f"ood{ood_size}", f"seed{seed}"),
+                place(method, updates, seed),
                 [
                     flagfile,
                     f"--teacher={teacher}",
@@ -148,6 +180,12 @@ def main():
     table = "\n".join(rows) + "\n"
     (runs / "table.md").write_text(table)
     sys.stdout.write(table)
+    for updates in arguments.updates:
+        lines = {
+            method: [place(method, updates, seed) for seed in arguments.seeds]
+            for method in arguments.methods
+        }
+        draw(runs / f"curves-{updates}.png", lines, updates)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The README's image: out-of-domain images, synthetic images, and what they teach.
 
     bin/quickstart
-    PYTHONPATH=. python benchmarks/readme_image.py
+    PYTHONPATH=. python benchmarks/readme_picture.py
 
 Reads the quickstart's two runs (`--runs`) and writes `docs/pictures/digits.png` (`--out`): some
 out-of-domain images, one row of synthetic images for each class that the teacher sees in

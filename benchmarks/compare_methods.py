@@ -36,7 +36,7 @@ DOMAINS = {"fashion_mnist": 500, "colour": 0}
 KD = ["--temperature=5"]
 FITNET = ["--method=fitnet", *KD]
 # What the practical recipe changes in the student's part of the game, for the other methods too.
-STUDENT_SIDE = ["--student_start=teacher", "--feature_weight=10"]
+STUDENT_SIDE = ["--student_start=teacher", "--feature_weight=2"]
 PRACTICAL = ["--recipe=practical"]
 # Row -> what is added to the domain's flagfile.
 METHODS = {
@@ -57,6 +57,7 @@ METHODS = {
     "mosaickd, practical": PRACTICAL,
     "practical, student_start own": [*PRACTICAL, "--student_start=own"],
     "practical, feature_weight 0": [*PRACTICAL, "--feature_weight=0"],
+    "practical, feature_weight 10": [*PRACTICAL, "--feature_weight=10"],
     "practical, batch_norm_weight 0": [*PRACTICAL, "--batch_norm_weight=0"],
     "practical, local_weight 1": [*PRACTICAL, "--local_weight=1"],
     "practical, student_steps 5": [*PRACTICAL, "--student_steps=5"],

@@ -27,7 +27,7 @@ FUNCTION = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}")
 # What --recipe=practical sets where the user does not: docs/algorithm.md says how it was chosen.
 PRACTICAL = {
     "student_start": "teacher",
-    "feature_weight": 10.0,
+    "feature_weight": 2.0,
     "temperature": 5.0,
     "student_steps": 2,
     "batch_norm_weight": 100.0,

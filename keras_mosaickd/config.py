@@ -51,13 +51,18 @@ def recipe_defaults(settings):
     return {name: value for name, value in PRACTICAL.items() if name not in left_out}
 
 
+def is_saved_model(path):
+    """Whether a directory holds a SavedModel."""
+    return os.path.isfile(os.path.join(path, "saved_model.pb"))
+
+
 def is_given(text):
     """Whether a flag names a model of the user's rather than a network of this package."""
     return (
         text.lower().endswith(MODEL_FILES)
         or os.sep in text
         or FUNCTION.fullmatch(text) is not None
-        or os.path.isfile(os.path.join(text, "saved_model.pb"))
+        or is_saved_model(text)
         or os.path.isfile(text)
     )
 

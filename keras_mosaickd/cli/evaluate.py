@@ -30,11 +30,7 @@ def main(parsed: flags.Parsed) -> None:
     runner.print_values(found)
     per_class = found.get("per_class") or found.get("eval_per_class")
     if per_class:
-        rows = [
-            (name, f"{of['pictures']:,}", f"{of['teacher']:.4f}", f"{of['student']:.4f}")
-            for name, of in per_class.items()
-        ]
-        print("\n" + aligned([("accuracy by class", "images", "teacher", "student"), *rows]))
+        print("\n" + aligned(model_card.by_class(per_class)))
     run = RunDirectory(run_dir)
     if (run / MODEL_CARD).is_file():
         model_card.write(run)

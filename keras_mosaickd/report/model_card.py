@@ -79,6 +79,15 @@ def text(run: RunDirectory) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+def by_class(per_class: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of a table, the header first, of `per_class` of `keras_mosaickd.evaluation.scores`."""
+    rows = [
+        (name, f"{of['pictures']:,}", f"{of['teacher']:.4f}", f"{of['student']:.4f}")
+        for name, of in per_class.items()
+    ]
+    return [("accuracy by class", "images", "teacher", "student"), *rows]
+
+
 def _summary(metrics: Mapping[str, Any]) -> str:
     names = metrics.get("class_names") or []
     lines = [
@@ -124,11 +133,8 @@ def _numbers(metrics: Mapping[str, Any]) -> str:
         if rows:
             blocks += [title, _table(("", "value"), rows)]
     if per_class := metrics.get("eval_per_class"):
-        of_classes = [
-            (name, f"{of['pictures']:,}", f"{of['teacher']:.4f}", f"{of['student']:.4f}")
-            for name, of in per_class.items()
-        ]
-        blocks.append(_table(("accuracy by class", "images", "teacher", "student"), of_classes))
+        header, *of_classes = by_class(per_class)
+        blocks.append(_table(header, of_classes))
     sizes = []
     for part in ("teacher", "student"):
         known = [(metrics.get(f"{part}_{name}"), form) for name, form in _SIZES]

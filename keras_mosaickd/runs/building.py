@@ -5,7 +5,7 @@ from typing import NamedTuple
 import keras
 
 from keras_mosaickd import networks
-from keras_mosaickd.config import is_given
+from keras_mosaickd.config import is_given, is_saved_model
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.feature_maps import hint_maps
 from keras_mosaickd.networks.logits import student_logits
@@ -76,7 +76,7 @@ def _student(inputs, mean, std):
     config = inputs.config
     if not is_given(config.student):
         return inputs.network(config.student, mean, std)
-    if given_models.is_saved_model(config.student):
+    if is_saved_model(config.student):
         raise InputError(
             "--student must be a network's name, a .keras file or module:function: a "
             f"SavedModel cannot be trained. Received: {config.student}"

@@ -4,10 +4,9 @@ import dataclasses
 
 from keras_mosaickd import export
 from keras_mosaickd.backend.training import unsupported_by_xla
-from keras_mosaickd.config import METHODS, ExperimentConfig
+from keras_mosaickd.config import METHODS, ExperimentConfig, is_saved_model
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.objectives import Objectives
-from keras_mosaickd.teachers.load import is_saved_model
 
 
 def check_settings(config):

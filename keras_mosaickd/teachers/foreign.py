@@ -12,6 +12,7 @@ import keras
 
 from keras_mosaickd import files
 from keras_mosaickd.backend import keras_graph
+from keras_mosaickd.config import is_saved_model
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.logits import one_output
 
@@ -279,11 +280,6 @@ def module_hash(module):
             yield (value.float() if value.dtype.itemsize == 2 else value).numpy().tobytes()
 
     return files.sha256(parts())
-
-
-def is_saved_model(path):
-    """Whether a directory holds a SavedModel."""
-    return (Path(path) / "saved_model.pb").is_file()
 
 
 def folder_hash(path):

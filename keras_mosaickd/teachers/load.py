@@ -12,14 +12,13 @@ import os
 import keras
 
 from keras_mosaickd.backend.keras_graph import graph
-from keras_mosaickd.config import FUNCTION, MODEL_FILES
+from keras_mosaickd.config import FUNCTION, MODEL_FILES, is_saved_model
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import file_sha256
 from keras_mosaickd.networks.flops import count_parameters
 from keras_mosaickd.networks.loading import load_model, working_directory_first
 from keras_mosaickd.networks.logits import one_output, recognized, with_shapes
 from keras_mosaickd.teachers import foreign, remote
-from keras_mosaickd.teachers.foreign import is_saved_model
 from keras_mosaickd.teachers.scaling import contradiction, declared
 
 

@@ -58,6 +58,7 @@ METHODS = {
     "practical, student_start own": [*PRACTICAL, "--student_start=own"],
     "practical, feature_weight 0": [*PRACTICAL, "--feature_weight=0"],
     "practical, feature_weight 10": [*PRACTICAL, "--feature_weight=10"],
+    "practical, generator_multiple 1": [*PRACTICAL, "--generator_multiple=1"],
     "practical, batch_norm_weight 0": [*PRACTICAL, "--batch_norm_weight=0"],
     "practical, local_weight 1": [*PRACTICAL, "--local_weight=1"],
     "practical, student_steps 5": [*PRACTICAL, "--student_steps=5"],

@@ -3,11 +3,11 @@ r"""A teacher that knows nothing of this project: stock Keras, its own preproces
     python benchmarks/make_teacher.py --out=runs/own_teacher [--architecture=EfficientNetB0] \
         [--data_dir=PATH] [--epochs=4]
 
-A network of `keras.applications` with random weights, MobileNetV2 of width 0.5 or EfficientNetB0,
-on Fashion-MNIST, ten classes, grey images of 28x28 with a black border of two pixels, repeated to
-32x32x3. The model takes pixels from 0 to 255 and ends in softmax. Written to --out: teacher.keras,
-teacher_saved_model and class_names.txt. It does not import keras_mosaickd: it stands for somebody
-else's training script.
+A network of `keras.applications` with random weights, MobileNetV2 of width 0.5, MobileNetV3Small or
+EfficientNetB0, on Fashion-MNIST, ten classes, grey images of 28x28 with a black border of two
+pixels, repeated to 32x32x3. The model takes pixels from 0 to 255 and ends in softmax. Written to
+--out: teacher.keras, teacher_saved_model and class_names.txt. It does not import keras_mosaickd: it
+stands for somebody else's training script.
 """
 
 import argparse
@@ -22,6 +22,7 @@ DATA_DIR = "/usr/share/datasets/fashion-mnist"
 # Architecture -> its preprocessing, and what it takes beside the size.
 ARCHITECTURES = {
     "MobileNetV2": (keras.applications.mobilenet_v2.preprocess_input, {"alpha": 0.5}),
+    "MobileNetV3Small": (keras.applications.mobilenet_v3.preprocess_input, {}),
     "EfficientNetB0": (keras.applications.efficientnet.preprocess_input, {}),
 }
 CLASS_NAMES = "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot".split()

@@ -38,6 +38,7 @@ METHODS = {
     "kd, temperature 5": ["--method=kd", "--temperature=5"],
     "mosaickd": ["--method=mosaickd"],
     "practical": ["--recipe=practical"],
+    "practical, generator_multiple 1": ["--recipe=practical", "--generator_multiple=1"],
     "practical, synthetic only": ["--recipe=practical", "--synthetic_only"],
     "practical, no features": ["--recipe=practical", "--feature_weight=0"],
     "practical, own start": ["--recipe=practical", "--student_start=own"],

@@ -16,6 +16,8 @@ GAMES = ("mosaickd", "data_free")
 OUT_OF_DOMAIN = ("mosaickd", "kd", "balanced", "fitnet")
 TASKS = ("classification", "segmentation")
 SELECT = ("last", "agreement")
+# The paper's.
+BATCH_SIZE = 256
 RECIPES = ("paper", "practical")
 # Greatest shares of divergence and entropy that --regularization=adaptive allows: docs/measured.md
 # says how they were chosen.
@@ -27,6 +29,7 @@ FUNCTION = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}")
 # What --recipe=practical sets where the user does not: docs/algorithm.md says how it was chosen.
 PRACTICAL = {
     "student_start": "teacher",
+    "generator_multiple": 0,
     "feature_weight": 2.0,
     "temperature": 5.0,
     "student_steps": 2,
@@ -140,7 +143,7 @@ class ExperimentConfig:
     generator_multiple: int = 1
     latent_dim: int = 100
     overlap_stride: int = 1
-    batch_size: int = 256
+    batch_size: int = BATCH_SIZE
     evaluation_batch_size: int = 0
     epochs: int = 200
     student_steps: int = 5

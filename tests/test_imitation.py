@@ -12,6 +12,7 @@ from keras_mosaickd.cli import flags
 from keras_mosaickd.config import PRACTICAL, ExperimentConfig
 from keras_mosaickd.methods import KnowledgeDistillation, MosaicKD
 from keras_mosaickd.methods.imitation import projection_error, relative_squared_error
+from keras_mosaickd.methods.practical import generator_multiple
 from keras_mosaickd.methods.statistics import TeacherStatistics
 from keras_mosaickd.networks.features import copy_layers
 from keras_mosaickd.optimizers import SGD
@@ -341,21 +342,40 @@ def test_multipliers_that_find_themselves_take_the_place_of_the_recipes_weight()
     assert vars(ExperimentConfig(**given)) == expected
     assert flags.parse("train", [f"--{k}={v}" for k, v in given.items()]).settings() == expected
     found = practical_recipe(classifier(1), classifier(2), regularization="adaptive")
-    assert found == {**weightless, "regularization": "adaptive"}
+    assert found == {**weightless, "regularization": "adaptive", "generator_multiple": 1}
     assert game(**found).multipliers is not None
 
 
 def test_the_practical_recipe_leaves_out_what_the_networks_lack(capsys):
-    assert practical_recipe(classifier(1), classifier(2)) == PRACTICAL
+    expected = {**PRACTICAL, "generator_multiple": 1}
+    assert practical_recipe(classifier(1), classifier(2)) == expected
     assert capsys.readouterr().out == ""
     found = practical_recipe(of_width(3), classifier(2))
-    assert found == {**PRACTICAL, "batch_norm_weight": 0.0}
+    assert found == {**expected, "batch_norm_weight": 0.0}
     assert "without batch_norm_weight: the teacher" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "times"),
+    [
+        (1, 8, 4),
+        (16, 8, 4),
+        (32, 64, 4),
+        (48, 8, 2),
+        (64, 8, 2),
+        (100, 8, 1),
+        (256, 8, 1),
+        (8, 65, 1),
+    ],
+)
+def test_generated_images_by_the_practical_recipe(batch, size, times):
+    student = keras.Sequential([keras.Input((size, 8, 3)), keras.layers.Flatten()])
+    assert generator_multiple(batch, student) == times
 
 
 @pytest.mark.slow
 def test_the_practical_game_is_saved_and_continued_bit_for_bit(tmp_path):
-    options = {**PRACTICAL, "mixup": 0.5}
+    options = {**PRACTICAL, "generator_multiple": 4, "mixup": 0.5}
     whole, half = game(**options), game(**options)
     data = images(BATCH * 4)
     for model in (whole, half):

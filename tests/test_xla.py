@@ -18,7 +18,7 @@ RECIPES = {
     "practical": {
         name: value
         for name, value in recipe_defaults({"recipe": "practical"}).items()
-        if name not in ("ood_select", "recipe", "student_steps")
+        if name not in ("student_steps", "generator_multiple")
     },
 }
 

@@ -376,9 +376,10 @@ _TABLE = (
         "generator_multiple",
         int,
         1,
-        "Synthetic images in an update of discriminator and generator: so many times --batch_size.",
+        "Synthetic images in an update of discriminator and generator: so many times --batch_size. "
+        "0 makes 128 of them, four times as many at most, and of images above 64 pixels none more.",
         _DISTILLATION,
-        lower=1,
+        lower=0,
     ),
     Flag(
         "student_start",

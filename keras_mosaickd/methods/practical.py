@@ -1,6 +1,6 @@
 """The practical recipe: what makes better students than the paper's within thousands of updates."""
 
-from keras_mosaickd.config import recipe_defaults
+from keras_mosaickd.config import BATCH_SIZE, recipe_defaults
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.feature_maps import last_features
 from keras_mosaickd.methods.statistics import TeacherStatistics
@@ -8,14 +8,17 @@ from keras_mosaickd.networks.logits import with_shapes
 
 # What some networks do not allow: it is left out then.
 SWITCHED = ("batch_norm_weight", "feature_weight")
+# G's statistics are estimated well enough from so many images (docs/measured.md); more than so many
+# times the batch, or of larger images, would cost more than they are worth.
+_ENOUGH, _MOST_TIMES, _LARGEST = 128, 4, 64
 
 
-def practical_recipe(teacher, student, regularization="fixed"):
+def practical_recipe(teacher, student, regularization="fixed", batch_size=BATCH_SIZE):
     """The arguments of `MosaicKD` that `--recipe=practical` stands for.
 
     ```python
     game = km.MosaicKD(teacher, student, generator, discriminator,
-                       **km.practical_recipe(teacher, student))
+                       **km.practical_recipe(teacher, student, batch_size=32))
     ```
 
     What the networks do not allow is left out, and said: BatchNorm statistics of a teacher without
@@ -25,13 +28,29 @@ def practical_recipe(teacher, student, regularization="fixed"):
         teacher: built Keras classifier.
         student: built Keras classifier.
         regularization: as of `MosaicKD`; "adaptive" weighs the patches itself.
+        batch_size: out-of-domain images in an update, from which `generator_multiple` follows.
 
     Returns:
         Dict of keyword arguments.
     """
     chosen = {} if regularization == "fixed" else {"regularization": regularization}
     options = recipe_defaults({"recipe": "practical", **chosen}) | chosen
+    options["generator_multiple"] = generator_multiple(batch_size, student)
     return possible(options, with_shapes(teacher), with_shapes(student))
+
+
+def generator_multiple(batch_size, student):
+    """How many times the batch D's and G's updates see: 128 images, but at most four times.
+
+    Once, where the images are larger than 64 pixels.
+
+    Args:
+        batch_size: out-of-domain images in an update, at least 1.
+        student: built Keras classifier.
+    """
+    if max(student.input_shape[1:3]) > _LARGEST:
+        return 1
+    return max(1, min(_MOST_TIMES, _ENOUGH // batch_size))
 
 
 def possible(options, teacher, student):

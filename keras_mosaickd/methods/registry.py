@@ -15,7 +15,7 @@ from keras_mosaickd.methods import (
     data_free_stream,
 )
 from keras_mosaickd.methods.mosaic_kd import MosaicKD
-from keras_mosaickd.methods.practical import possible
+from keras_mosaickd.methods.practical import generator_multiple, possible
 from keras_mosaickd.optimizers import recipe, student_recipe
 
 # What `--jit_compile` is to Keras.
@@ -72,7 +72,8 @@ def _game(config, teacher, networks, schedule, options):
     common = {
         "latent_dim": config.latent_dim,
         "student_steps": config.student_steps,
-        "generator_multiple": config.generator_multiple,
+        "generator_multiple": config.generator_multiple
+        or generator_multiple(config.batch_size, networks.student),
         "regularization": config.regularization,
         "epsilon_local": config.epsilon_local,
         "epsilon_align": config.epsilon_align,

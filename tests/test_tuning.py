@@ -39,7 +39,7 @@ flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:] if "=" in a
 if flags["student"] == "refused":
     sys.exit(print("bin/train: --student: expected a network") or 2)
 if "--dry_run" in sys.argv:
-    sys.exit()
+    sys.exit(print(flags["student"], flags["overlap_stride"], "would be trained"))
 run = Path(flags["run_dir"])
 
 def note(event):
@@ -411,6 +411,25 @@ def test_what_the_training_refuses_stops_the_study(tmp_path, fake):
     study = tuning.Study("stride", students="wrn10_1,refused")
     with pytest.raises(InputError, match="^--student: expected a network$"):
         tuning.tune(config, study, command_of(fake))
+    assert not (tmp_path / "study").exists()
+
+
+def test_dry_run_counts_the_runs_and_shows_one_of_each_student(tmp_path, fake, capsys, monkeypatch):
+    real = tuning.train_command
+
+    def stand_in(config):
+        return [sys.executable, str(fake), *real(config)[3:]]
+
+    monkeypatch.setattr(tuning, "train_command", stand_in)
+    arguments = ["--study=stride", "--grid=1,3", "--students=wrn10_1,wrn16_1"]
+    arguments += [f"--run_dir={tmp_path / 'study'}", "--executions_per_trial=2", "--dry_run"]
+    assert runner.run(tune.main, "tune", arguments) == 0
+    said = capsys.readouterr().out.split("\n\n")
+    assert said[0].startswith("runs               16 (8 trials, 2 each)")
+    assert [text.strip() for text in said[1:]] == [
+        "wrn10_1 3 would be trained",
+        "wrn16_1 3 would be trained",
+    ]
     assert not (tmp_path / "study").exists()
 
 

@@ -85,7 +85,7 @@ COMMANDS: dict[str, Command] = {
     "tune": Command(
         "Many runs that differ in some flags, each in a directory of its own, and their table; "
         "repeated, it continues where it was stopped.",
-        tuple(name for name in FLAGS if name not in ("out", "count", "dry_run", *_IMPORT)),
+        tuple(name for name in FLAGS if name not in ("out", "count", *_IMPORT)),
         {
             "run_dir": {
                 "help": "Directory of the study. Empty takes runs/NAME-STUDY, after the flagfile's "
@@ -98,7 +98,7 @@ COMMANDS: dict[str, Command] = {
                 "there are several GPUs.",
             },
         },
-        common=tuple(name for name in (*_STUDY, *_COMMON) if name not in ("eval", "dry_run")),
+        common=tuple(name for name in (*_STUDY, *_COMMON) if name != "eval"),
     ),
     "teacher": Command(
         "Train the teacher by the paper's recipe, or find it in the cache, and evaluate it.",

@@ -33,6 +33,9 @@ def main(parsed: flags.Parsed) -> None:
         **{name: value for name, value in settings.items() if name not in names}
     )
     tuning.check(config, study)
+    if parsed.values["dry_run"]:
+        print(tuning.dry_run(config, study, tuning.train_command))
+        return
     run_dir = Path(config.run_dir)
     if tuning.role() != "worker":
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -14,13 +14,14 @@ from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.tuning.runs import train_command
 from keras_mosaickd.tuning.space import OBJECTIVE, Study
 from keras_mosaickd.tuning.summary import results, table
-from keras_mosaickd.tuning.tuner import check, role, tune
+from keras_mosaickd.tuning.tuner import check, dry_run, role, tune
 
 __all__ = [
     "OBJECTIVE",
     "ExperimentConfig",
     "Study",
     "check",
+    "dry_run",
     "results",
     "role",
     "table",

@@ -18,7 +18,12 @@ def train_command(config):
 
 
 def check(config, study, command):
-    """Lets the training itself check one run of each student, before any is trained."""
+    """Lets the training itself check one run of each student, before any is trained.
+
+    Returns:
+        List of what it says of them, `bin/train --dry_run`'s text.
+    """
+    said = []
     space = study.space(config).space
     last = {p.name: p.values[-1] for p in space} if study.study != "search" else {}
     for student in study.names_of_students(config):
@@ -27,12 +32,13 @@ def check(config, study, command):
         finished = subprocess.run(
             [*command(checked), "--dry_run"],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
         )
         if finished.returncode:
-            error = last_line(finished.stdout)
+            error = last_line(finished.stdout + finished.stderr)
             raise InputError(error) if finished.returncode == 2 else RuntimeError(error)
+        said.append(finished.stdout.decode(errors="replace").strip())
+    return said
 
 
 def train(config, command):

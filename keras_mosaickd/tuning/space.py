@@ -64,6 +64,12 @@ class Study:
             space.Choice(_WEIGHTS[self.study], self._values(float, *bounds))
         return space
 
+    def trials(self, config):
+        """How many trials there are; of a search the most that there can be."""
+        if self.study == "search":
+            return self.max_trials
+        return math.prod(len(varied.values) for varied in self.space(config).space)
+
     def names_of_students(self, config):
         """The students of the grid: `students`, or the config's."""
         names = [name.strip() for name in (self.students or config.student).split(",")]

@@ -53,6 +53,21 @@ def check(config, study):
     RunDirectory(config.run_dir).check({**vars(config), **vars(study)})
 
 
+def dry_run(config, study, command=runs.train_command):
+    """What `tune` would do, as text: how many runs, and what one of each student would be.
+
+    Nothing is written.
+
+    Raises:
+        InputError: as of the runs.
+    """
+    trials, each = study.trials(config), study.executions_per_trial
+    count = (
+        f"runs               {trials * each} ({trials} trials, {each} each); one of each student:"
+    )
+    return "\n\n".join([count, *runs.check(config, study, command)])
+
+
 def tune(config, study, command=runs.train_command):
     """Runs all trials that are not done yet.
 

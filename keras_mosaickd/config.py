@@ -26,7 +26,8 @@ EPSILON_LOCAL, EPSILON_ALIGN = 0.5, 0.7
 MODEL_FILES = (".keras", ".h5", ".hdf5")
 _NAME = r"[A-Za-z_]\w*"
 FUNCTION = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}")
-# What --recipe=practical sets where the user does not: docs/algorithm.md says how it was chosen.
+# What --recipe=practical sets where the user does not: docs/algorithm.md says how it was chosen. A
+# multiple of 0 follows from batch and image size (`methods/practical.py`).
 PRACTICAL = {
     "student_start": "teacher",
     "generator_multiple": 0,

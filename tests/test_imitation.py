@@ -356,21 +356,36 @@ def test_the_practical_recipe_leaves_out_what_the_networks_lack(capsys):
 
 
 @pytest.mark.parametrize(
-    ("batch", "size", "times"),
+    ("batch", "sides", "times"),
     [
-        (1, 8, 4),
-        (16, 8, 4),
-        (32, 64, 4),
-        (48, 8, 2),
-        (64, 8, 2),
-        (100, 8, 1),
-        (256, 8, 1),
-        (8, 65, 1),
+        (1, (8, 8), 4),
+        (16, (8, 8), 4),
+        (32, (64, 64), 4),
+        (48, (8, 8), 2),
+        (64, (8, 8), 2),
+        (100, (8, 8), 1),
+        (256, (8, 8), 1),
+        (8, (32, 65), 1),
+        (8, (None, None), 1),
     ],
 )
-def test_generated_images_by_the_practical_recipe(batch, size, times):
-    student = keras.Sequential([keras.Input((size, 8, 3)), keras.layers.Flatten()])
-    assert generator_multiple(batch, student) == times
+def test_synthetic_images_of_the_practical_recipe(batch, sides, times):
+    assert generator_multiple(batch, (None, *sides, 3)) == times
+
+
+def test_the_practical_recipe_of_a_subclassed_student():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(3)
+
+        def call(self, images):
+            return self.dense(self.flatten(images))
+
+    student = Subclassed()
+    student(np.zeros((1, *SHAPE), "float32"))
+    found = practical_recipe(classifier(1), student, batch_size=32)
+    assert found["generator_multiple"] == 4 and found["feature_weight"] == 0
 
 
 @pytest.mark.slow

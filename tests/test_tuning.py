@@ -190,8 +190,11 @@ def test_epsilon_study_and_search_vary_what_a_found_lambda_obeys(tmp_path, monke
 
 def test_hyperband_shortens_and_the_best_is_of_full_length(tmp_path, monkeypatch):
     calls = []
+
     # Short trainings look better here; they must not win.
-    score = lambda c: 0.9 - c.student_updates / 2000 - c.student_learning_rate  # noqa: E731
+    def score(config):
+        return 0.9 - config.student_updates / 2000 - config.student_learning_rate
+
     monkeypatch.setattr(runs, "train", fake_run(calls, score))
     monkeypatch.setattr(runs, "check", lambda *arguments: None)
     config = ExperimentConfig(run_dir=str(tmp_path / "study"), student_updates=500)
@@ -214,7 +217,10 @@ def test_hyperband_shortens_and_the_best_is_of_full_length(tmp_path, monkeypatch
 
 def test_bayesian_search_learns_from_agreement(tmp_path, monkeypatch):
     calls = []
-    score = lambda c: 1 - abs(c.student_learning_rate - 0.05)  # noqa: E731
+
+    def score(config):
+        return 1 - abs(config.student_learning_rate - 0.05)
+
     monkeypatch.setattr(runs, "train", fake_run(calls, score))
     monkeypatch.setattr(runs, "check", lambda *arguments: None)
     config = ExperimentConfig(run_dir=str(tmp_path / "study"), epochs=7)

@@ -35,20 +35,21 @@ def practical_recipe(teacher, student, regularization="fixed", batch_size=BATCH_
     """
     chosen = {} if regularization == "fixed" else {"regularization": regularization}
     options = recipe_defaults({"recipe": "practical", **chosen}) | chosen
-    options["generator_multiple"] = generator_multiple(batch_size, student)
-    return possible(options, with_shapes(teacher), with_shapes(student))
+    teacher, student = with_shapes(teacher), with_shapes(student)
+    options["generator_multiple"] = generator_multiple(batch_size, student.input_shape)
+    return possible(options, teacher, student)
 
 
-def generator_multiple(batch_size, student):
+def generator_multiple(batch_size, shape):
     """How many times the batch D's and G's updates see: 128 images, but at most four times.
 
-    Once, where the images are larger than 64 pixels.
+    Once, where the images are larger than 64 pixels or of any size.
 
     Args:
         batch_size: out-of-domain images in an update, at least 1.
-        student: built Keras classifier.
+        shape: `[batch, height, width, channels]` of the images.
     """
-    if max(student.input_shape[1:3]) > _LARGEST:
+    if any(side is None or side > _LARGEST for side in shape[1:3]):
         return 1
     return max(1, min(_MOST_TIMES, _ENOUGH // batch_size))
 

@@ -73,7 +73,7 @@ def _game(config, teacher, networks, schedule, options):
         "latent_dim": config.latent_dim,
         "student_steps": config.student_steps,
         "generator_multiple": config.generator_multiple
-        or generator_multiple(config.batch_size, networks.student),
+        or generator_multiple(config.batch_size, networks.generator.output_shape),
         "regularization": config.regularization,
         "epsilon_local": config.epsilon_local,
         "epsilon_align": config.epsilon_align,

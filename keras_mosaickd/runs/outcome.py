@@ -61,6 +61,7 @@ def finish(run, inputs, trainer, schedule, judge, origin):
         "student_parameters": student_parameters,
         "compression": teacher_parameters / student_parameters,
         "student_updates": schedule.student_updates,
+        **({"generator_multiple": trainer.generator_multiple} if config.is_game else {}),
         "train_seconds": seconds,
         **({"synthetic_images_per_second": synthetic / seconds} if synthetic else {}),
         "exports": exports,

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # As the commands do (keras_mosaickd/cli/process.py).
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-if importlib.util.find_spec("torch") is not None:
-    # In this order only: a process that loads TensorFlow first crashes when it loads PyTorch.
-    import torch  # noqa: F401
-
 import hypothesis
-import keras
 import pytest
 
 # The same examples in every run, however busy the machine is.
@@ -31,6 +28,7 @@ hypothesis.settings.load_profile("project")
 
 
 ALL = ("tensorflow", "jax", "torch")
+BACKEND = os.environ["KERAS_BACKEND"]
 HOMES = {
     "test_baselines": ALL,
     "test_checkpoints": ALL,
@@ -69,22 +67,42 @@ HOMES = {
 WITHOUT_GRAPH = ("test_mosaic_kd", "test_heads", "test_baselines", "test_imitation", "test_given")
 
 
+def home(path: Path) -> tuple[str, ...]:
+    """The backends on which a file's tests run, unless one says otherwise."""
+    return HOMES.get(path.stem, ("tensorflow",))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Loads PyTorch before any test can load TensorFlow: the other way round a process crashes."""
+    hands_out_tests = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if not hands_out_tests and importlib.util.find_spec("torch") is not None:
+        import torch  # noqa: F401
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Does not import files of which no test runs on this backend: that takes longer than they."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    if not is_test or BACKEND in home(collection_path):
+        return None
+    named = re.findall(r"mark\.backend\((.*?)\)", collection_path.read_text(encoding="utf-8"))
+    return None if any(BACKEND in names for names in named) else True
+
+
 def homes(item: pytest.Item) -> tuple[str, ...]:
     """The backends on which a test runs."""
     marker = item.get_closest_marker("backend")
-    return marker.args if marker else HOMES.get(item.path.stem, ("tensorflow",))
+    return marker.args if marker else home(item.path)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out the tests that run on other backends than this process's."""
-    backend = keras.backend.backend()
     for item in items:
-        if backend in [name for marker in item.iter_markers("long_on") for name in marker.args]:
+        if BACKEND in [name for marker in item.iter_markers("long_on") for name in marker.args]:
             item.add_marker("long")
     kept, left_out = [], []
     for item in items:
-        (kept if backend in homes(item) else left_out).append(item)
+        (kept if BACKEND in homes(item) else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
@@ -93,12 +111,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def backend() -> str:
     """The Keras backend of this process: tensorflow, jax or torch."""
-    return keras.backend.backend()
+    return BACKEND
 
 
 @pytest.fixture(autouse=True)
 def _fresh_keras() -> None:
     """Gives every test the same random numbers and layer names, whatever ran before it."""
+    import keras
+
     # Collecting garbage around every test takes longer than most tests.
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(20211)
@@ -109,7 +129,7 @@ def _without_graph(request: pytest.FixtureRequest) -> None:
     """Runs TensorFlow's functions as they stand, in the files of `WITHOUT_GRAPH`."""
     is_named = request.path.stem in WITHOUT_GRAPH
     keeps_graph = {"slow", "graph"} & {marker.name for marker in request.node.iter_markers()}
-    if keras.backend.backend() != "tensorflow" or not is_named or keeps_graph:
+    if BACKEND != "tensorflow" or not is_named or keeps_graph:
         return
     import tensorflow
 

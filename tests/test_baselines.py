@@ -81,7 +81,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "losses"), KINDS.items())
+@pytest.mark.parametrize(
+    ("kind", "losses"),
+    [
+        pytest.param(*item, marks=pytest.mark.long_on("jax") if item[0] == "data_free" else ())
+        for item in KINDS.items()
+    ],
+)
 def test_fit_moves_the_student_and_never_the_teacher(kind, losses):
     model, data = make(kind)
     teacher = values(model.teacher.variables)

@@ -253,7 +253,7 @@ def test_finished_run_is_not_touched(finished, cache, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["mosaickd", "kd"])
+@pytest.mark.parametrize("method", ["mosaickd", pytest.param("kd", marks=pytest.mark.long)])
 def test_interrupted_run_continues_bit_for_bit(method, cache, tmp_path, monkeypatch, capsys):
     settings = {**TINY, "method": method, "cache_dir": cache, "export": "keras"}
     whole, halved = tmp_path / "whole", tmp_path / "halved"

@@ -301,7 +301,7 @@ def test_an_older_saved_model_is_replaced_and_nothing_else_ever_is(student, tmp_
 
 
 @pytest.mark.backend("jax", "torch")
-@pytest.mark.long_on("jax")
+@pytest.mark.long
 def test_the_keras_file_of_the_run_is_used_where_it_is_given(student, tmp_path):
     student.save(tmp_path / "student.keras")
     export.export_saved_model(student, tmp_path / "out", keras_path=tmp_path / "student.keras")

@@ -115,6 +115,7 @@ def test_frozen_batch_norm_stays_still():
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.long_on("jax")
 def test_five_iterations_equal_the_plain_step():
     """The plain step: every network called as it is.
 

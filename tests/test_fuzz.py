@@ -22,7 +22,7 @@ def material(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 @seed(6)
-@settings(max_examples=80, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, database=None, suppress_health_check=list(HealthCheck))
 @given(case=fuzz.cases())
 def test_every_command_line_ends_well(case, material):
     assert fuzz.complaint(case, material) is None

@@ -78,6 +78,8 @@ def test_projection_error_by_hand():
     assert numpy(error) == pytest.approx(((4**2 + 3**2) / 50 + second) / 2, rel=1e-4)
 
 
+# What is learnt is the same arithmetic everywhere.
+@pytest.mark.long_on("tensorflow", "jax")
 @pytest.mark.parametrize("scale", [1e-2, 1e2])
 def test_a_projection_learns_alike_whatever_the_scale_of_the_teachers_features(scale):
     def losses(scale):

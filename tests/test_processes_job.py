@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 
+from keras_mosaickd.cli import runner, train
 from keras_mosaickd.data import load
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.run_directory import CHECKPOINT, METRICS
-from tests.processes import finish, module, start, start_group
+from tests.processes import finish, module, start_group
 
 # PyTorch compiles nothing; what is JAX's own is in test_processes.
 pytestmark = [pytest.mark.backend("torch"), pytest.mark.slow]
@@ -149,6 +150,9 @@ def test_error_of_one_process_names_it(tmp_path):
     assert "process 1 of 2" in line
 
 
-def test_without_a_launcher_it_is_refused(tmp_path):
-    _, err = finish(start(command(tmp_path)), 2)
-    assert len(err) == 1 and "such as torchrun (docs/several_devices.md)" in err[0]
+def test_without_a_launcher_it_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("RANK", raising=False)
+    given = [*FLAGS, "--strategy=processes", f"--run_dir={tmp_path / 'run'}"]
+    assert runner.run(train.main, "train", given) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "such as torchrun (docs/several_devices.md)" in line

@@ -182,7 +182,7 @@ def test_code_in_what_was_fetched_is_never_run(server, tmp_path):
         load_teacher(name, unsafe=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_from_the_hub_records_the_revision_and_what_the_card_says(server, teacher, tmp_path):
     server.files["owner/name/teacher.keras"] = teacher.read_bytes()
     server.files["owner/name/README.md"] = CARD.encode()

@@ -231,7 +231,7 @@ def test_bayesian_search_learns_from_agreement(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lambda", "search"])
+@pytest.mark.parametrize("name", ["lambda", pytest.param("search", marks=pytest.mark.long)])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_at_any_write_no_trial_is_lost_or_done_twice(name, moment, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "check", lambda *arguments: None)
@@ -385,7 +385,7 @@ def test_chief_and_two_workers_one_of_them_killed(tmp_path, fake):
     assert len(begun(directory)) <= 9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.backend("torch")  # whose trials compile nothing
 def test_trials_are_ordinary_runs(tmp_path):
     tiny = (

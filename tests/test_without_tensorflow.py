@@ -56,8 +56,7 @@ def test_library():
     assert finished.returncode == 0, finished.stderr[-3000:]
 
 
-@pytest.mark.long_on("jax")
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.backend("jax", "torch")
 def test_command(tmp_path):
     finished = run(RUN, f"--run_dir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}")

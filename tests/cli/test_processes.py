@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,15 +25,10 @@ def run(*command, **keywords):
 
 
 @pytest.mark.parametrize("name", flags.COMMANDS)
-def test_help_is_fast_from_any_directory(name, tmp_path):
-    seconds = []
-    for _ in range(3):  # the best of three: other processes may have the cores
-        start = time.perf_counter()
-        finished = run(ROOT / "bin" / name, "--help", cwd=tmp_path)
-        seconds.append(time.perf_counter() - start)
-        assert finished.returncode == 0 and finished.stderr == ""
-        assert f"bin/{name}" in finished.stdout
-    assert min(seconds) < 1.5
+def test_help_from_any_directory(name, tmp_path):
+    finished = run(ROOT / "bin" / name, "--help", cwd=tmp_path)
+    assert finished.returncode == 0 and finished.stderr == ""
+    assert f"bin/{name}" in finished.stdout
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_batch_norm_constants_and_no_bias_before_batch_norm(name):
     ids=["mobilenetv2", "resnet50"],
 )
 @pytest.mark.backend("tensorflow", "torch")
+@pytest.mark.long_on("torch")
 def test_dilated_features_are_the_strided_ones_and_more(name, application, first, outputs_of):
     dilated = build(name)
     backbone = application(input_shape=(64, 64, 3), include_top=False, weights=None)

@@ -31,7 +31,7 @@ from keras_mosaickd.cli.commands import COMMANDS
 
 matplotlib.use("Agg")
 # Domain -> how many out-of-domain images are selected unless --ood_size says otherwise; 0: all.
-DOMAINS = {"fashion_mnist": 500, "colour": 0}
+DOMAINS = {"fashion_mnist": 500, "colour": 0, "quickstart": 128}
 # As configs/fashion_mnist_kd.flags has it, which says why.
 KD = ["--temperature=5"]
 FITNET = ["--method=fitnet", *KD]

@@ -32,6 +32,7 @@ METHODS = {
     "kd, temperature 5": ["--method=kd", "--temperature=5"],
     "mosaickd": ["--method=mosaickd"],
     "mosaickd, local weight 0.01": ["--method=mosaickd", "--local_weight=0.01"],
+    "mosaickd, practical": ["--recipe=practical"],
 }
 
 

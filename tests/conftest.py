@@ -35,7 +35,7 @@ HOMES = {
     "test_devices": ALL,
     "test_fused": ALL,
     "test_given": ("tensorflow", "torch"),
-    "test_heads": ALL,
+    "test_heads": ("torch",),
     "test_host": ALL,
     "test_imitation": ALL,
     "test_keras_graph": ALL,

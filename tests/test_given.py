@@ -93,6 +93,7 @@ def test_what_networks_do_not_take_is_refused_with_the_line_to_add(trainer, kind
 
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow", "jax", "torch")
+@pytest.mark.long_on("jax")
 @pytest.mark.parametrize("kind", STREAMS)
 def test_what_a_stream_gives_later_is_refused_at_the_next_evaluation(kind):
     late = images(32)

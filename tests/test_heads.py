@@ -109,7 +109,6 @@ def test_one_unit_is_the_two_classes_0_and_z():
     assert numpy(head.accuracy(np.array([[1], [0]]), z)).tolist() == [1, 1]
 
 
-@pytest.mark.long_on("jax")
 def test_pixels_have_heads_too():
     logits = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
     for head in (Categorical(3), Bernoulli(3)):
@@ -251,7 +250,10 @@ def test_evaluation_of_sigmoids(units):
     assert agreement.agreement == pytest.approx(found["agreement"])
 
 
-@pytest.mark.parametrize("units", [pytest.param(1, marks=pytest.mark.long_on("jax")), 4])
+@pytest.mark.backend("tensorflow", "jax", "torch")
+@pytest.mark.parametrize(
+    "units", [pytest.param(1, marks=pytest.mark.long_on("tensorflow", "jax")), 4]
+)
 def test_the_game_with_sigmoids_trains_saves_and_goes_on(units, tmp_path):
     def made():
         keras.utils.set_random_seed(0)

@@ -83,7 +83,7 @@ def test_evaluation_by_hand():
     assert set(without) == {"loss", "agreement"}
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 @pytest.mark.parametrize("trainer", ["mosaickd", "kd"])
 def test_uint8_images_are_the_same_images(trainer):
     model = game() if trainer == "mosaickd" else KnowledgeDistillation(classifier(1), classifier(2))
@@ -195,7 +195,7 @@ def test_generators_statistics_move_once_for_both_players():
     np.testing.assert_allclose(values(statistics(model.generator))[0], expected, atol=1e-5)
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_discriminator_learns_before_the_generator_is_judged():
     # With a discriminator that cannot learn, the generator meets the untrained one.
     losses = []
@@ -208,7 +208,7 @@ def test_discriminator_learns_before_the_generator_is_judged():
     assert losses[0] != losses[1]
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 @pytest.mark.parametrize("regularizer", ["patch", "image", "none"])
 def test_regularizers(regularizer):
     model = game(regularizer)
@@ -217,7 +217,7 @@ def test_regularizers(regularizer):
     assert ("discriminator_loss" in logs) == (regularizer != "none")
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_regularization_weight_scales_local_and_align():
     logs = (
         game(regularization_weight=3.0, local_weight=2.0, align_weight=0.5, balance_weight=4.0)
@@ -232,7 +232,7 @@ def test_regularization_weight_scales_local_and_align():
     assert logs["generator_loss"][0] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_synthetic_only_leaves_the_ood_images_out():
     results = []
     for seed in (0, 1):
@@ -243,7 +243,7 @@ def test_synthetic_only_leaves_the_ood_images_out():
     assert not moved(*results)
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 @pytest.mark.parametrize("synthetic_only", [False, True])
 def test_how_many_images_each_player_sees(synthetic_only):
     model = game(synthetic_only=synthetic_only, generator_multiple=3)
@@ -315,7 +315,7 @@ def test_seeds_of_dropout_layers_are_saved(tmp_path):
     assert not moved(seeds, again)
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_bytes_are_judged_as_the_images_that_they_are():
     model = game()
     given = np.round(images() * 255).astype("uint8")
@@ -328,7 +328,7 @@ def test_bytes_are_judged_as_the_images_that_they_are():
     )
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_callbacks_work_on_the_student(tmp_path):
     model = game()
     path = tmp_path / "student.keras"
@@ -397,7 +397,7 @@ def test_compile_refuses_what_is_not_its_own():
         model.compile(*[keras.optimizers.SGD(0.1) for _ in range(3)], loss="mse")
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_teacher_that_ends_in_softmax():
     teacher = classifier(1)
     inputs = keras.Input(teacher.input_shape[1:])
@@ -410,7 +410,7 @@ def test_teacher_that_ends_in_softmax():
     np.testing.assert_allclose(model.teacher.predict(images(), verbose=0), expected, atol=1e-6)
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_knowledge_distillation_imitates():
     model = KnowledgeDistillation(classifier(1), classifier(2), temperature=2.0)
     model.compile(keras.optimizers.Adam(1e-2, name="student_optimizer"))

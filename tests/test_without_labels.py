@@ -89,6 +89,7 @@ def finished(place):
             "--class_names=names.txt",
             "--select=agreement",
             "--eval=folder:labelled",
+            "--export=keras",
         )
     sys.modules.pop("students_of_mine", None)
     assert status == 0

@@ -41,14 +41,6 @@ def frozen():
         ),
         (
             lambda: checks.check_teacher(
-                ExperimentConfig(teacher="saved/", ood="folder:x"),
-                SimpleNamespace(model=game.classifier()),
-                TWO_DEVICES,
-            ),
-            "--strategy must be none with a SavedModel",
-        ),
-        (
-            lambda: checks.check_teacher(
                 ExperimentConfig(task="segmentation"),
                 SimpleNamespace(model=game.classifier()),
                 TWO_DEVICES,
@@ -132,6 +124,15 @@ def frozen():
 def test_what_cannot_be_is_refused(check, message):
     with pytest.raises(InputError, match=message):
         check()
+
+
+def test_a_saved_model_teaches_on_one_device(tmp_path):
+    (tmp_path / "saved_model.pb").touch()
+    config = ExperimentConfig(teacher=str(tmp_path), ood="folder:x")
+    teacher = SimpleNamespace(model=game.classifier())
+    checks.check_teacher(config, teacher, SimpleNamespace(replicas=1))
+    with pytest.raises(InputError, match="--strategy must be none with a SavedModel"):
+        checks.check_teacher(config, teacher, TWO_DEVICES)
 
 
 def test_what_can_be_is_not():

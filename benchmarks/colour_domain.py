@@ -4,14 +4,16 @@ r"""A second domain, in colour, with a real gap, made from packages that contain
     python benchmarks/colour_domain.py --out=runs/colour
     bin/train --dataset=folder:runs/colour/emoji --ood=folder:runs/colour/clip_art --image_size=32
 
-The domain is four categories of emoji: animals, food, objects and travel. Two vendors' drawings
-are for training, a third vendor's drawings of the same things are the test. The out-of-domain pool
+The domain is four categories of emoji: animals, food, objects and travel. Four vendors' drawings
+are for training, a fifth vendor's drawings of the same things are the test. The out-of-domain pool
 is clip art of all kinds by other hands. All are drawn on white, at most 64 pixels wide.
 
 | images | package | drawings | licence |
 |---|---|---|---|
 | emoji/train | npm emoji-datasource-twitter | Twemoji | CC BY 4.0 |
 | emoji/train | npm openmoji | OpenMoji | CC BY-SA 4.0 |
+| emoji/train | npm emojione | EmojiOne 2 | CC BY 4.0 |
+| emoji/train | npm @lobehub/fluent-emoji-3d | Fluent Emoji | MIT |
 | emoji/test | npm emoji-datasource-google | Noto Emoji | Apache 2.0 |
 | clip_art | Debian openclipart-png | Open Clip Art Library | public domain |
 
@@ -37,14 +39,17 @@ CATEGORIES = {
     "Objects": "objects",
     "Travel & Places": "travel",
 }
-# Whose images, the package, its version, the licence of the drawings.
+# Vendor -> the package, its version, the licence of the drawings, and where they lie in it: a file
+# for each emoji, named by its code.
 NPM = {
-    "twitter": ("emoji-datasource-twitter", "16.0.0", "CC BY 4.0"),
-    "google": ("emoji-datasource-google", "16.0.0", "Apache 2.0"),
-    "openmoji": ("openmoji", "17.0.0", "CC BY-SA 4.0"),
+    "twitter": ("emoji-datasource-twitter", "16.0.0", "CC BY 4.0", "img/twitter/64"),
+    "openmoji": ("openmoji", "17.0.0", "CC BY-SA 4.0", "color/svg"),
+    "emojione": ("emojione", "2.2.7", "CC BY 4.0", "assets/png"),
+    "fluent": ("@lobehub/fluent-emoji-3d", "1.1.0", "MIT", "assets"),
+    "google": ("emoji-datasource-google", "16.0.0", "Apache 2.0", "img/google/64"),
 }
-# The vendor whose drawings are the test. OpenMoji's outlines are unlike the others': a teacher that
-# has not seen their like knows half of them.
+# The vendor whose drawings are the test, and whose package says what category a code is of. (Of
+# OpenMoji's outlines, which are unlike the others', a teacher of two vendors knew half.)
 TEST = "google"
 DEBIAN = "openclipart-png"
 
@@ -56,12 +61,13 @@ def fetch(packages):
         packages: directory to keep the packages in.
 
     Returns:
-        Dict from "twitter", "google", "openmoji" and "clip_art" to the package's file.
+        Dict from each vendor of `NPM`, and "clip_art", to the package's file.
     """
     packages.mkdir(parents=True, exist_ok=True)
     files = {}
-    for vendor, (package, version, _) in NPM.items():
-        files[vendor] = packages / f"{package}-{version}.tgz"
+    for vendor, (package, version, *_) in NPM.items():
+        name = package.removeprefix("@").replace("/", "-")
+        files[vendor] = packages / f"{name}-{version}.tgz"
         if not files[vendor].exists():
             subprocess.run(
                 ["npm", "pack", "--silent", f"{package}@{version}"], cwd=packages, check=True
@@ -81,27 +87,37 @@ def on_white(encoded):
     return canvas.convert("RGB")
 
 
-def emoji_of_vendor(file, vendor):
-    """Yields `(class, code, image)` of one vendor's emoji without variants of skin."""
+def bare(code):
+    """A code as all packages write it in the end: lower case, no variation selector."""
+    return "-".join(part for part in code.lower().split("-") if part != "fe0f")
+
+
+def classes_of_codes(file):
+    """Dict from the codes of the four categories to their classes, without variants of skin."""
     with tarfile.open(file) as package:
-        for entry in json.load(package.extractfile("package/emoji.json")):
-            if entry["category"] in CATEGORIES and entry[f"has_img_{vendor}"]:
-                member = f"package/img/{vendor}/64/{entry['image']}"
-                encoded = package.extractfile(member).read()
-                yield CATEGORIES[entry["category"]], entry["unified"], on_white(encoded)
+        entries = json.load(package.extractfile("package/emoji.json"))
+    return {
+        bare(entry["unified"]): CATEGORIES[entry["category"]]
+        for entry in entries
+        if entry["category"] in CATEGORIES
+    }
 
 
-def openmoji(file):
-    """Yields `(class, code, image)` of OpenMoji's emoji, whose package holds SVG."""
+def emoji(file, folder, classes):
+    """Yields `(class, code, image)` of one vendor's emoji."""
     import resvg_py
 
-    groups = {name.lower().replace(" & ", "-"): kind for name, kind in CATEGORIES.items()}
     with tarfile.open(file) as package:
-        for entry in json.load(package.extractfile("package/data/openmoji.json")):
-            if entry["group"] in groups:
-                svg = package.extractfile(f"package/color/svg/{entry['hexcode']}.svg").read()
-                encoded = resvg_py.svg_to_bytes(svg_string=svg.decode(), width=SIZE, height=SIZE)
-                yield groups[entry["group"]], entry["hexcode"], on_white(bytes(encoded))
+        for member in sorted(package.getmembers(), key=lambda member: member.name):
+            path = Path(member.name)
+            kind = classes.get(bare(path.stem))
+            if kind is None or path.parent != Path("package", folder):
+                continue
+            encoded = package.extractfile(member).read()
+            if path.suffix == ".svg":
+                drawn = resvg_py.svg_to_bytes(svg_string=encoded.decode(), width=SIZE, height=SIZE)
+                encoded = bytes(drawn)
+            yield kind, bare(path.stem), on_white(encoded)
 
 
 def clip_art(file, scratch):
@@ -136,18 +152,15 @@ def main():
     files = fetch(out / "packages")
     for name in ("emoji", "clip_art"):
         shutil.rmtree(out / name, ignore_errors=True)
-    drawings = {
-        "twitter": emoji_of_vendor(files["twitter"], "twitter"),
-        "google": emoji_of_vendor(files["google"], "google"),
-        "openmoji": openmoji(files["openmoji"]),
-    }
+    classes = classes_of_codes(files[TEST])
     counts = {}
-    for vendor, drawn in drawings.items():
+    for vendor, (*_, folder) in NPM.items():
         split = "test" if vendor == TEST else "train"
+        drawn = emoji(files[vendor], folder, classes)
         named = ((kind, f"{vendor}-{code}", image) for kind, code, image in drawn)
         counts[vendor] = write(named, out / "emoji" / split)
     counts["clip_art"] = write(clip_art(files["clip_art"], out / "unpacked"), out / "clip_art")
-    licences = {vendor: licence for vendor, (_, _, licence) in NPM.items()}
+    licences = {vendor: licence for vendor, (_, _, licence, _) in NPM.items()}
     sources = {
         key: {
             "package": file.name,

@@ -30,8 +30,16 @@ from keras_mosaickd.cli import flags
 from keras_mosaickd.cli.commands import COMMANDS
 
 matplotlib.use("Agg")
-# Domain -> how many out-of-domain images are selected unless --ood_size says otherwise; 0: all.
-DOMAINS = {"fashion_mnist": 500, "colour": 0, "quickstart": 128}
+# Domain -> its flagfile of configs/, flags beside it, and how many out-of-domain images are
+# selected unless --ood_size says otherwise. The second has the roles of the first exchanged;
+# nothing was chosen on it.
+EXCHANGED = ["--dataset=fashion_mnist[1,5,7,8,9]", "--ood=fashion_mnist[0,2,3,4,6]"]
+DOMAINS = {
+    "fashion_mnist": ("fashion_mnist", [], 500),
+    "fashion_mnist_exchanged": ("fashion_mnist", EXCHANGED, 500),
+    "colour": ("colour", [], 500),
+    "quickstart": ("quickstart", [], 128),
+}
 # As configs/fashion_mnist_kd.flags has it, which says why.
 KD = ["--temperature=5"]
 FITNET = ["--method=fitnet", *KD]
@@ -55,24 +63,43 @@ METHODS = {
     "mosaickd, image, synthetic only": ["--regularizer=image", "--synthetic_only"],
     "mosaickd, none, synthetic only": ["--regularizer=none", "--synthetic_only"],
     "mosaickd, practical": PRACTICAL,
-    "practical, student_start own": [*PRACTICAL, "--student_start=own"],
-    "practical, feature_weight 0": [*PRACTICAL, "--feature_weight=0"],
-    "practical, feature_weight 10": [*PRACTICAL, "--feature_weight=10"],
-    "practical, generator_multiple 1": [*PRACTICAL, "--generator_multiple=1"],
-    "practical, batch_norm_weight 0": [*PRACTICAL, "--batch_norm_weight=0"],
-    "practical, local_weight 1": [*PRACTICAL, "--local_weight=1"],
-    "practical, student_steps 5": [*PRACTICAL, "--student_steps=5"],
-    "practical, adversarial_weight 1": [*PRACTICAL, "--adversarial_weight=1"],
     "kd, practical student": ["--method=kd", *KD, *STUDENT_SIDE],
     "fitnet, practical student": [*FITNET, "--hint_weight=10", *STUDENT_SIDE],
     "kd, temperature 1": ["--method=kd", "--temperature=1"],
     "kd, temperature 20": ["--method=kd", "--temperature=20"],
 }
+# One change of each: the practical recipe less a part of it or with another weight, the paper's
+# with one part of the practical more, multipliers that find themselves and where they start.
+CHANGES = {
+    "practical": (
+        PRACTICAL,
+        "student_start=own feature_weight=0 feature_weight=10 generator_multiple=1 "
+        "batch_norm_weight=0 local_weight=1 student_steps=5 adversarial_weight=1 temperature=1 "
+        "regularization=adaptive",
+    ),
+    "mosaickd": (
+        [],
+        "student_start=teacher feature_weight=2 generator_multiple=4 batch_norm_weight=100 "
+        "student_steps=2 adversarial_weight=5 temperature=5 "
+        "local_weight=0.1 local_weight=0.03 local_weight=0.003 regularization=adaptive",
+    ),
+    "mosaickd, regularization adaptive": (
+        ["--regularization=adaptive"],
+        "regularization_weight=0.01 regularization_weight=30",
+    ),
+}
+for base, (always, changes) in CHANGES.items():
+    for change in changes.split():
+        METHODS[f"{base}, {change.replace('=', ' ')}"] = [*always, f"--{change}"]
 
 
-def train_teacher(flagfile):
-    """Trains the teacher of seed 0, or finds it in the cache; returns its file."""
-    settings = flags.parse("train", [flagfile]).settings()
+def train_teacher(domain):
+    """Trains the teacher of seed 0, or finds it in the cache; returns its file.
+
+    Args:
+        domain: list of the flags that make the domain.
+    """
+    settings = flags.parse("train", domain).settings()
     accepted = [name for name in COMMANDS["teacher"].flags if name in settings]
     arguments = [f"--{name}={settings[name]}" for name in accepted]
     command = [str(ROOT / "bin" / "teacher"), *arguments, f"--cache_dir={ROOT / '.cache'}"]
@@ -129,9 +156,11 @@ def main():
     arguments = parser.parse_args()
     runs = ROOT / "runs" / arguments.domain
     runs.mkdir(parents=True, exist_ok=True)
-    flagfile = f"--flagfile={ROOT / 'configs' / f'{arguments.domain}.flags'}"
-    ood_size = DOMAINS[arguments.domain] if arguments.ood_size is None else arguments.ood_size
-    teacher = train_teacher(flagfile)
+    flagfile, added, ood_size = DOMAINS[arguments.domain]
+    domain = [f"--flagfile={ROOT / 'configs' / f'{flagfile}.flags'}", *added]
+    if arguments.ood_size is not None:
+        ood_size = arguments.ood_size
+    teacher = train_teacher(domain)
     cores: queue.Queue[int] = queue.Queue()
     for core in sorted(os.sched_getaffinity(0))[: arguments.jobs]:
         cores.put(core)
@@ -146,7 +175,7 @@ def main():
                 run,
                 place(method, updates, seed),
                 [
-                    flagfile,
+                    *domain,
                     f"--teacher={teacher}",
                     f"--student_updates={updates}",
                     f"--ood_size={ood_size}",

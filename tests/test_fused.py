@@ -9,7 +9,9 @@ from keras import layers
 
 from keras_mosaickd import MosaicKD, mosaic_stream, networks
 from keras_mosaickd.backend.fused import Fused
+from keras_mosaickd.backend.operations import uses
 from tests.game import values
+from tests.gradients import gradient
 
 SHAPE = (16, 16, 3)
 STEPS = 1
@@ -116,6 +118,15 @@ def test_frozen_batch_norm_stays_still():
 
 
 @pytest.mark.long_on("jax")
+def test_the_gradients_of_all_uses_add_up():
+    def function(x):
+        a, b, c = uses(x, 3)
+        return keras.ops.sum(a * a + 3.0 * b + a * c)
+
+    found = gradient(function, np.array([2.0, 3.0], "float32"))
+    np.testing.assert_allclose(found, [11.0, 15.0])  # 4 x + 3
+
+
 def test_five_iterations_equal_the_plain_step():
     """The plain step: every network called as it is.
 

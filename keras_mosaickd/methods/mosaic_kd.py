@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mosaickd.backend.fused import Fused
+from keras_mosaickd.backend.operations import uses
 from keras_mosaickd.config import EPSILON_ALIGN, EPSILON_LOCAL
 from keras_mosaickd.methods.checks import check_game, check_options
 from keras_mosaickd.methods.game import Game
@@ -173,15 +174,19 @@ class MosaicKD(Game):
     def generator_objective(self, images):
         """G's loss on images that it made, from which D has learned before."""
         patch_logits = None
+        for_discriminator, for_teacher, for_student = uses(images, 3)
         if self.discriminator is not None:
-            patch_logits = self.run_discriminator(images, training=True)
+            patch_logits = self.run_discriminator(for_discriminator, training=True)
         distance = None
         if self.teacher_statistics is None:
-            teacher_logits = self.run_teacher(images, training=False)
+            teacher_logits = self.run_teacher(for_teacher, training=False)
         else:
-            teacher_logits, distance = self.teacher_statistics(images, self.mean_over_replicas)
-        student_logits = self.run_student(images, training=self.batch_norm_policy == "training")
-        mean_distribution = self.mean_over_replicas(self.head.mean_distribution(teacher_logits))
+            teacher_logits, distance = self.teacher_statistics(for_teacher, self.mean_over_replicas)
+        student_logits = self.run_student(
+            for_student, training=self.batch_norm_policy == "training"
+        )
+        teacher_logits, for_balance = uses(teacher_logits, 2)
+        mean_distribution = self.mean_over_replicas(self.head.mean_distribution(for_balance))
         return self.objectives.generator(
             self.head,
             teacher_logits,

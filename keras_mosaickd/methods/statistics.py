@@ -1,10 +1,13 @@
 """What a teacher's BatchNorms remember of its training data, beside what generated images give."""
 
+import itertools
+
 import keras
 from keras import ops
 
 from keras_mosaickd import losses
 from keras_mosaickd.backend.keras_graph import graph
+from keras_mosaickd.backend.operations import uses
 from keras_mosaickd.errors import InputError
 
 
@@ -40,12 +43,10 @@ class TeacherStatistics:
         logits = self._run(self.teacher, images, seen)
         # One reduction for all layers.
         moments = mean_over_replicas(ops.concatenate([_moments(*call) for call in seen]))
-        distance, start = 0.0, 0
-        for layer, _ in seen:
-            channels = layer.moving_mean.shape[0]
-            mean = moments[start : start + channels]
-            square = moments[start + channels : start + 2 * channels]
-            start += 2 * channels
+        sizes = [layer.moving_mean.shape[0] for layer, _ in seen for _ in range(2)]
+        parts = iter(ops.split(moments, list(itertools.accumulate(sizes[:-1]))))
+        distance = 0.0
+        for (layer, _), mean, square in zip(seen, parts, parts, strict=True):
             distance += losses.statistics_distance(
                 mean,
                 square - ops.square(mean),
@@ -72,7 +73,8 @@ class TeacherStatistics:
 
         def call_layer(call, *args, **kwargs):
             if isinstance(call.layer, keras.layers.BatchNormalization):
-                seen.append((call.layer, args[0]))
+                looked_at, *args = *uses(args[0], 2), *args[1:]
+                seen.append((call.layer, looked_at))
             if id(call.layer) in self._graphs:
                 return self._run(call.layer, args[0], seen)
             return call(False, *args, **kwargs)
@@ -107,4 +109,5 @@ def _moments(layer, inputs):
     inputs = ops.cast(inputs, "float32")
     rank = len(inputs.shape)
     axes = [axis for axis in range(rank) if axis != layer.axis % rank]
-    return ops.concatenate([ops.mean(inputs, axis=axes), ops.mean(ops.square(inputs), axis=axes)])
+    plain, squared = uses(inputs, 2)
+    return ops.concatenate([ops.mean(plain, axis=axes), ops.mean(ops.square(squared), axis=axes)])

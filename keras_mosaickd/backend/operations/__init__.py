@@ -1,6 +1,6 @@
 """A few operations in the backend's fastest form, where Keras's take more passes over memory.
 
-All but the last three take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
+All but the last four take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
 
 - `convolution(inputs, kernel, bias, strides, padding, dilation_rate)`: as `keras.ops.conv`;
   `bias` may be None.
@@ -12,6 +12,8 @@ All but the last three take and give `[batch, height, width, channels]`, in the 
 - `fixed_batch_norm(inputs, mean, variance, gamma, beta, epsilon)`: normalises by given statistics.
 - `relu(inputs, may_overwrite)`, `leaky_relu(inputs, negative_slope, may_overwrite)`: may_overwrite
   says that nobody else sees `inputs`.
+- `uses(value, count)`: a tuple of `value` for each of its uses, whose gradients are added up in
+  this order. It is for what a gradient reaches on three ways or more.
 - `splits_batches()`: whether this process sees a part of every batch only, so that `batch_norm`
   exchanges moments with the others; then its inputs may be `[batch, ..., channels]` of any rank.
 - `without_gradient(function)`: decorates a function that runs networks to look at what they give:
@@ -32,6 +34,7 @@ if keras.backend.backend() == "tensorflow":
         placing,
         relu,
         splits_batches,
+        uses,
         without_gradient,
     )
 elif keras.backend.backend() == "jax":
@@ -44,6 +47,7 @@ elif keras.backend.backend() == "jax":
         placing,
         relu,
         splits_batches,
+        uses,
         without_gradient,
     )
 else:
@@ -56,6 +60,7 @@ else:
         placing,
         relu,
         splits_batches,
+        uses,
         without_gradient,
     )
 
@@ -68,5 +73,6 @@ __all__ = [
     "placing",
     "relu",
     "splits_batches",
+    "uses",
     "without_gradient",
 ]

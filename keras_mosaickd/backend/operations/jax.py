@@ -18,6 +18,11 @@ def placing():
     return tuple
 
 
+def uses(value, count):
+    """The order is fixed here."""
+    return (value,) * count
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """As Keras's."""
     outputs = ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)

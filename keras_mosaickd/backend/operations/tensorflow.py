@@ -19,6 +19,28 @@ def placing():
     return tuple
 
 
+def uses(value, count):
+    """Sums of two, that TensorFlow does not put together.
+
+    Its sum of three or more begins with the one whose memory it may overwrite: which one that is
+    depends on what has been executed before, and that order changes while a program runs, so that
+    the same step would give other last bits. A sum of two is the same either way.
+    """
+
+    @tf.custom_gradient
+    def fan_out(value):
+        def gradient(*upstream):
+            total = upstream[0]
+            for more in upstream[1:]:
+                # Grappler makes one sum of a chain of them, and looks through an identity.
+                total = tf.ensure_shape(total + more, total.shape)
+            return total
+
+        return (tf.identity(value),) * count, gradient
+
+    return fan_out(value)
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """As Keras's."""
     outputs = keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)

@@ -42,6 +42,11 @@ def placing():
     return place
 
 
+def uses(value, count):
+    """The order is fixed here."""
+    return (value,) * count
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """On the array as it lies."""
     if padding == "same" and tuple(strides) != (1, 1):

@@ -1,7 +1,8 @@
 r"""Updates and seconds until the students are as good as those of a plain loop in PyTorch.
 
     PYTHONPATH=. python benchmarks/time_to_agreement.py [--settings fashion_mnist colour] \
-        [--reference_updates 6000] [--updates 500 1000 2000] [--recipes paper practical] [--seed 0]
+        [--reference_updates 6000] [--updates 500 1000 2000] [--recipes paper practical] \
+        [--seed 0] [--teacher teacher.keras]
 
 The plain loop is reference_torch.py's: the published recipe, eager, on the same out-of-domain
 images, in the same order and as augmented, with the same teacher's weights, and its whole schedule
@@ -9,6 +10,8 @@ in --reference_updates. Ours is `bin/train`'s trainer on the PyTorch backend wit
 whole schedule in each of --updates. Both are judged by the agreement with the teacher on the
 domain's training images. Seconds are those of training, the first step included, evaluation
 excluded. The table goes to standard output.
+
+The teacher is trained first, unless --teacher is one: a file of the setting's architecture.
 
 `colour` needs the folders that benchmarks/colour_domain.py makes in runs/colour.
 """
@@ -78,12 +81,18 @@ def settings_of(name, **changes):
     return ExperimentConfig(**flags.parse("train", [*SETTINGS[name], *added]).settings())
 
 
-def reference(config):
-    """The plain loop on one setting: agreement, seconds of training."""
+def reference(config, architecture):
+    """The plain loop on one setting: agreement, seconds of training.
+
+    Args:
+        config: `ExperimentConfig`.
+        architecture: the teacher's, as `wrn16_1`.
+    """
     run = UnwrittenRun(config)
     teacher, images = run.teacher, run.images
     _, size, _, channels = images.shape
     iterations = config.student_updates // config.student_steps
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     stream = mosaic_stream(
         images,
         config.batch_size,
@@ -100,19 +109,22 @@ def reference(config):
 
     loop = ReferenceLoop(
         SimpleNamespace(
-            teacher=config.teacher,
+            teacher=architecture,
             student=config.student,
             classes=run.inputs.head.classes,
             size=size,
             batch=config.batch_size,
             student_steps=config.student_steps,
             precision="float32",
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=device,
         ),
         channels_last=False,
         data=batches(),
         channels=channels,
-        scaling=normalization(teacher),
+        scaling=[
+            torch.tensor(default if values is None else values, device=device).reshape(-1, 1, 1)
+            for values, default in zip(normalization(teacher), ([0.0], [1.0]), strict=True)
+        ],
         iterations=iterations,
         seed=config.seed,
     )
@@ -164,6 +176,7 @@ def main():
     parser.add_argument("--updates", type=int, nargs="+", default=[500, 1000, 2000])
     parser.add_argument("--recipes", nargs="+", default=["paper", "practical"])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--teacher", help="a .keras file")
     arguments = parser.parse_args()
     for name in arguments.settings:
         print(f"{name}, seed {arguments.seed}\n", flush=True)
@@ -171,16 +184,16 @@ def main():
             "| loop | updates | of its | seconds | of its | agreement |\n|---|---|---|---|---|---|"
         )
         whole = arguments.reference_updates
-        config = settings_of(name, student_updates=whole, preset="official", seed=arguments.seed)
-        agreement, whole_seconds = reference(config)
+        architecture = settings_of(name).teacher
+        common = {"seed": arguments.seed, "teacher": arguments.teacher or architecture}
+        config = settings_of(name, student_updates=whole, preset="official", **common)
+        agreement, whole_seconds = reference(config, architecture)
         print(
             f"| reference | {whole} | 1 | {whole_seconds:.0f} | 1 | {agreement:.3f} |", flush=True
         )
         for recipe in arguments.recipes:
             for updates in arguments.updates:
-                config = settings_of(
-                    name, student_updates=updates, recipe=recipe, seed=arguments.seed
-                )
+                config = settings_of(name, student_updates=updates, recipe=recipe, **common)
                 reached, seconds = ours(config)
                 print(
                     f"| {recipe} | {updates} | {updates / whole:.2f} | {seconds:.0f} | "

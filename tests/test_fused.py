@@ -117,7 +117,6 @@ def test_frozen_batch_norm_stays_still():
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.long_on("jax")
 def test_the_gradients_of_all_uses_add_up():
     def function(x):
         a, b, c = uses(x, 3)
@@ -127,6 +126,7 @@ def test_the_gradients_of_all_uses_add_up():
     np.testing.assert_allclose(found, [11.0, 15.0])  # 4 x + 3
 
 
+@pytest.mark.long_on("jax")
 def test_five_iterations_equal_the_plain_step():
     """The plain step: every network called as it is.
 

@@ -73,8 +73,9 @@ class TeacherStatistics:
 
         def call_layer(call, *args, **kwargs):
             if isinstance(call.layer, keras.layers.BatchNormalization):
-                looked_at, *args = *uses(args[0], 2), *args[1:]
+                looked_at, passed_on = uses(args[0], 2)
                 seen.append((call.layer, looked_at))
+                args = (passed_on, *args[1:])
             if id(call.layer) in self._graphs:
                 return self._run(call.layer, args[0], seen)
             return call(False, *args, **kwargs)

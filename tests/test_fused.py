@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_mosaickd import MosaicKD, mosaic_stream, networks
 from keras_mosaickd.backend.fused import Fused
-from keras_mosaickd.backend.operations import uses
+from keras_mosaickd.backend.operations import moments, uses
 from tests.game import values
 from tests.gradients import gradient
 
@@ -124,6 +124,17 @@ def test_the_gradients_of_all_uses_add_up():
 
     found = gradient(function, np.array([2.0, 3.0], "float32"))
     np.testing.assert_allclose(found, [11.0, 15.0])  # 4 x + 3
+
+
+def test_moments_and_their_gradient():
+    def function(x):
+        mean, square = moments(x, [0])
+        return keras.ops.sum(3.0 * mean + 5.0 * square)
+
+    x = np.array([[1.0, 2.0], [3.0, -4.0]], "float32")
+    found = [keras.ops.convert_to_numpy(moment) for moment in moments(x, [0])]
+    np.testing.assert_allclose(found, [[2.0, -1.0], [5.0, 10.0]])
+    np.testing.assert_allclose(gradient(function, x), 1.5 + 5.0 * x)  # (3 + 10 x) / 2
 
 
 @pytest.mark.long_on("jax")

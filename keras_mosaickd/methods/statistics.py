@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_mosaickd import losses
 from keras_mosaickd.backend.keras_graph import graph
-from keras_mosaickd.backend.operations import uses
+from keras_mosaickd.backend.operations import moments, uses
 from keras_mosaickd.errors import InputError
 
 
@@ -42,9 +42,9 @@ class TeacherStatistics:
         seen: list[tuple] = []
         logits = self._run(self.teacher, images, seen)
         # One reduction for all layers.
-        moments = mean_over_replicas(ops.concatenate([_moments(*call) for call in seen]))
+        found = mean_over_replicas(ops.concatenate([_moments(*call) for call in seen]))
         sizes = [layer.moving_mean.shape[0] for layer, _ in seen for _ in range(2)]
-        parts = iter(ops.split(moments, list(itertools.accumulate(sizes[:-1]))))
+        parts = iter(ops.split(found, list(itertools.accumulate(sizes[:-1]))))
         distance = 0.0
         for (layer, _), mean, square in zip(seen, parts, parts, strict=True):
             distance += losses.statistics_distance(
@@ -110,5 +110,4 @@ def _moments(layer, inputs):
     inputs = ops.cast(inputs, "float32")
     rank = len(inputs.shape)
     axes = [axis for axis in range(rank) if axis != layer.axis % rank]
-    plain, squared = uses(inputs, 2)
-    return ops.concatenate([ops.mean(plain, axis=axes), ops.mean(ops.square(squared), axis=axes)])
+    return ops.concatenate(moments(inputs, axes))

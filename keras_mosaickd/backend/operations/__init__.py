@@ -1,6 +1,6 @@
 """A few operations in the backend's fastest form, where Keras's take more passes over memory.
 
-All but the last four take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
+All but the last five take and give `[batch, height, width, channels]`, in the dtype of `inputs`.
 
 - `convolution(inputs, kernel, bias, strides, padding, dilation_rate)`: as `keras.ops.conv`;
   `bias` may be None.
@@ -14,6 +14,7 @@ All but the last four take and give `[batch, height, width, channels]`, in the d
   says that nobody else sees `inputs`.
 - `uses(value, count)`: a tuple of `value` for each of its uses, whose gradients are added up in
   this order. It is for what a gradient reaches on three ways or more.
+- `moments(inputs, axes)`: mean over some axes, and mean of the squares.
 - `splits_batches()`: whether this process sees a part of every batch only, so that `batch_norm`
   exchanges moments with the others; then its inputs may be `[batch, ..., channels]` of any rank.
 - `without_gradient(function)`: decorates a function that runs networks to look at what they give:
@@ -31,6 +32,7 @@ if keras.backend.backend() == "tensorflow":
         doubling_convolution,
         fixed_batch_norm,
         leaky_relu,
+        moments,
         placing,
         relu,
         splits_batches,
@@ -44,6 +46,7 @@ elif keras.backend.backend() == "jax":
         doubling_convolution,
         fixed_batch_norm,
         leaky_relu,
+        moments,
         placing,
         relu,
         splits_batches,
@@ -57,6 +60,7 @@ else:
         doubling_convolution,
         fixed_batch_norm,
         leaky_relu,
+        moments,
         placing,
         relu,
         splits_batches,
@@ -70,6 +74,7 @@ __all__ = [
     "doubling_convolution",
     "fixed_batch_norm",
     "leaky_relu",
+    "moments",
     "placing",
     "relu",
     "splits_batches",

@@ -23,6 +23,11 @@ def uses(value, count):
     return (value,) * count
 
 
+def moments(inputs, axes):
+    """As Keras's."""
+    return ops.mean(inputs, axis=axes), ops.mean(ops.square(inputs), axis=axes)
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """As Keras's."""
     outputs = ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)

@@ -41,6 +41,23 @@ def uses(value, count):
     return fan_out(value)
 
 
+def moments(inputs, axes):
+    """With one gradient for both, in two passes over memory."""
+
+    @tf.custom_gradient
+    def both(inputs):
+        mean = tf.reduce_mean(inputs, axes, keepdims=True)
+        square = tf.reduce_mean(tf.square(inputs), axes, keepdims=True)
+        count = tf.cast(tf.size(inputs) // tf.size(mean), inputs.dtype)
+
+        def gradient(by_mean, by_square):
+            return inputs * (2 * by_square / count) + by_mean / count
+
+        return (mean, square), gradient
+
+    return tuple(tf.squeeze(moment, axes) for moment in both(inputs))
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """As Keras's."""
     outputs = keras.ops.conv(inputs, kernel, strides, padding, "channels_last", dilation_rate)

@@ -47,6 +47,11 @@ def uses(value, count):
     return (value,) * count
 
 
+def moments(inputs, axes):
+    """As Keras's."""
+    return keras.ops.mean(inputs, axis=axes), keras.ops.mean(keras.ops.square(inputs), axis=axes)
+
+
 def convolution(inputs, kernel, bias, strides, padding, dilation_rate):
     """On the array as it lies."""
     if padding == "same" and tuple(strides) != (1, 1):

@@ -4,12 +4,12 @@ r"""MosaicKD against the baselines on one domain: a table of docs/measured.md, f
         [--updates 2000 6000] [--seeds 0 1 2] [--methods kd mosaickd] [--ood_size 500]
 
 A domain is a flagfile of configs/, with flags beside it or none, and the size of its out-of-domain
-part; `colour` needs the folders that benchmarks/colour_domain.py makes in runs/colour. Every run is an ordinary `bin/train`
-into runs/DOMAIN/, on one core, as many at a time as there are cores (`--jobs`); runs that are
-finished are not made again and interrupted ones are continued, so the command can be stopped and
-repeated. All runs share one teacher, that of seed 0. The table goes to standard output and to
-runs/DOMAIN/table.md, test accuracy against updates to runs/DOMAIN/curves-UPDATES.png; what a run
-prints goes to its directory with `.log` appended.
+part; `colour` needs the folders that benchmarks/colour_domain.py makes in runs/colour. Every run is
+an ordinary `bin/train` into runs/DOMAIN/, on one core, as many at a time as there are cores
+(`--jobs`); runs that are finished are not made again and interrupted ones are continued, so the
+command can be stopped and repeated. All runs share one teacher, that of seed 0. The table goes to
+standard output and to runs/DOMAIN/table.md, test accuracy against updates to
+runs/DOMAIN/curves-UPDATES.png; what a run prints goes to its directory with `.log` appended.
 """
 
 import argparse

@@ -4,12 +4,14 @@ r"""MosaicKD against the baselines on one domain: a table of docs/measured.md, f
         [--updates 2000 6000] [--seeds 0 1 2] [--methods kd mosaickd] [--ood_size 500]
 
 A domain is a flagfile of configs/, with flags beside it or none, and the size of its out-of-domain
-part; `colour` needs the folders that benchmarks/colour_domain.py makes in runs/colour. Every run is
-an ordinary `bin/train` into runs/DOMAIN/, on one core, as many at a time as there are cores
-(`--jobs`); runs that are finished are not made again and interrupted ones are continued, so the
-command can be stopped and repeated. All runs share one teacher, that of seed 0. The table goes to
-standard output and to runs/DOMAIN/table.md, test accuracy against updates to
-runs/DOMAIN/curves-UPDATES.png; what a run prints goes to its directory with `.log` appended.
+part; `colour` and `colour_64` need the folders that benchmarks/colour_domain.py makes in
+runs/colour, `scenes` those that benchmarks/segmentation_scenes.py makes in runs/scenes (there the
+accuracy is the mean IoU). Every run is an ordinary `bin/train` into runs/DOMAIN/, on one core, as
+many at a time as there are cores (`--jobs`); runs that are finished are not made again and
+interrupted ones are continued, so the command can be stopped and repeated. All runs share one
+teacher, that of seed 0. The table goes to standard output and to runs/DOMAIN/table.md, test
+accuracy against updates to runs/DOMAIN/curves-UPDATES.png; what a run prints goes to its directory
+with `.log` appended.
 """
 
 import argparse
@@ -34,10 +36,14 @@ matplotlib.use("Agg")
 # selected unless --ood_size says otherwise. The second has the roles of the first exchanged;
 # nothing was chosen on it.
 EXCHANGED = ["--dataset=fashion_mnist[1,5,7,8,9]", "--ood=fashion_mnist[0,2,3,4,6]"]
+# Four times the pixels, with a smaller teacher and student and half the images in a batch.
+PIXELS_64 = "--image_size=64 --teacher=wrn16_1 --student=wrn10_1 --teacher_epochs=30".split()
 DOMAINS = {
     "fashion_mnist": ("fashion_mnist", [], 500),
     "fashion_mnist_exchanged": ("fashion_mnist", EXCHANGED, 500),
     "colour": ("colour", [], 500),
+    "colour_64": ("colour", [*PIXELS_64, "--batch_size=16"], 500),
+    "scenes": ("scenes", [], 0),
     "quickstart": ("quickstart", [], 128),
 }
 # As configs/fashion_mnist_kd.flags has it, which says why.
@@ -127,7 +133,8 @@ def draw(file, lines, updates):
     figure, axis = pyplot.subplots(figsize=(6.4, 3.6), dpi=150, layout="constrained")
     for method, directories in lines.items():
         rows = [read_history(directory / "history.csv") for directory in directories]
-        accuracy = np.array([[row["val_accuracy"] for row in history] for history in rows])
+        name = "val_mean_iou" if "val_mean_iou" in rows[0][0] else "val_accuracy"
+        accuracy = np.array([[row[name] for row in history] for history in rows])
         at = updates * np.arange(1, accuracy.shape[1] + 1) / accuracy.shape[1]
         axis.plot(at, accuracy.mean(0), marker=".", label=method)
         axis.fill_between(at, accuracy.min(0), accuracy.max(0), alpha=0.15)
@@ -194,14 +201,10 @@ def main():
     ]
     for updates, method in cells:
         metrics = [results[updates, method, seed] for seed in arguments.seeds]
+        score = "mean_iou" if "student_mean_iou" in metrics[0] else "accuracy"
+        names = (f"student_{score}", "student_agreement", "train_seconds", f"teacher_{score}")
         accuracies, agreements, seconds, teachers = (
-            [run[key] for run in metrics]
-            for key in (
-                "student_accuracy",
-                "student_agreement",
-                "train_seconds",
-                "teacher_accuracy",
-            )
+            [run[name] for run in metrics] for name in names
         )
         rows.append(
             f"| {updates} | {method} | {spread(accuracies)} "

@@ -1,39 +1,29 @@
-"""Segmentation on real images: garments on photographs, distilled from out-of-domain images.
+"""Scenes for segmentation: garments on photographs, with exact labels, and other such scenes.
 
     pip install scikit-image  # its bundled photographs
-    PYTHONPATH=. python benchmarks/segmentation_scenes.py [--updates 2000] [--seeds 0 1]
+    PYTHONPATH=. python benchmarks/segmentation_scenes.py --out=runs/scenes
+    PYTHONPATH=. python benchmarks/compare_methods.py --domain scenes --updates 2000
 
 Scenes of 48x48 pixels: one or two garments of Fashion-MNIST in a random colour on a cut-out of a
 photograph, with exact labels (0: background). Domain: T-shirt, pullover, dress, coat, shirt on five
 photographs; out-of-domain: trouser, sandal, sneaker, bag, ankle boot on seven others. Test scenes
-are made of Fashion-MNIST's test images. Scenes and runs go to runs/scenes/; finished runs are not
-made again. The table goes to standard output and to runs/scenes/table.md.
+are made of Fashion-MNIST's test images. configs/scenes.flags reads them from runs/scenes.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
-from made_run import ROOT, directory_name, made
 from PIL import Image
 
 from keras_mosaickd.data import load
 
-RUNS = ROOT / "runs" / "scenes"
 SIZE = 48
 DOMAIN = ("fashion_mnist[0,2,3,4,6]", ("brick", "grass", "gravel", "coffee", "astronaut"))
 OTHERS = (
     "fashion_mnist[1,5,7,8,9]",
     ("chelsea", "rocket", "camera", "coins", "moon", "motorcycle_left", "hubble_deep_field"),
 )
-METHODS = {
-    "kd, temperature 1": ["--method=kd"],
-    "kd, temperature 5": ["--method=kd", "--temperature=5"],
-    "mosaickd": ["--method=mosaickd"],
-    "mosaickd, local weight 0.01": ["--method=mosaickd", "--local_weight=0.01"],
-    "mosaickd, practical": ["--recipe=practical"],
-}
 
 
 def photographs(names):
@@ -80,9 +70,12 @@ def write(folder, source, photos, split, count, seed, with_labels):
     return image_set.class_names
 
 
-def make_scenes():
+def main():
     """Writes the scenes, unless they are there."""
-    domain, others = RUNS / "domain", RUNS / "out_of_domain"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
+    out = parser.parse_args().out
+    domain, others = out / "domain", out / "out_of_domain"
     if (domain / "classes.txt").is_file():
         return
     source, names = DOMAIN
@@ -92,52 +85,6 @@ def make_scenes():
     source, names = OTHERS
     write(others, source, photographs(names), "train", 4000, 2, with_labels=False)
     (domain / "classes.txt").write_text("\n".join(["background", *classes]) + "\n")
-
-
-def run(method, seed, updates):
-    """Makes one run; returns its metrics."""
-    return made(
-        RUNS / directory_name(method, updates, f"seed{seed}"),
-        f"--flagfile={ROOT / 'configs' / 'scenes.flags'}",
-        f"--dataset=segmentation:{RUNS / 'domain'}",
-        f"--ood=folder:{RUNS / 'out_of_domain'}",
-        f"--student_updates={updates}",
-        f"--seed={seed}",
-        f"--cache_dir={ROOT / '.cache'}",
-        *METHODS[method],
-    )
-
-
-def main():
-    """Makes scenes and runs, and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--updates", type=int, default=2000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    arguments = parser.parse_args()
-    make_scenes()
-    rows = [
-        "| method | seed | mIoU | pixel accuracy | agreement | teacher's mIoU | seconds |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for method in arguments.methods:
-        for seed in arguments.seeds:
-            metrics = run(method, seed, arguments.updates)
-            cells = (
-                f"{metrics[name]:.3f}"
-                for name in (
-                    "student_mean_iou",
-                    "student_accuracy",
-                    "student_agreement",
-                    "teacher_mean_iou",
-                )
-            )
-            rows.append(
-                f"| {method} | {seed} | {' | '.join(cells)} | {metrics['train_seconds']:.0f} |"
-            )
-    table = "\n".join(rows) + "\n"
-    (RUNS / "table.md").write_text(table)
-    sys.stdout.write(table)
 
 
 if __name__ == "__main__":

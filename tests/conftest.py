@@ -124,15 +124,21 @@ def _fresh_keras() -> None:
     keras.utils.set_random_seed(20211)
 
 
-@pytest.fixture(autouse=True)
-def _without_graph(request: pytest.FixtureRequest) -> None:
-    """Runs TensorFlow's functions as they stand, in the files of `WITHOUT_GRAPH`."""
-    is_named = request.path.stem in WITHOUT_GRAPH
-    keeps_graph = {"slow", "graph"} & {marker.name for marker in request.node.iter_markers()}
-    if BACKEND != "tensorflow" or not is_named or keeps_graph:
+@pytest.fixture
+def without_graph(request: pytest.FixtureRequest) -> None:
+    """Runs TensorFlow's functions as they stand."""
+    if BACKEND != "tensorflow":
         return
     import tensorflow
 
     was_eager = tensorflow.config.functions_run_eagerly()
     tensorflow.config.run_functions_eagerly(True)
     request.addfinalizer(lambda: tensorflow.config.run_functions_eagerly(was_eager))
+
+
+@pytest.fixture(autouse=True)
+def _without_graph(request: pytest.FixtureRequest) -> None:
+    """As `without_graph`, in the files of `WITHOUT_GRAPH`."""
+    keeps_graph = {"slow", "graph"} & {marker.name for marker in request.node.iter_markers()}
+    if request.path.stem in WITHOUT_GRAPH and not keeps_graph:
+        request.getfixturevalue("without_graph")

@@ -285,14 +285,14 @@ def test_every_combination_is_checked_by_the_command():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["mosaickd", "kd"])
+@pytest.mark.parametrize("method", ["mosaickd", pytest.param("kd", marks=pytest.mark.long)])
 def test_the_cheapest_combinations_make_a_step(method):
     """The others: benchmarks/check_configs.py."""
     file = PAPER / "table1_main" / "cifar10" / f"{method}_wrn40_2_wrn16_1.flags"
     check_configs.step(experiment_config(file))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_that_does_not_learn_is_found():
     file = CONFIGS / "quickstart_mosaickd.flags"
     values = flags.parse("train", [f"--flagfile={file}", "--adversarial_weight=0"]).settings()

@@ -120,11 +120,11 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists() or target in AWAITED, target
 
 
-# The two that people copy from first are run by every bin/test.
+# The one that people copy from first is run by every bin/test.
 WITH_BLOCKS = [
     pytest.param(
         page,
-        marks=() if named(page) in ("README.md", "docs/own_code.md") else pytest.mark.long,
+        marks=() if named(page) == "README.md" else pytest.mark.long,
         id=named(page),
     )
     for page in PAGES
@@ -133,6 +133,7 @@ WITH_BLOCKS = [
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_graph")  # two updates of each run
 @pytest.mark.filterwarnings("default")  # of tensorflow-datasets, when it reads stand-in data
 @pytest.mark.parametrize("page", WITH_BLOCKS)
 def test_blocks_run(page, request, folder):

@@ -31,7 +31,7 @@ NETWORKS = {
     "generator": lambda: networks.generator(SHAPE, 6, preset="official"),
 }
 # On JAX every operation of theirs is compiled by itself.
-DEEP = ("vgg11", "mobilenetv2")
+DEEP = ("resnet20", "vgg11", "mobilenetv2", "discriminator")
 
 
 def disturbed(network):
@@ -73,6 +73,7 @@ def test_outputs_and_moving_statistics_are_the_networks_own(name, training):
             assert_close(mine, its)
 
 
+@pytest.mark.long_on("jax")
 def test_what_may_not_be_folded_is_left_alone():
     inputs = keras.Input(SHAPE)
     shared = layers.Conv2D(3, 3, padding="same")
@@ -108,6 +109,7 @@ def test_models_inside_a_model_and_sequential_ones_are_fused_too():
     assert_close(fused(images, training=True), network(images, training=True))
 
 
+@pytest.mark.long_on("jax")
 def test_frozen_batch_norm_stays_still():
     network = disturbed(NETWORKS["wrn10_1"]())
     network.trainable = False

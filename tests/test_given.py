@@ -94,7 +94,10 @@ def test_what_networks_do_not_take_is_refused_with_the_line_to_add(trainer, kind
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow", "jax", "torch")
 @pytest.mark.long_on("jax")
-@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=pytest.mark.long if k != "PyDataset" else ()) for k in STREAMS],
+)
 def test_what_a_stream_gives_later_is_refused_at_the_next_evaluation(kind):
     late = images(32)
     late[20] *= 255

@@ -294,6 +294,7 @@ def test_distance_of_generated_images_by_hand(is_nested):
     assert numpy(distance) == pytest.approx(expected / 2, rel=1e-4)
 
 
+@pytest.mark.long_on("jax")
 @pytest.mark.graph
 def test_the_generator_follows_the_statistics():
     model = game(

@@ -31,6 +31,7 @@ def statistics(network):
     return [v for v in network.non_trainable_variables if "moving" in v.path]
 
 
+@pytest.mark.long_on("jax")
 def test_fit_logs_every_loss_rate_and_validation_metric():
     model = game()
     labels = np.arange(16) % CLASSES
@@ -67,6 +68,7 @@ def test_predict_is_the_students():
     np.testing.assert_array_equal(model.predict(images(), verbose=0), expected)
 
 
+@pytest.mark.long_on("jax")
 def test_evaluation_by_hand():
     model = game()
     student = model.student.predict(images(), verbose=0).argmax(axis=-1)
@@ -299,6 +301,7 @@ def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path, kind):
     assert not moved(go_on(model), go_on(restored))
 
 
+@pytest.mark.long_on("jax")
 def test_seeds_of_dropout_layers_are_saved(tmp_path):
     model = game(compiled=False)
     inputs = keras.Input(model.student.input_shape[1:])
@@ -422,6 +425,7 @@ def test_knowledge_distillation_imitates():
 
 
 # PyTorch has bfloat16 convolutions on some processors only.
+@pytest.mark.long_on("jax")
 @pytest.mark.backend("tensorflow", "jax")
 def test_mixed_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")

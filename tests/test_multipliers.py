@@ -130,6 +130,7 @@ def test_the_multiplier_of_karush_kuhn_and_tucker_is_found(start):
 # ---- the game --------------------------------------------------------------------------------
 
 
+@pytest.mark.long_on("jax")
 def test_one_iteration_by_hand():
     model = adaptive(regularization_weight=3.0, balance_weight=4.0)
     logs = model.fit(stream(BATCH), verbose=0).history

@@ -47,6 +47,7 @@ def test_the_guide_has_its_commands_and_code():
     assert [title for title, _ in CODE] == titles
 
 
+@pytest.mark.long
 def test_the_code_runs_and_its_answers_agree(shipped, monkeypatch, capsys):
     monkeypatch.chdir(shipped)
     digits = load("digits[0-4]", "train", image_size=8).images[:20].astype("float32") / 255

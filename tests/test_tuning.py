@@ -316,11 +316,8 @@ def begun(directory):
     return events(directory, "begin") if (directory / "events.txt").exists() else []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "how",
-    ["tuner", *(pytest.param(how, marks=pytest.mark.long) for how in ("group", "terminated"))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["tuner", "group", "terminated"])
 def test_a_killed_study_continues_where_it_was(how, tmp_path, fake):
     directory = tmp_path / "study"
     flags = ("--study=lambda", "--grid=0,1,3")

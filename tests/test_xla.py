@@ -65,7 +65,7 @@ def test_generator_and_discriminator_compile(preset):
     assert unsupported_by_xla(networks.discriminator(shape, preset=preset), shape) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_networks_of_pixels_compile():
     shape = (32, 32, 3)
     network = networks.build("deeplabv3_mobilenetv2", shape, 4, 0.5, 0.25, task="segmentation")

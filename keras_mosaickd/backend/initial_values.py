@@ -7,12 +7,13 @@ import keras
 
 
 def drawn_quickly(build):
-    """Makes a builder of networks draw their initial values by programs that compile quickly.
+    """Makes what builds or loads networks draw initial values by programs that compile quickly.
 
     On JAX the values of every shape are a program of their own. The random numbers that JAX draws
     by default can be divided among devices, and their programs take three times as long to
     compile, which adds up to a quarter of the time to the end of the first step (docs/speed.md).
-    Networks start on one device. Other backends compile nothing here.
+    Networks start on one device. A loaded network draws its initial values, too, before those of
+    the file take their place. Other backends compile nothing here.
     """
 
     @functools.wraps(build)

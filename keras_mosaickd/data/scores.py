@@ -29,6 +29,8 @@ class _Scorer(keras.Model):
         super().__init__(dtype="float32", name="entropy_scorer")
         self.teacher = teacher
         self.head = head_of(teacher)
+        # It has no variables to make: on JAX Keras would compile each operation by itself to see.
+        self.built = True
 
     def call(self, images):
         scores = self.head.entropy(self.teacher(unit_range_tensor(images), training=False))

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_mosaickd.export.comparison import outputs
+from keras_mosaickd.networks.loading import load_model
 
 
 def write(student: Any, path: Path) -> None:
@@ -23,7 +23,7 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     One image goes through the compiled prediction, which is what latency is about; more of them
     do not, so that nothing is compiled for a batch that comes once.
     """
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    model = load_model(path, "the exported student")
 
     def predict(images: np.ndarray) -> np.ndarray:
         return model.predict_on_batch(images) if len(images) == 1 else outputs(model, images)

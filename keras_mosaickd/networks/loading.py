@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from keras_mosaickd.backend.initial_values import drawn_quickly
 from keras_mosaickd.errors import InputError
 
 # Where libraries keep what they download, and what browsers note on a file's origin.
@@ -20,6 +21,7 @@ _ORIGINS = ("user.xdg.origin.url", "user.xdg.referrer.url", "com.apple.quarantin
 _REGISTERING = ("methods", "teachers.foreign")
 
 
+@drawn_quickly
 def load_model(path, what, compile=False, unsafe=False):
     """Loads a `.keras` or `.h5` file in Keras's safe mode.
 

@@ -20,6 +20,7 @@ from keras_mosaickd.data.scores import teacher_hash
 from keras_mosaickd.errors import DivergedError, InputError
 from keras_mosaickd.files import sha256
 from keras_mosaickd.networks.heads import head_of
+from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.optimizers import student_recipe
 from keras_mosaickd.run_directory import TEACHER
 from keras_mosaickd.runs.fitting import fit_resumably
@@ -184,7 +185,7 @@ def of_run(run, inputs, network):
 def _read(inputs, folder, seconds):
     file = folder / "teacher.keras"
     with inputs.distribution.scope():
-        model = keras.saving.load_model(file, compile=False, safe_mode=True)
+        model = load_model(file, "the cached teacher")
     return Teacher(model, str(file), content_hash(str(file), model), seconds)
 
 

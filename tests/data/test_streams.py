@@ -178,6 +178,7 @@ def test_a_folder_is_a_pool(tmp_path):
     assert same(elements(mosaic_stream(images, 2, 2)), elements(mosaic_stream(POOL[:6], 2, 2)))
 
 
+@pytest.mark.long
 @pytest.mark.backend("jax")
 def test_arrays_need_no_tensorflow(tmp_path):
     code = """

@@ -63,7 +63,7 @@ HOMES = {
 
 
 # Tests of what a step does, not of its graph: without one TensorFlow needs two thirds of the time.
-# Those that take many steps, or are marked slow, keep it.
+# Those that take many steps are marked `graph` and keep it.
 WITHOUT_GRAPH = ("test_mosaic_kd", "test_heads", "test_baselines", "test_imitation", "test_given")
 
 
@@ -139,6 +139,5 @@ def without_graph(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(autouse=True)
 def _without_graph(request: pytest.FixtureRequest) -> None:
     """As `without_graph`, in the files of `WITHOUT_GRAPH`."""
-    keeps_graph = {"slow", "graph"} & {marker.name for marker in request.node.iter_markers()}
-    if request.path.stem in WITHOUT_GRAPH and not keeps_graph:
+    if request.path.stem in WITHOUT_GRAPH and not request.node.get_closest_marker("graph"):
         request.getfixturevalue("without_graph")

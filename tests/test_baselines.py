@@ -81,6 +81,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "losses"),
     [
@@ -111,6 +112,7 @@ def test_fit_moves_the_student_and_never_the_teacher(kind, losses):
 
 
 @pytest.mark.slow
+@pytest.mark.graph
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path, kind):
     model, data = make(kind)
@@ -342,6 +344,7 @@ def test_fitnet_takes_sequential_networks():
 
 
 # Of each network its middle on 32 x 32 images: 16 x 16, behind an activation.
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 @pytest.mark.parametrize(
     ("name", "middle"),
@@ -364,6 +367,7 @@ def test_middle_of_the_papers_networks(name, middle):
 
 
 @pytest.mark.slow
+@pytest.mark.graph
 @pytest.mark.backend("tensorflow")
 def test_middle_of_larger_networks():
     network = networks.build("mobilenetv2", (96, 96, 3), 10, mean=0.5, std=0.25)
@@ -411,6 +415,7 @@ def test_data_free_takes_no_labels():
         data_free_stream(0, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.long_on("jax")
 def test_data_free_as_version_0_1_saved_it_is_loaded(tmp_path):
     model, data = make("data_free", align_weight=0.5)

@@ -71,6 +71,7 @@ def test_a_failed_save_keeps_what_was_there(model, tmp_path, monkeypatch):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last.keras", "sha256.json"]
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_leaves(model, tmp_path):
     path = tmp_path / "last.keras"
     before = signal.getsignal(signal.SIGTERM)

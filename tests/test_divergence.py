@@ -25,6 +25,7 @@ def fit(model, path, **options):
     model.fit(stream(), verbose=0, callbacks=callbacks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "phase"),
     [
@@ -47,6 +48,7 @@ def test_the_first_phase_that_sees_it_is_named(broken, phase, value, tmp_path):
     assert "no checkpoint was saved" in str(told.value)
 
 
+@pytest.mark.slow
 def test_the_last_good_checkpoint_stays_and_is_named(tmp_path):
     path = tmp_path / "last.keras"
     model = game.game()

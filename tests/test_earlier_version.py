@@ -42,6 +42,7 @@ def test_all_state_is_loaded_bit_for_bit(name, old):
             np.testing.assert_array_equal(values, expected[key], err_msg=variable.path)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_its_cache_and_is_exported(old, monkeypatch, capsys):
     monkeypatch.chdir(old)  # It names its student by a relative path.
     arguments = ["--flagfile=run/flags.txt", "--run_dir=run", "--cache_dir=cache"]

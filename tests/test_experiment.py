@@ -75,6 +75,7 @@ def finished(cache, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow", "jax", "torch")
 def test_a_run_directory_holds_everything(finished):
     for name in RUN_FILES:

@@ -132,6 +132,7 @@ def test_plain_tensorflow_names_the_class_of_a_jpeg_of_another_size(student, tmp
     assert {"serve", "classify"} <= set(answer["signatures"])
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 @hypothesis.given(
     strategies.tuples(strategies.integers(1, 40), strategies.integers(1, 40)),
@@ -155,6 +156,7 @@ def test_a_image_of_the_right_size_is_only_scaled():
     numpy.testing.assert_allclose(saved_model._prepared(raw, (8, 8, 3)), raw / 255, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_images_of_two_channels_are_refused(student, tmp_path):
     import tensorflow
@@ -165,6 +167,7 @@ def test_images_of_two_channels_are_refused(student, tmp_path):
         restored.classify(tensorflow.zeros((1, 8, 8, 2), "uint8"))
 
 
+@pytest.mark.slow
 def test_every_format_computes_what_the_student_computes(student, tmp_path):
     images, calibration = random_images(20), random_images(30, seed=1)
     targets = {name: export.target(tmp_path / "student", name) for name in export.FORMATS}
@@ -393,6 +396,7 @@ def hide(monkeypatch, *packages):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_a_saved_model_that_differs_is_not_kept(student, tmp_path, monkeypatch):
     right = comparison.outputs
@@ -403,6 +407,7 @@ def test_a_saved_model_that_differs_is_not_kept(student, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_a_classify_that_differs_is_not_kept(student, tmp_path, monkeypatch):
     prepared = saved_model._prepared
@@ -424,6 +429,7 @@ def test_several_inputs_are_refused(tmp_path):
         export.export_saved_model(model, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_bfloat16_student(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

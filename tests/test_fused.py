@@ -59,7 +59,9 @@ def assert_close(actual, expected):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.long_on("jax") if name in DEEP else ())
+        pytest.param(
+            name, marks=[pytest.mark.slow, pytest.mark.long_on("jax")] if name in DEEP else ()
+        )
         for name in NETWORKS
     ],
 )
@@ -139,6 +141,7 @@ def test_moments_and_their_gradient():
     np.testing.assert_allclose(gradient(function, x), 1.5 + 5.0 * x)  # (3 + 10 x) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.long_on("jax")
 def test_five_iterations_equal_the_plain_step():
     """The plain step: every network called as it is.

@@ -48,6 +48,7 @@ def kd():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STREAMS)
 @pytest.mark.parametrize("trainer", [game, kd])
 def test_fit_takes_labelled_batches_and_leaves_the_labels_out(trainer, kind, capsys, monkeypatch):
@@ -65,6 +66,7 @@ def test_fit_takes_labelled_batches_and_leaves_the_labels_out(trainer, kind, cap
     assert model.predict(stream, verbose=0).shape == (16, CLASSES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["array", *STREAMS])
 @pytest.mark.parametrize("trainer", [game, kd])
 def test_what_networks_do_not_take_is_refused_with_the_line_to_add(trainer, kind):
@@ -92,6 +94,7 @@ def test_what_networks_do_not_take_is_refused_with_the_line_to_add(trainer, kind
 
 
 @pytest.mark.slow
+@pytest.mark.graph
 @pytest.mark.backend("tensorflow", "jax", "torch")
 @pytest.mark.long_on("jax")
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def test_every_process_has_every_array(made):
         assert [array.tolist() for array in arrays] == [[0], [0, 1], [0, 1, 2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asker", [0, 1, 2])
 def test_a_signal_at_one_stops_all_after_the_same_step(asker, made):
     groups, _ = made(3)
@@ -152,6 +153,7 @@ def test_a_failure_of_all_is_said_once_by_the_chief(made, ends, capsys):
     assert {ends.get(timeout=30) for _ in range(2)} == {2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_death_ends_the_others_with_one_line(victim, made, ends, capsys):
     groups, theirs = made(3)

@@ -250,6 +250,7 @@ def test_evaluation_of_sigmoids(units):
     assert agreement.agreement == pytest.approx(found["agreement"])
 
 
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow", "jax", "torch")
 @pytest.mark.parametrize(
     "units", [pytest.param(1, marks=pytest.mark.long_on("tensorflow", "jax")), 4]
@@ -363,6 +364,7 @@ def test_the_served_endpoint_has_the_heads_probabilities(units, head, tmp_path):
 
 
 # A whole job: those of test_experiment show that JAX runs one.
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow", "torch")
 def test_the_command_line_distils_labels(tmp_path, monkeypatch):
     from keras_mosaickd.cli import runner, train

@@ -86,6 +86,7 @@ def test_the_counter_counts():
     assert taken
 
 
+@pytest.mark.slow
 def test_no_number_is_taken_between_evaluations(tmp_path):
     model, between = game.game(), Between()
     path = tmp_path / "last.keras"

@@ -294,6 +294,7 @@ def test_distance_of_generated_images_by_hand(is_nested):
     assert numpy(distance) == pytest.approx(expected / 2, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.long_on("jax")
 @pytest.mark.graph
 def test_the_generator_follows_the_statistics():
@@ -392,6 +393,7 @@ def test_the_practical_recipe_of_a_subclassed_student():
 
 
 @pytest.mark.slow
+@pytest.mark.graph
 def test_the_practical_game_is_saved_and_continued_bit_for_bit(tmp_path):
     options = {**PRACTICAL, "generator_multiple": 4, "mixup": 0.5}
     whole, half = game(**options), game(**options)
@@ -406,6 +408,7 @@ def test_the_practical_game_is_saved_and_continued_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(numpy(a), numpy(b), err_msg=a.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_the_papers_game_is_what_it_was(reduction):
     """Variables after five iterations of SGD, as version 0.1 (commit 1d88c6f) left them."""

@@ -104,6 +104,7 @@ def test_held_out_images_are_a_tenth_and_never_trained_on(count, seed):
     np.testing.assert_array_equal(again.images, held_out.images)
 
 
+@pytest.mark.slow
 def test_held_out_images_differ_by_seed_and_have_a_most():
     first, second = (hold_out(pool(200), seed)[1].images[:, 0, 0, 0] for seed in (0, 1))
     assert first.tolist() != second.tolist()

@@ -31,6 +31,7 @@ def statistics(network):
     return [v for v in network.non_trainable_variables if "moving" in v.path]
 
 
+@pytest.mark.slow
 @pytest.mark.long_on("jax")
 def test_fit_logs_every_loss_rate_and_validation_metric():
     model = game()
@@ -42,6 +43,7 @@ def test_fit_logs_every_loss_rate_and_validation_metric():
     assert history["loss"] == history["student_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["uint8", "float"])
 def test_fit_takes_plain_images(given):
     model = game()
@@ -116,6 +118,7 @@ def test_images_of_another_range_are_refused_before_training(wrong):
     assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0
 
 
+@pytest.mark.slow
 def test_teacher_never_moves():
     model = game()
     before = values(model.teacher.variables)
@@ -267,6 +270,7 @@ def test_how_many_images_each_player_sees(synthetic_only):
         game(generator_multiple=0)
 
 
+@pytest.mark.slow
 def test_seed_makes_the_run():
     runs = []
     for seed in (5, 5, 6):
@@ -277,6 +281,7 @@ def test_seed_makes_the_run():
     assert moved(runs[0], runs[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mosaickd", "kd"])
 def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path, kind):
     if kind == "mosaickd":

@@ -61,6 +61,7 @@ def test_multipliers_stay_between_their_bounds():
     assert step(math.log(LEAST), -1.0, -1.0, 1.0)[0] == pytest.approx(math.log(0.001))
 
 
+@pytest.mark.slow
 def test_two_decades_in_a_quarter_of_the_run_where_0_2_is_lacking():
     multipliers = Multipliers({"local": 0.3})
     multipliers.follow(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, 4000)))
@@ -118,6 +119,7 @@ class Quadratic(PhaseTrainer):
         return {"loss": ops.sum(self.point.value), **self.multipliers.logs()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0.01, 1.0, 90.0])
 def test_the_multiplier_of_karush_kuhn_and_tucker_is_found(start):
     updates = 1500
@@ -207,6 +209,7 @@ def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path):
 
 
 # PyTorch has bfloat16 convolutions on some processors only.
+@pytest.mark.slow
 @pytest.mark.backend("tensorflow")
 def test_multipliers_are_float32_whatever_the_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -439,6 +439,7 @@ def games(tmp_path_factory):
     return report.write([root / "runs"], root / "out").parent
 
 
+@pytest.mark.slow
 def test_images_are_drawn_from_checkpoints(games):
     text = (games / "report.md").read_text()
     assert "Not in this report" not in text

@@ -227,6 +227,7 @@ def test_a_model_of_any_size_is_counted():
     assert flops(load_teacher(nested, image_size=16)) == flops(dense())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(policy):
     before = keras.config.dtype_policy()
@@ -294,6 +295,7 @@ def trains(*options):
     return runner.run(train.main, "train", [*common.split(), *options])
 
 
+@pytest.mark.slow
 def test_layers_of_ones_own_come_by_import(folder, capsys):
     assert trains("--teacher=own.keras", "--run_dir=r") == 2
     assert "--import=MODULE" in capsys.readouterr().err
@@ -303,6 +305,7 @@ def test_layers_of_ones_own_come_by_import(folder, capsys):
     assert "--import=layers_of_mine\n" in (folder / "r" / "flags.txt").read_text()
 
 
+@pytest.mark.slow
 def test_lambda_layers_are_run_only_when_that_is_asked_for(folder, capsys, monkeypatch):
     model = dense(layers.Lambda(lambda x: x * 2, output_shape=SHAPE))
     model.save("lambda.keras")

@@ -18,6 +18,7 @@ jax.jit(lambda x: x @ x + 1.0)(jax.numpy.ones((8, 8))).block_until_ready()
 """
 
 
+@pytest.mark.slow
 def test_jax_keeps_what_it_compiles_under_the_cache(tmp_path):
     environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # bin/test's own

@@ -75,6 +75,7 @@ def test_a_look_at_the_first_element_costs_no_epoch(dataset):
     np.testing.assert_array_equal(epoch(stream)[0][1], first[0][1])
 
 
+@pytest.mark.slow
 def test_elements_may_be_tuples_dictionaries_and_floats(dataset):
     expected = epoch(mosaic_stream(dataset, 4, 2))[0][1]
     labels = tf.data.Dataset.range(90)

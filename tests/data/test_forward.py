@@ -152,6 +152,7 @@ class Unstored:
         return np.broadcast_to(values[:, None, None, None], (len(positions), 4, 4, 1))
 
 
+@pytest.mark.slow
 def test_a_million_images_are_never_held_together(tmp_path):
     images = Unstored()
     scores = entropies(linear_teacher(), images, batch_size=20_000)

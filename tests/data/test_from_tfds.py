@@ -29,6 +29,7 @@ TABLE_1 = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "classes"), [("cifar10", 5), ("cifar100", 50), ("svhn_cropped", 5)]
 )
@@ -47,6 +48,7 @@ def test_images_and_labels(name, classes):
     assert len(both) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [
@@ -142,6 +144,7 @@ def test_images_of_any_size_are_cropped_and_resized_in_their_order():
     assert np.all(resized(wide, 4)[:, :, 1:-1] == 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["imagenet32", "imagenet2012"])
 def test_a_large_set_is_streamed_and_equals_the_one_in_memory(monkeypatch, name):
     data, _ = known([(32, 32, 3)] * 300)
@@ -160,6 +163,7 @@ def test_a_large_set_is_streamed_and_equals_the_one_in_memory(monkeypatch, name)
     assert pool.fingerprint() == streamed.fingerprint() != held.fingerprint()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 40])
 def test_a_streamed_pool_is_selected_from_as_one_in_memory(monkeypatch, tmp_path, count):
     teacher = keras.Sequential(

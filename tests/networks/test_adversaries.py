@@ -82,6 +82,7 @@ def test_initialisers_are_named_by_the_preset(real_initializers):
     assert 0 < abs(bias).max() <= 1 / np.sqrt(16 * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_discriminator_judges_a_map_of_patches_or_the_whole_image(preset, shape):

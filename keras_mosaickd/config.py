@@ -98,6 +98,8 @@ def _with_defaults(config):
     initialize = config.__init__
 
     def __init__(self, **settings):
+        paths = {k: os.fspath(v) for k, v in settings.items() if isinstance(v, os.PathLike)}
+        settings |= paths
         taken = {**recipe_defaults(settings), **own_teacher_defaults(settings)}
         initialize(self, **{**taken, **settings})
 

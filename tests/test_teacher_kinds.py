@@ -172,7 +172,7 @@ class Subclassed(keras.Model):
 
 def test_a_subclassed_model_after_one_call():
     model = Subclassed()
-    with pytest.raises(InputError, match="call it on a batch of images first"):
+    with pytest.raises(InputError, match="call it on a batch first"):
         load_teacher(model)
     model(images(2))
     same(load_teacher(model), model(images()))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from keras_mosaickd.cli.flag_table import FLAGS, Flag
+from keras_mosaickd.runs.flag_table import FLAGS, Flag
 
 _ALWAYS = ("help", "helpfull", "version", "traceback")
 # What --help shows of the commands that take them all.

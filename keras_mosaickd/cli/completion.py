@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Iterator
 
 from keras_mosaickd.cli.commands import COMMANDS
-from keras_mosaickd.cli.flag_table import Flag
 from keras_mosaickd.data.sources.table import SPECS
 from keras_mosaickd.errors import console_name
+from keras_mosaickd.runs.flag_table import Flag
 
 _WITH_PATHS = ("folder:", "segmentation:")
 SHELLS = ("bash", "zsh", "fish")

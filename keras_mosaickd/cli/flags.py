@@ -7,7 +7,6 @@ flags that other packages define are neither accepted nor saved.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +16,11 @@ from typing import Any
 from absl import flags as absl_flags
 
 from keras_mosaickd.cli.commands import COMMANDS
-from keras_mosaickd.cli.flag_table import FLAGS, Flag
 from keras_mosaickd.config import own_teacher_defaults, recipe_defaults
 from keras_mosaickd.errors import InputError, did_you_mean, program
 from keras_mosaickd.files import read_text
 from keras_mosaickd.run_directory import field_name
+from keras_mosaickd.runs.flag_table import FLAGS, Flag
 
 __all__ = ["COMMANDS", "FLAGS", "Parsed", "expand_flagfiles", "parse"]
 
@@ -42,9 +41,7 @@ class _FiniteFloatParser(absl_flags.FloatParser):
             value = float(argument)
         except (TypeError, ValueError):
             raise ValueError(f"expected {self.flag.expectation()}") from None
-        low, high = self.flag.lower, self.flag.upper
-        above = low is None or (value > low if self.flag.lower_is_open else value >= low)
-        if not (math.isfinite(value) and above and (high is None or value <= high)):
+        if not self.flag.allows(value):
             raise ValueError(f"expected {self.flag.expectation()}")
         return value
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 
 from keras_mosaickd.cli.commands import COMMANDS
-from keras_mosaickd.cli.flag_table import Flag
 from keras_mosaickd.errors import program
+from keras_mosaickd.runs.flag_table import Flag
 
 
 def help_text(command: str, width: int = 96, full: bool = False) -> str:

@@ -220,6 +220,10 @@ def select(
         InputError: where `count` is larger than the pool, an image is broken, or the cache
             cannot be written.
     """
+    if not isinstance(image_set, ImageSet):
+        raise InputError(
+            f"expected an ImageSet, as km.load gives. Received: {type(image_set).__name__}"
+        )
     check_count(count, len(image_set))
     if by not in RULES:
         raise InputError(f"by: expected one of {', '.join(RULES)}. Received: {by!r}")

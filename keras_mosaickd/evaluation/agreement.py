@@ -10,7 +10,9 @@ import keras
 import numpy as np
 
 from keras_mosaickd.backend.operations import without_gradient
+from keras_mosaickd.data.streams import given
 from keras_mosaickd.networks.heads import head_of
+from keras_mosaickd.networks.logits import as_logits, student_logits, with_shapes
 
 # Images at a time through both networks.
 _BATCH = 128
@@ -83,13 +85,18 @@ def measure_agreement(teacher: Any, student: Any, images: Any) -> Agreement:
 
     Args:
         teacher: Keras model from images in [0, 1] to logits, `[batch, units]` or `[batch, h, w,
-            units]` (`load_teacher` makes it of any classifier).
-        student: Keras model of the same shapes, logits out.
+            units]`, or to probabilities, which are recognised (`as_logits`).
+        student: Keras model of the same shapes, likewise.
         images: `[n, h, w, c]`, n at least 1: uint8, or floats in [0, 1].
 
     Returns:
         `Agreement`.
+
+    Raises:
+        InputError: if the images are in another range or of another size.
     """
+    teacher, student = as_logits(teacher), student_logits(with_shapes(student), copies=True)
+    given.check(images, teacher.input_shape[1:])
     head = head_of(teacher)
     counts, agreeing, seen = (np.zeros(head.classes, np.int64) for _ in range(3))
     divergence = confidence = total = 0.0

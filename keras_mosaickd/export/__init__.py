@@ -25,6 +25,7 @@ from keras_mosaickd.export.writing import checked_target, write
 from keras_mosaickd.extras import is_installed
 from keras_mosaickd.networks.heads import new_head
 from keras_mosaickd.networks.loading import load_model
+from keras_mosaickd.networks.logits import student_logits, with_shapes
 
 __all__ = [
     "FORMATS",
@@ -53,7 +54,8 @@ def export_saved_model(
     probabilities out.
 
     Args:
-        student: Built Keras model with one input, [n, h, w, c] float32 in [0, 1], and logits out.
+        student: Built Keras model with one input, [n, h, w, c] float32 in [0, 1], and logits out;
+            of one that ends in a softmax or sigmoid the logits before it are exported.
         path: Directory of the SavedModel. An older SavedModel there is replaced; the new one
             appears whole or not at all.
         keras_path: The student's ``.keras`` file where there is one already (JAX and PyTorch
@@ -71,6 +73,7 @@ def export_saved_model(
             the SavedModel does not compute what the student computes.
     """
     saved_model = checked_target("saved_model", Path(path))
+    student, keras_path = _of_logits(student, keras_path)
     if not is_installed("tensorflow"):
         random_images(student)  # complains about a student that no later command could export
         kept = Path(keras_path) if keras_path is not None else _sibling_keras(saved_model)
@@ -125,6 +128,7 @@ def export_student(
     }
     if "litert_int8" in checked and (calibration is None or not len(calibration)):
         raise InputError("litert_int8 needs calibration images. Received: none")
+    student, keras_path = _of_logits(student, keras_path)
     random = random_images(student)
     request = Request(
         targets=checked,
@@ -156,6 +160,16 @@ def load_student(keras_path: str | os.PathLike[str]) -> Any:
         InputError: The file cannot be read as a Keras model.
     """
     return load_model(keras_path, "the student")
+
+
+def _of_logits(student: Any, keras_path: Any) -> tuple[Any, Any]:
+    """The student up to its logits, which are what every format gives; and its own file, if any."""
+    if hasattr(student, "student"):
+        raise InputError(
+            f"expected the student by itself, model.student. Received: {type(student).__name__}"
+        )
+    logits = student_logits(with_shapes(student), copies=True)
+    return logits, (keras_path if logits is student else None)
 
 
 def _checked_names(class_names: Sequence[str] | None, student: Any, head: str) -> list[str]:

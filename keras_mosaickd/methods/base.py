@@ -11,12 +11,14 @@ from keras_mosaickd.data.pixels import VOID, unit_range_tensor
 from keras_mosaickd.data.streams import given
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import say_once
-from keras_mosaickd.methods.checks import check_fit
+from keras_mosaickd.methods.checks import check_fit, check_plain, check_separate
 from keras_mosaickd.methods.phases import Phases
 from keras_mosaickd.methods.watched import CheckRange, OutOfRange
 from keras_mosaickd.networks.heads import head_of
 from keras_mosaickd.networks.logits import recognized, student_logits, with_shapes
 from keras_mosaickd.teachers.scaling import contradiction
+
+_WEIGHTS = ("sample_weight", "class_weight")
 
 
 class StudentTrainer(Phases):
@@ -64,15 +66,18 @@ class StudentTrainer(Phases):
                     f"the {role} must be a keras.Model. Received: {type(model).__name__}"
                 )
         teacher, student = with_shapes(teacher), with_shapes(student)
+        check_plain(teacher=teacher, student=student)
         self.teacher, recognized_as = recognized(teacher, teacher_outputs)
         if self.teacher is not teacher:
             print(f"Teacher {teacher.name}: {recognized_as}")
         self.head = head_of(self.teacher)
         self.student = student_logits(student, self.teacher.input_shape[1:])
         check_fit(self.teacher, self.student, self.head)
-        # `load_teacher`, which makes logits, has looked already.
-        if self.teacher is not teacher and (line := contradiction(teacher, "0-1")):
-            print(f"{line} (teacher_input of km.load_teacher)")
+        check_separate(teacher=teacher, student=student)
+        # Declared logits have been looked at by `load_teacher`, or are those of a saved trainer.
+        is_new = teacher_outputs != "logits" or self.teacher is not teacher
+        if is_new and (line := contradiction(teacher, "0-1")):
+            print(line)
         self.run_teacher, self.run_student = Fused(self.teacher), Fused(self.student)
         self.seed = seed
         self.accuracy_metric = keras.metrics.Mean(name="accuracy")
@@ -104,11 +109,13 @@ class StudentTrainer(Phases):
                 if later ones of a stream are not.
         """
         x, first = self._checked(x)
+        _refuse_weights("fit", first, kwargs)
         labels = [given.beside(first), *args[:1], kwargs.get("y")]
         if not self.learns_labels and any(value is not None for value in labels):
             self.leave_out_labels(first)
         validation = kwargs.get("validation_data")
         if isinstance(validation, tuple | list) and validation:
+            _refuse_weights("fit", validation, {})
             self._checked(validation[0])
             kwargs["validation_data"] = _own_share(validation)
         elif validation is not None:
@@ -146,7 +153,10 @@ class StudentTrainer(Phases):
 
         So that no step waits for an answer from the device.
         """
-        if keras.backend.standardize_dtype(images.dtype) != "uint8":
+        dtype = keras.backend.standardize_dtype(images.dtype)
+        if dtype == "float64":  # NumPy's own, which a network in float32 does not add to its own
+            images = ops.cast(images, self.variable_dtype)
+        if dtype != "uint8":
             self.out_of_range.update_state(images)
         return unit_range_tensor(images)
 
@@ -166,6 +176,8 @@ class StudentTrainer(Phases):
             if self.mean_iou_metric is None:
                 self.accuracy_metric.update_state(correct)
             else:
+                if len(y.shape) == len(y_pred.shape) and y.shape[-1] > 1:
+                    y = ops.argmax(y, axis=-1)  # one-hot
                 y = ops.reshape(ops.cast(y, "int32"), ops.shape(y_pred)[:-1])
                 counted = ops.cast(ops.not_equal(y, VOID), "float32")
                 self.accuracy_metric.update_state(correct, counted)
@@ -184,7 +196,8 @@ class StudentTrainer(Phases):
             InputError: as of `fit`, also where it trained on a stream that is out of range.
         """
         self.out_of_range.check()
-        x, _ = self._checked(x)
+        x, first = self._checked(x)
+        _refuse_weights("evaluate", first, kwargs)
         logs = super().evaluate(x, *args, return_dict=True, **kwargs)
         self.out_of_range.check()
         metrics = {"loss": self._mean_loss, "agreement": self.agreement_metric}
@@ -195,7 +208,7 @@ class StudentTrainer(Phases):
                 value = ops.convert_to_numpy(variable)
                 variable.assign(sum(processes.gather(value)))
         logs = {name: float(ops.convert_to_numpy(metrics[name].result())) for name in logs}
-        return logs if return_dict else list(logs.values())
+        return logs if return_dict else [logs[name] for name in self.metrics_names if name in logs]
 
     def predict(self, x, *args, **kwargs):
         """As `keras.Model.predict`: the student's logits.
@@ -227,6 +240,17 @@ class StudentTrainer(Phases):
         for name in cls.networks:
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
         return cls(**config)
+
+
+def _refuse_weights(method, element, options):
+    """Refuses weights of images or classes, which no loss here has."""
+    given_weights = [name for name in _WEIGHTS if options.get(name) is not None]
+    if isinstance(element, tuple | list) and len(element) > 2 and element[2] is not None:
+        given_weights.append("a third item beside images and labels")
+    if given_weights:
+        raise InputError(
+            f"{method}() weighs all images and classes alike. Received: {', '.join(given_weights)}"
+        )
 
 
 def _own_share(validation):

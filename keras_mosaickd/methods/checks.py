@@ -1,5 +1,7 @@
 """What must hold of networks and options before they can train together."""
 
+import numbers
+
 import keras
 
 from keras_mosaickd.errors import InputError
@@ -42,11 +44,42 @@ def check_fit(teacher, student, head):
             )
 
 
+def check_plain(**networks):
+    """Raises InputError unless networks, by role, have one input of pixels and one output."""
+    for role, network in networks.items():
+        for what in ("input", "output"):
+            shape = getattr(network, f"{what}_shape")
+            if not isinstance(shape, tuple) or any(isinstance(size, tuple) for size in shape):
+                raise InputError(
+                    f"the {role} must have one {what}. Received: {network.name!r} with {what} "
+                    f"shapes {shape}"
+                )
+        if not keras.backend.is_float_dtype(network.inputs[0].dtype):
+            raise InputError(
+                f"the {role} must take floats in [0, 1]. Received: {network.name!r}, which takes "
+                f"{network.inputs[0].dtype} (km.load_teacher with teacher_input makes one of it)"
+            )
+
+
+def check_separate(**networks):
+    """Raises InputError where one network, by role, would be trained by another one's updates."""
+    owners: dict[int, str] = {}
+    for role, network in networks.items():
+        trained = network.variables if role == "teacher" else network.trainable_variables
+        for variable in trained:
+            other = owners.setdefault(id(variable), role)
+            if other != role:
+                raise InputError(
+                    f"{other} and {role} must be separate networks (keras.models.clone_model and "
+                    f"set_weights make one). Received: both with the variable {variable.path}"
+                )
+
+
 def check_options(student_steps, generator_multiple, batch_norm_policy):
     """Raises InputError for options of the game that are out of range."""
     counts = {"student_steps": student_steps, "generator_multiple": generator_multiple}
     for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, numbers.Integral) or value < 1:
             raise InputError(f"{name} must be a positive integer. Received: {value}")
     one_of("batch_norm_policy", batch_norm_policy, BATCH_NORM_POLICIES)
 

@@ -1,10 +1,11 @@
 """Which feature maps of two networks are compared, and how they come to one size."""
 
+import collections
 import math
 
 import keras
 
-from keras_mosaickd.backend.keras_graph import producer
+from keras_mosaickd.backend.keras_graph import graph, producer
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.features import features
 
@@ -94,9 +95,8 @@ def feature_maps(network):
     """
     height, width = (math.inf if side is None else side for side in network.input_shape[1:3])
     last: dict[tuple[int, int], str] = {}
-    for layer in network.layers:
-        output = _map_of(layer)
-        if output is None or isinstance(layer, _NO_FEATURES) or output is network.outputs[0]:
+    for layer, output in _maps(network):
+        if isinstance(layer, _NO_FEATURES) or output is network.outputs[0]:
             continue
         size = output.shape[1:3]
         if size != (1, 1) and size[0] <= height and size[1] <= width:
@@ -139,17 +139,16 @@ def feature_map(network, role, name):
     Raises:
         InputError: if there is no such layer or it gives none.
     """
-    layer = next((layer for layer in network.layers if layer.name == name), None)
-    output = None if layer is None else _map_of(layer)
+    maps = {layer.name: output for layer, output in _maps(network)}
+    output = maps.get(name)
     if output is None and (call := _wrapped(network)) is not None:
         inner = feature_map(call.layer, role, name)
         wrapped = keras.Model(call.layer.inputs[0], inner, name=f"{call.layer.name}_hint")
         return wrapped(call.inputs[0])
     if output is None:
-        known = [layer.name for layer in network.layers if _map_of(layer) is not None]
         raise InputError(
             f"expected the name of a layer of the {role} {network.name!r} with a feature map "
-            f"[batch, height, width, channels]: one of {', '.join(known) or '(none)'}. "
+            f"[batch, height, width, channels]: one of {', '.join(maps) or '(none)'}. "
             f"Received: {name!r}"
         )
     return output
@@ -200,12 +199,19 @@ def _average(features, size):
     return features if factors == (1, 1) else keras.layers.AveragePooling2D(factors)(features)
 
 
-def _map_of(layer):
-    """A layer's output, if it has one only and that is a map of fixed size."""
-    try:
-        output = layer.output
-    except (AttributeError, ValueError):
-        # Called never, or more than once: there is no one output.
-        return None
-    shape = getattr(output, "shape", ())
-    return output if len(shape) == 4 and None not in shape[1:] else None
+def _maps(network):
+    """The layers that give one map of fixed size on the way to a network's output, and the maps.
+
+    A layer may have been called in other models too: one that is rebuilt has been, when it is
+    loaded. A map of theirs would run the network twice.
+    """
+    seen = graph(network)
+    calls = [] if seen is None else seen.calls
+    # Operations, such as `images / 255`, are no layers.
+    calls = [call for call in calls if isinstance(call.layer, keras.layers.Layer)]
+    times = collections.Counter(id(call.layer) for call in calls)
+    for call in calls:
+        shape = getattr(call.outputs[0], "shape", ())
+        is_map = len(call.outputs) == 1 and len(shape) == 4 and None not in shape[1:]
+        if is_map and times[id(call.layer)] == 1:
+            yield call.layer, call.outputs[0]

@@ -71,13 +71,25 @@ class Game(Imitation):
         """
         if y is not None:
             raise InputError("MosaicKD.fit() takes no labels: pass the images alone, without y")
+        if kwargs.get("validation_split"):
+            raise InputError(
+                "MosaicKD.fit() takes no validation_split: give validation_data=(images,). "
+                f"Received: {kwargs['validation_split']}"
+            )
         x, first = self._checked(x, may_be_single=True)
         if given.beside(first) is not None:
             self.leave_out_labels(first)
         if given.is_plain(x, first):
             batch_size = batch_size or given.batch_size_of(first) or 32
             x = given.as_pool(x)
-            x = mosaic_stream(x, batch_size, student_steps=self.student_steps, seed=self.seed or 0)
+            # After what a loaded game, or an earlier `fit`, has seen.
+            x = mosaic_stream(
+                x,
+                batch_size,
+                student_steps=self.student_steps,
+                seed=self.seed or 0,
+                first_step=int(self.optimizer.iterations) if self.compiled else 0,
+            )
             batch_size = None
         # A stream has its own order, drawn by seed; Keras would shuffle a PyDataset again.
         return super().fit(x, batch_size=batch_size, **{"shuffle": False, **kwargs})

@@ -185,14 +185,12 @@ class Imitation(StudentTrainer):
     def _mixed(self, images, partners):
         shape = ops.shape(images)
         if partners is None:
-            if images.shape[0] is not None and images.shape[0] % 2:
-                raise InputError(
-                    "mixup mixes pairs of images: expected an even batch. Received: "
-                    f"{images.shape[0]} images"
-                )
-            # Neighbours stay together where replicas share a batch.
-            pairs = ops.reshape(images, (shape[0] // 2, 2, *shape[1:]))
-            partners = ops.reshape(ops.flip(pairs, axis=1), shape)
+            # Neighbours stay together where replicas share a batch. The last of an odd number of
+            # images, at the end of an epoch, has none and stays as it is.
+            count = shape[0] // 2
+            pairs = ops.reshape(images[: 2 * count], (count, 2, *shape[1:]))
+            partners = ops.reshape(ops.flip(pairs, axis=1), (2 * count, *shape[1:]))
+            partners = ops.concatenate([partners, images[2 * count :]], axis=0)
         # Of two standard normal numbers for each image, the distribution function is uniform.
         normal = self.global_normal(shape[0], 2, self.mixup_seed)
         uniform = ops.reshape((1.0 + ops.erf(normal / 2**0.5)) / 2.0, (shape[0], 2, 1, 1, 1))

@@ -8,10 +8,11 @@ from keras import ops
 from keras_mosaickd.backend.fused import Fused
 from keras_mosaickd.backend.operations import uses
 from keras_mosaickd.config import EPSILON_ALIGN, EPSILON_LOCAL
-from keras_mosaickd.methods.checks import check_game, check_options
+from keras_mosaickd.methods.checks import check_game, check_options, check_separate
 from keras_mosaickd.methods.game import Game
 from keras_mosaickd.methods.objectives import Objectives
 from keras_mosaickd.methods.statistics import statistics_of
+from keras_mosaickd.networks.logits import with_shapes
 
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
@@ -121,11 +122,15 @@ class MosaicKD(Game):
             epsilon_local,
             epsilon_align,
         )
+        generator, discriminator = with_shapes(generator), with_shapes(discriminator)
         check_game(student, generator, discriminator, latent_dim)
         check_options(student_steps, generator_multiple, batch_norm_policy)
         super().__init__(
             teacher, student, temperature, teacher_outputs=teacher_outputs, seed=seed, **kwargs
         )
+        players = {"generator": generator, "discriminator": discriminator}
+        players = {role: player for role, player in players.items() if player is not None}
+        check_separate(teacher=self.teacher, student=self.student, **players)
         self.generator = generator
         self.discriminator = discriminator
         self.run_generator = Fused(generator)

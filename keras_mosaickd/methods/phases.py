@@ -6,6 +6,7 @@ from keras import ops
 from keras_mosaickd.backend import keras_graph
 from keras_mosaickd.backend.training import PhaseTrainer, unsupported_by_xla
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.files import say_once
 from keras_mosaickd.methods.watched import FirstInvalid
 from keras_mosaickd.optimizers import PhaseOptimizers
 
@@ -30,7 +31,8 @@ class Phases(PhaseTrainer):
             **kwargs: of `keras.Model.compile` (`jit_compile`, `run_eagerly`,
                 `steps_per_execution`).
         """
-        unexpected = {"loss", "metrics", "weighted_metrics", "optimizer"} & set(kwargs)
+        own = {"loss", "loss_weights", "metrics", "weighted_metrics", "optimizer"}
+        unexpected = (own | {"auto_scale_loss"}) & set(kwargs)
         if unexpected:
             raise InputError(
                 f"compile() takes {', '.join(phases)}; losses and metrics are the method's own. "
@@ -40,14 +42,16 @@ class Phases(PhaseTrainer):
         if len({id(optimizer) for optimizer in optimizers.values()}) < len(optimizers):
             raise InputError("compile() needs a separate optimizer for each phase")
         self._phase_compile_config = {**optimizers, **kwargs}
-        if self.dtype_policy.name == "mixed_float16":
-            optimizers = {
-                key: keras.optimizers.LossScaleOptimizer(optimizer, name=optimizer.name)
-                for key, optimizer in optimizers.items()
-            }
         networks = {key: self.trained_network(key.removesuffix("_optimizer")) for key in optimizers}
-        for network in networks.values():
+        for key, network in networks.items():
             self.check_scope(network.variables)
+            if self.dtype_policy.name == "mixed_float16" or _is_mixed_float16(network):
+                optimizers[key] = _scaling(optimizers[key])
+            if network.losses:
+                say_once(
+                    f"The regularizers (or add_loss) of {network.name!r} take no part: weight "
+                    "decay is the optimizer's"
+                )
         self.phase_optimizers = optimizers
         self.first_invalid = FirstInvalid(["loss", *self.loss_terms])
         variables = {key: network.trainable_variables for key, network in networks.items()}
@@ -136,3 +140,17 @@ class Phases(PhaseTrainer):
         """Loads what `save_own_variables` saved."""
         for index, state in enumerate(keras_graph.seed_states(self)):
             state.assign(store[f"seed_{index}"])
+
+
+def _is_mixed_float16(layer):
+    """Whether a network, or a layer in it, computes in float16 on variables in float32."""
+    if layer.dtype_policy.name == "mixed_float16":
+        return True
+    return any(map(_is_mixed_float16, getattr(layer, "layers", ())))
+
+
+def _scaling(optimizer):
+    """The optimizer of a loss that is scaled, so that its gradients are not lost in float16."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer, name=optimizer.name)

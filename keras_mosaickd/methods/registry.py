@@ -41,7 +41,7 @@ def trainer(config, teacher, networks, schedule):
     if config.is_game:
         return _game(config, teacher, networks, schedule, options)
     if config.method == "supervised":
-        made = Supervised(teacher, student, seed=config.seed)
+        made = Supervised(teacher, student, teacher_outputs="logits", seed=config.seed)
     elif config.method == "fitnet":
         made = FitNet(teacher, student, hint_weight=config.hint_weight, **options)
     else:
@@ -60,6 +60,7 @@ def _options(config, teacher, student):
         "feature_weight": config.feature_weight,
         "mixup": config.mixup,
         "student_start": config.student_start,
+        "teacher_outputs": "logits",
         "seed": config.seed,
     }
     if config.is_game:

@@ -115,7 +115,13 @@ def _logits_of(teacher, outputs, head):
         return stripped, activation, activation
     if head_of(teacher).kind == "labels":
         return teacher, "sigmoid", "logits"
-    if outputs == "logits" or (outputs == "auto" and _is_linear(teacher)):
+    is_linear = outputs != "logits" and _is_linear(teacher)
+    if outputs == "probabilities" and is_linear:
+        raise InputError(
+            f"teacher_outputs='probabilities' was declared, but the last layer of {teacher.name!r} "
+            "is linear. Expected: 'logits' or 'auto'"
+        )
+    if outputs == "logits" or is_linear:
         return teacher, None, "logits"
     activation = _tried(teacher)
     if activation is None and outputs == "probabilities":
@@ -130,12 +136,12 @@ def _logits_of(teacher, outputs, head):
     return made, activation, f"probabilities, as of a {activation}"
 
 
-def student_logits(student, shape, copies=False):
+def student_logits(student, shape=None, copies=False):
     """A student without its softmax or sigmoid, on its own layers.
 
     Args:
         student: built Keras model.
-        shape: `(height, width, channels)` of the images.
+        shape: `(height, width, channels)` of the images, where the student takes any.
         copies: whether a last layer with weights and an activation may be copied: then the model
             in the caller's hands is not trained.
 
@@ -173,7 +179,7 @@ def with_shapes(model, output=""):
     shape = (model.get_build_config() or {}).get("input_shape")
     if not model.built or shape is None:
         raise InputError(
-            f"expected a built model. Received: {model.name!r}: call it on a batch of images first"
+            f"expected a built model. Received: {model.name!r}: call it on a batch first"
         )
     images = keras.Input(tuple(shape[1:]))
     return keras.Model(images, one_output(model(images), output, model.name), name=model.name)

@@ -4,15 +4,16 @@ import dataclasses
 
 from keras_mosaickd import export
 from keras_mosaickd.backend.training import unsupported_by_xla
-from keras_mosaickd.config import METHODS, ExperimentConfig, is_saved_model
+from keras_mosaickd.config import ExperimentConfig, is_saved_model
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.methods.objectives import Objectives
+from keras_mosaickd.runs.flag_table import FLAGS
 
 
 def check_settings(config):
-    """Checks what needs no data: the method, its task, the formats."""
-    if config.method not in METHODS:
-        raise InputError(f"--method must be one of {', '.join(METHODS)}. Received: {config.method}")
+    """Checks what needs no data: types and ranges, the method and its task, the formats."""
+    for field, value in vars(config).items():
+        FLAGS[field.removesuffix("_")].check(value)
     if config.method == "balanced" and config.task != "classification":
         raise InputError(
             "--method=balanced balances over classes of images and needs "

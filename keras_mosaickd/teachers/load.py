@@ -50,6 +50,8 @@ def load_teacher(
     Raises:
         InputError: if it cannot be loaded, or does not take square images, grey or RGB.
     """
+    if isinstance(teacher, os.PathLike):
+        teacher = os.fspath(teacher)
     name = teacher if isinstance(teacher, str) else getattr(teacher, "name", "the model")
     if isinstance(teacher, str):
         model = load(teacher, "--teacher", unsafe, teacher_output, image_size)

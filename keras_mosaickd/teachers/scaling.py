@@ -145,6 +145,7 @@ def contradiction(model, text):
         others.insert(0, "/".join(",".join(f"{value:.4g}" for value in part) for part in parts))
     better = next((name for name in others if is_usual(arrives(name))), None)
     advice = f"give --teacher_input={better}" if better else "look at --teacher_input"
+    advice += " (from Python, km.load_teacher's)"
     return (
         f"Warning: from black to white, pixels change by {found[0]:.3g} around {found[1]:.3g} "
         f"where the teacher's first kernel sees them, with --teacher_input={text} and the scaling "

@@ -22,10 +22,10 @@ def with_first(callback, callbacks):
 
     Args:
         callback: the one.
-        callbacks: a list of callbacks, a `CallbackList`, or None.
+        callbacks: a callback, a list of them, a `CallbackList`, or None.
     """
     if not isinstance(callbacks, keras.callbacks.CallbackList):
-        return [callback, *(callbacks or [])]
+        return [callback, *keras.tree.flatten(callbacks or [])]
     callback.set_model(callbacks.model)
     callback.set_params(callbacks.params)
     callbacks.callbacks.insert(0, callback)

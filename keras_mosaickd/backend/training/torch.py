@@ -38,19 +38,19 @@ class PhaseTrainer(SingleProgramTrainer):
             gradients = through.pullback(gradient)
         else:
             loss, terms = objective()
-            gradients = torch.autograd.grad(
-                optimizer.scale_loss(loss), [variable.value for variable in variables]
-            )
-        with torch.no_grad():
-            optimizer.apply(_averaged(gradients), variables)
+            gradients = _gradients(optimizer.scale_loss(loss), variables)
+        # A variable that the loss does not reach stays as it is, as on the other backends.
+        reached = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
+        if reached:
+            gradients, variables = zip(*reached, strict=True)
+            with torch.no_grad():
+                optimizer.apply(_averaged(gradients), list(variables))
         return {name: term.detach() for name, term in terms.items()}
 
     def record(self, function, variables):
         """Runs a function once, to be differentiated later."""
-        outputs, tensors = function(), [variable.value for variable in variables]
-        return Recorded(
-            outputs.detach(), lambda gradient: torch.autograd.grad(outputs, tensors, gradient)
-        )
+        outputs = function()
+        return Recorded(outputs.detach(), lambda gradient: _gradients(outputs, variables, gradient))
 
     def train_step(self, data):
         """One step of `fit`."""
@@ -172,6 +172,14 @@ def distribution(name):
         return ONE_DEVICE
     processes.join()
     return Distribution(contextlib.nullcontext, processes.count(), is_joint=True)
+
+
+def _gradients(outputs, variables, gradient=None):
+    """Gradients by `variables`, None where the outputs do not depend on one."""
+    tensors = [variable.value for variable in variables]
+    if not (tensors and outputs.requires_grad):
+        return [None] * len(tensors)
+    return torch.autograd.grad(outputs, tensors, gradient, allow_unused=True)
 
 
 def _averaged(gradients):

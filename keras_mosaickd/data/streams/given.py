@@ -92,7 +92,8 @@ def as_pool(x: Any) -> Any:
     elements: Any = x
     if isinstance(x, keras.utils.PyDataset):
         elements = (x[index] for index in range(len(x)))
-    return np.concatenate([_numpy(images_of(element)) for element in elements])
+    parts = [_numpy(images_of(element)) for element in elements]
+    return np.stack(parts) if parts and parts[0].ndim == 3 else np.concatenate(parts)
 
 
 def check(images: Any, shape: tuple[int | None, ...], x: Any = None) -> None:

@@ -6,9 +6,13 @@ arXiv 2110.15094), whose recipe and tables the defaults follow.
 
 from __future__ import annotations
 
+import math
+import numbers
 from dataclasses import dataclass
+from typing import Any
 
 from keras_mosaickd.config import EPSILON_ALIGN, EPSILON_LOCAL
+from keras_mosaickd.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,23 @@ class Flag:
         if self.lower is not None and self.upper is not None:
             return f"{noun} from {self.lower} to {self.upper}"
         return f"{noun} {'above' if self.lower_is_open else 'of at least'} {self.lower}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value has the flag's type and is in its range; NaN is in none."""
+        if self.kind in (bool, str):
+            return isinstance(value, self.kind) and (not self.choices or value in self.choices)
+        wanted = numbers.Integral if self.kind is int else numbers.Real
+        if not isinstance(value, wanted) or isinstance(value, bool) or not math.isfinite(value):
+            return False
+        low, high, value = self.lower, self.upper, float(value)
+        above = low is None or (value > low if self.lower_is_open else value >= low)
+        return above and (high is None or value <= high)
+
+    def check(self, value: Any) -> None:
+        """Raises InputError for a value that the command line would refuse."""
+        if not self.allows(value):
+            expected = self.expectation() or "text"
+            raise InputError(f"--{self.name}: expected {expected}. Received: {value!r}")
 
 
 _DATA, _NETWORKS, _TEACHER = "Data", "Networks", "Teacher's training"

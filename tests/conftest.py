@@ -55,6 +55,7 @@ HOMES = {
     "test_faults": ("torch",),
     "test_fuzz": ("torch",),
     "test_without_labels": ("torch",),
+    "test_user_code": ("torch",),
     "test_own_teacher_doc": ("torch",),
     "test_transfer_set": ("torch",),
     "test_import_weights": ("torch",),

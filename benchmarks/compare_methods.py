@@ -37,7 +37,7 @@ matplotlib.use("Agg")
 # nothing was chosen on it.
 EXCHANGED = ["--dataset=fashion_mnist[1,5,7,8,9]", "--ood=fashion_mnist[0,2,3,4,6]"]
 # Four times the pixels, with a smaller teacher and student and half the images in a batch.
-PIXELS_64 = "--image_size=64 --teacher=wrn16_1 --student=wrn10_1 --teacher_epochs=30".split()
+PIXELS_64 = "--image_size=64 --teacher=wrn16_1 --student=wrn10_1 --teacher_epochs=10".split()
 DOMAINS = {
     "fashion_mnist": ("fashion_mnist", [], 500),
     "fashion_mnist_exchanged": ("fashion_mnist", EXCHANGED, 500),

@@ -47,8 +47,10 @@ def replacing(path: str | os.PathLike[str], suffix: str | None = None) -> Iterat
         os.replace(new, path)
         _flush(path.parent)
     except OSError as error:
-        # A full disk does not say which file it had no room for.
-        error.filename = error.filename or str(path)
+        # A full disk does not say which file it had no room for. (Without a number it is another
+        # library's error, whose text the name would replace.)
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -57,7 +59,9 @@ def replacing(path: str | os.PathLike[str], suffix: str | None = None) -> Iterat
 def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Writes a file whole or not at all; text as UTF-8."""
     with replacing(path) as new:
-        new.write_bytes(content.encode() if isinstance(content, str) else content)
+        if isinstance(content, str):  # Names of files may be no UTF-8.
+            content = content.encode(errors="backslashreplace")
+        new.write_bytes(content)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

@@ -33,7 +33,7 @@ BEST_STUDENT = Path("checkpoints") / "best_student.keras"
 CHECKSUMS = "sha256.json"
 
 # Where a run lies, where it finds things and which devices carry it do not make it another run.
-_PLACES = ("run_dir", "data_dir", "cache_dir", "import_", "unsafe_load", "strategy")
+PLACES = ("run_dir", "data_dir", "cache_dir", "import_", "unsafe_load", "strategy")
 _PUBLISHED = re.compile(r"^# Published: ([0-9]+(?:\.[0-9]+)?) %", re.MULTILINE)
 
 
@@ -82,7 +82,7 @@ class RunDirectory:
                 f"Received: {self.path}, which holds other files"
             )
         # What was named by a path is known by its content (`check_inputs`), and may have moved.
-        skipped = {*_PLACES, *self._inputs()}
+        skipped = {*PLACES, *self._inputs()}
         written = self.settings()
         mine = {name: flag_value(value) for name, value in settings.items()}
         different = sorted(

@@ -92,7 +92,8 @@ def test_saves_every_so_many_steps_and_the_best_student(model, tmp_path, monkeyp
         tmp_path / "last.keras", every_steps=2, best=tmp_path / "best.keras"
     )
     callback.set_model(model)
-    for batch in range(4):
+    callback.set_params({"steps": 6})
+    for batch in range(6):  # The last one is saved when its epoch has been judged.
         callback.on_train_batch_end(batch)
     callback.on_epoch_end(0, {"val_agreement": 0.5})
     best = (tmp_path / "best.keras").read_bytes()

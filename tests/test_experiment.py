@@ -303,6 +303,49 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_continues_bit_for_bit(
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_run_stopped_at_the_last_step_of_an_epoch_has_the_epochs_row(
+    cache, tmp_path, monkeypatch, capsys
+):
+    settings = {**TINY, "cache_dir": cache, "export": "keras", "checkpoint_every_steps": 1}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert command(train, "train", **settings, run_dir=whole) == 0
+    look = checkpoints.Checkpoint.on_train_batch_end
+
+    def stop_at_the_second_step(self, batch, logs=None):
+        self.stop.received = signal.SIGTERM if batch == 1 else None
+        look(self, batch, logs)
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "on_train_batch_end", stop_at_the_second_step)
+    for steps in (2, 4):  # of the first epoch and of the last
+        assert command(train, "train", **settings, run_dir=stopped) == 128 + signal.SIGTERM
+        assert len((stopped / "history.csv").read_text().splitlines()) == 1 + steps // 2
+    monkeypatch.undo()
+    assert command(train, "train", **settings, run_dir=stopped) == 0
+    assert "Exported: the student of epoch 2 of 2" in capsys.readouterr().out
+    found, expected = (json.loads((run / "metrics.json").read_text()) for run in (stopped, whole))
+    for name in ("student_accuracy", "student_agreement", "exported_epoch"):
+        assert found[name] == expected[name]
+    for a, b in zip(student_weights(whole), student_weights(stopped), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_the_best_student_is_kept_though_a_crash_left_its_row_alone(cache, tmp_path, monkeypatch):
+    settings = {**TINY, "cache_dir": cache, "export": "keras", "select": "agreement"}
+    run = tmp_path / "run"
+
+    def crash(self, epoch, logs=None):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "on_epoch_end", crash)
+    assert command(train, "train", **settings, run_dir=run) == 1
+    assert len((run / "history.csv").read_text().splitlines()) == 2
+    monkeypatch.undo()
+    assert command(train, "train", **settings, run_dir=run) == 0
+    assert (run / "checkpoints" / "best_student.keras").is_file()
+
+
+@pytest.mark.slow
 def test_a_teacher_stopped_in_the_middle_of_an_epoch_continues_bit_for_bit(
     tmp_path, monkeypatch, capsys
 ):

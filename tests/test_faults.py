@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_mosaickd import export
 from keras_mosaickd.callbacks import checkpoint as checkpoints
-from keras_mosaickd.cli import evaluate, runner, teacher, train
+from keras_mosaickd.cli import evaluate, runner, sample, teacher, train
+from keras_mosaickd.cli import export as cli_export
+from keras_mosaickd.run_directory import RunDirectory
 from keras_mosaickd.runs import run as experiment
 from keras_mosaickd.runs import teacher as teachers
 from keras_mosaickd.teachers import load as given_models
@@ -249,3 +253,64 @@ def test_two_runs_at_once_share_one_cache(tmp_path):
     assert "damaged" not in "".join(outputs)
     for a, b in zip(weights(tmp_path / "a"), weights(tmp_path / "b"), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_was_measured_is_printed_though_it_cannot_be_kept(
+    flags, tmp_path, monkeypatch, capsys
+):
+    assert run(flags, tmp_path / "run") == 0
+    capsys.readouterr()
+
+    def read_only(self, name, content):
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr(RunDirectory, "write_json", read_only)
+    assert runner.run(evaluate.main, "evaluate", [f"--run_dir={tmp_path / 'run'}"]) == 0
+    printed = capsys.readouterr().out
+    assert "student_accuracy" in printed and "metrics.json" in printed.partition("Warning: ")[2]
+
+
+def test_a_run_is_exported_though_its_cache_is_gone(flags, tmp_path, capsys):
+    assert run(flags, tmp_path / "run") == 0
+    shutil.rmtree(tmp_path / "cache")
+    arguments = [f"--run_dir={tmp_path / 'run'}", "--export=keras", f"--out={tmp_path / 'again'}"]
+    assert runner.run(cli_export.main, "export", arguments) == 0
+    assert "Compared on random images: " in capsys.readouterr().out
+    assert (tmp_path / "again.keras").is_file()
+
+
+def test_places_that_cannot_work_are_refused_before_any_work(flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = [flag for flag in flags if not flag.startswith("--export")]
+    assert run(flags, tmp_path / "seed[0]") == 2
+    assert "without square brackets" in capsys.readouterr().err
+    assert not (tmp_path / "seed[0]").exists()
+    (tmp_path / "student.keras").write_bytes(b"")
+    for out in (".", "..", "/"):
+        arguments = ["--student=student.keras", f"--out={out}"]
+        assert runner.run(cli_export.main, "export", arguments) == 2
+        assert "--out: expected a path that ends in a name" in capsys.readouterr().err
+    assert runner.run(sample.main, "sample", ["--run_dir=run", "--out=grid.jpg"]) == 2
+    assert "--out: expected a .png file, or a directory" in capsys.readouterr().err
+
+
+def test_modules_in_the_working_directory_are_not_run(tmp_path):
+    (tmp_path / "random.py").write_text("raise SystemExit('run')")
+    (tmp_path / "absl.py").write_text("raise SystemExit('run')")
+    command = [ROOT / "bin" / "train", "--version"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode == 0 and finished.stdout.startswith("keras-mosaickd "), finished
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file system refuses such names")
+def test_names_that_are_no_utf_8_are_refused_before_any_work(flags, tmp_path, capsys):
+    image = np.zeros((8, 8), "uint8")
+    for kind in (b"b\xfcr", b"cat"):
+        folder = os.path.join(os.fsencode(tmp_path), b"eval", kind)
+        os.makedirs(folder)
+        Image.fromarray(image).save(os.path.join(os.fsdecode(folder), "0.png"))
+    assert run([*flags, f"--eval=folder:{tmp_path / 'eval'}"], tmp_path / "run") == 2
+    assert r"names of sub-folders in UTF-8. Received: b'b\xfcr'" in capsys.readouterr().err
+    assert run([*flags, "--ood=folder:\udcfc"], tmp_path / "run") == 2
+    assert "expected text in UTF-8" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -179,6 +179,9 @@ def labels(*names):
 
 def test_labels_are_matched_by_name():
     # Sub-folders come in the order of their names, which is not the teacher's.
+    # Written in one piece by most systems, in two by some.
+    found = labelled_as(labels("ba\u0308r"), ("ant", "b\u00e4r"), "classification", True)
+    assert found.labels.tolist() == [1]
     found = labelled_as(labels("cat", "dog"), ("dog", "fox", "cat"), "classification", True)
     assert found.labels.tolist() == [2, 0]
     numbers = tuple(map(str, range(11)))

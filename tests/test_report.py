@@ -18,7 +18,7 @@ from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.cli import report as command
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.report import drawings, figures, runs, summary
+from keras_mosaickd.report import drawings, figures, model_card, runs, summary
 from keras_mosaickd.report.groups import groups
 from tests import game
 
@@ -149,6 +149,19 @@ def test_runs_of_other_settings_are_not_averaged(tmp_path):
         "temperature=1.0",
     ]
     assert [row["updates"] for row in rows] == ["20", "20", "60"]
+
+
+def test_runs_of_other_teachers_under_one_name_are_not_averaged(tmp_path):
+    for number, teacher in enumerate("aab"):
+        metrics = {"seed": number}
+        write_run(tmp_path / "runs" / str(number), metrics, inputs={"teacher": teacher * 64})
+    report.write([tmp_path / "runs"], tmp_path / "out")
+    assert [row["seeds"] for row in table(tmp_path / "out" / "results.csv")] == ["0, 1", "2"]
+
+
+def test_a_bar_in_a_name_adds_no_column():
+    text = model_card._table(["class", "images"], [["bee | wasp", "4"]])
+    assert text.splitlines()[-1] == r"| bee \| wasp | 4 |"
 
 
 def test_settings_that_are_too_long_for_a_label_are_numbers_that_a_table_explains(tmp_path):

@@ -12,7 +12,7 @@ from keras_mosaickd import InputError, KnowledgeDistillation, MosaicKD
 from keras_mosaickd.data.scores import entropies
 from keras_mosaickd.export import export_student
 from keras_mosaickd.methods import FitNet, Supervised
-from keras_mosaickd.networks.logits import as_logits
+from keras_mosaickd.networks.logits import as_logits, recognized
 from tests import game
 from tests.game import CLASSES, LATENT, SHAPE, STEPS, classifier, images, moved, values
 
@@ -81,6 +81,28 @@ def test_agreement_and_entropies_are_of_logits_whatever_the_networks_end_in():
 def test_probabilities_are_not_believed_of_a_linear_layer():
     with pytest.raises(InputError, match="'probabilities' was declared, but the last .* linear"):
         as_logits(classifier(1), "probabilities")
+
+
+class Hidden(keras.Model):
+    """A classifier whose softmax is not seen, rounded to 16 bits."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = classifier(1)
+
+    def call(self, inputs, training=False):
+        answers = keras.ops.softmax(self.network(inputs, training=training))
+        return keras.ops.cast(answers, "bfloat16")
+
+
+def test_rounded_probabilities_of_a_hidden_softmax_are_of_classes():
+    model = Hidden()
+    model(images(1))
+    assert recognized(model)[1] == "3 classes (probabilities, as of a softmax)"
+    # A guess gives way to what is declared.
+    gates = keras.Sequential([keras.Input(SHAPE), classifier(1), layers.Lambda(keras.ops.sigmoid)])
+    assert recognized(gates)[1].startswith("3 independent labels")
+    assert recognized(gates, head="classes")[1].startswith("3 classes")
 
 
 def test_an_export_gives_logits_of_a_student_that_ends_in_softmax(tmp_path):

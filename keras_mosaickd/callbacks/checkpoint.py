@@ -32,6 +32,9 @@ class Checkpoint(keras.callbacks.Callback):
         monitor: name in the logs of what the best student has most of.
         seconds_between: how long to leave epochs unsaved that take less time than saving them.
 
+    An epoch whose last step is made is evaluated before anything is saved or left: a checkpoint
+    stands either in the middle of an epoch or behind everything that belongs to it.
+
     Raises:
         StoppedError: out of `fit`, after a signal.
     """
@@ -55,10 +58,14 @@ class Checkpoint(keras.callbacks.Callback):
         self.stop = stop
         self.seconds_between = seconds_between
         self._saved_at = time.monotonic()
+        self._received = None
 
     def on_train_batch_end(self, batch, logs=None):
         """Saves when its turn has come, or when the training is told to stop."""
         received = None if self.stop is None else processes.stop_now(self.stop.received)
+        if batch + 1 == self.params.get("steps"):
+            self._received = received
+            return
         if received is not None:
             save_checkpoint(self.model, self.path)
             raise StoppedError(received)
@@ -66,17 +73,18 @@ class Checkpoint(keras.callbacks.Callback):
             save_checkpoint(self.model, self.path)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Saves."""
+        """Saves, and leaves after a signal."""
         value = (logs or {}).get(self.monitor, -1.0)
-        if not processes.is_chief():
-            return
-        if self.best is not None and value > self.best_so_far:
+        if self.best is not None and value > self.best_so_far and processes.is_chief():
             self.best_so_far = value
             with replacing(self.best) as new:
                 self.model.student.save(new)
-        if time.monotonic() - self._saved_at >= self.seconds_between:
+        is_due = time.monotonic() - self._saved_at >= self.seconds_between
+        if is_due or self._received is not None:
             save_checkpoint(self.model, self.path)
             self._saved_at = time.monotonic()
+        if self._received is not None:
+            raise StoppedError(self._received)
 
 
 class StopSignals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from keras_mosaickd.cli import flags, runner
@@ -32,7 +33,7 @@ def main(parsed: flags.Parsed) -> None:
     if per_class:
         print("\n" + aligned(model_card.by_class(per_class)))
     run = RunDirectory(run_dir)
-    if (run / MODEL_CARD).is_file():
+    if (run / MODEL_CARD).is_file() and os.access(run.path, os.W_OK):
         model_card.write(run)
 
 

@@ -17,6 +17,11 @@ def main(parsed: flags.Parsed) -> None:
     student = Path(source) / STUDENT if values["run_dir"] else Path(source)
     if values["student"] and not values["out"]:
         raise InputError("expected --out with --student. Received: none")
+    if values["out"] and Path(values["out"]).name in ("", ".."):
+        raise InputError(
+            "--out: expected a path that ends in a name, to which the formats add theirs. "
+            f"Received: {values['out']}"
+        )
     for flag in ("ood", "class_names"):
         if values["run_dir"] and values[flag]:
             raise InputError(

@@ -7,6 +7,7 @@ flags that other packages define are neither accepted nor saved.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,10 +60,17 @@ class _IntegerParser(absl_flags.IntegerParser):
 
 
 class _TextParser(absl_flags.ArgumentParser[str]):
-    """A string that survives a flagfile, whose lines are stripped of white space at both ends."""
+    """A string that survives a flagfile, whose lines are stripped of white space at both ends.
+
+    A `~` at its beginning, which no shell replaces behind an equals sign, is the home directory.
+    """
 
     def parse(self, argument: Any) -> str:
-        value = str(argument)
+        value = os.path.expanduser(str(argument))
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("expected text in UTF-8") from None
         if value != value.strip() or "\n" in value or "\r" in value:
             raise ValueError("expected text on one line without white space at its ends")
         return value

@@ -45,6 +45,7 @@ def run(
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     show_traceback = False
+    _make_printing_safe()
     try:
         parsed = flags.parse(command, arguments)
         if parsed.values["version"]:
@@ -79,6 +80,16 @@ def run(
         if not show_traceback:
             story += " (rerun with --traceback for the whole story)"
         return _report(command, story, show_traceback, 1)
+
+
+def _make_printing_safe() -> None:
+    """Lets nothing that is printed fail: names that are no UTF-8, streams that are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed when the process began
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def required(parsed: flags.Parsed, *names: str) -> str:

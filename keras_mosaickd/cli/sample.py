@@ -10,6 +10,7 @@ from keras_mosaickd.errors import InputError
 
 # A grid of more images is too large to be looked at.
 MOST_IN_A_GRID = 4096
+_OTHER_IMAGES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg")
 
 
 def main(parsed: flags.Parsed) -> None:
@@ -17,7 +18,10 @@ def main(parsed: flags.Parsed) -> None:
     run_dir = runner.required(parsed, "run_dir")
     out = parsed.values["out"] or str(Path(run_dir) / "samples.png")
     count, *loading = (parsed.values[name] for name in ("count", "seed", "teacher", "unsafe_load"))
-    if Path(out).suffix.lower() != ".png":
+    suffix = Path(out).suffix.lower()
+    if suffix in _OTHER_IMAGES:
+        raise InputError(f"--out: expected a .png file, or a directory. Received: {out}")
+    if suffix != ".png":
         runner.load_backend(parsed)
         from keras_mosaickd.export import transfer_set
 

@@ -1,6 +1,7 @@
 """Names of a teacher's classes, and labelled images that are to be counted by them."""
 
 import dataclasses
+import unicodedata
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def class_names_of(path, classes):
         raise InputError(
             f"--class_names must be a readable text file. Received: {path} ({reason})"
         ) from error
-    names = tuple(line.strip() for line in text.rstrip().splitlines())
+    names = tuple(_composed(line.strip()) for line in text.rstrip().splitlines())
     wrong = None
     if len(names) != classes:
         wrong = f"with {len(names)} line{'' if len(names) == 1 else 's'} for {classes} classes"
@@ -77,7 +78,7 @@ def read_labelled(name, input_shape, data_dir="", flag="--eval", skip_unreadable
 
 def renames(class_names, image_set):
     """Whether names are all others than those of a data set: other words for its classes."""
-    return not set(class_names) & set(image_set.class_names)
+    return not set(map(_composed, class_names)) & set(map(_composed, image_set.class_names))
 
 
 def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
@@ -106,7 +107,8 @@ def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
             f"{flag} must have labels for --task={task}: of folder:PATH one sub-folder for each "
             f"class. Received: {image_set.name}"
         )
-    names = tuple(image_set.class_names)
+    names = tuple(map(_composed, image_set.class_names))
+    class_names = tuple(map(_composed, class_names))
     unknown = [name for name in names if name not in class_names]
     if not is_named and (not unknown or len(names) == len(class_names)):
         # Numbers are what the names are taken from, or stand for, where none were given.
@@ -136,6 +138,11 @@ def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
         renamed[: len(positions)] = positions
         return dataclasses.replace(image_set, labels=renamed[labels], class_names=class_names)
     return dataclasses.replace(image_set, labels=positions[labels], class_names=class_names)
+
+
+def _composed(name):
+    """The one spelling of letters with marks, which file systems write in one piece or in two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _shortened(names):

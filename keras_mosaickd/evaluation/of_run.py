@@ -127,7 +127,10 @@ def evaluate(
     metrics = {**metrics, **kept, **cost}
     if "verdict" in metrics:
         metrics["verdict"] = verdict(metrics)
-    run.write_json(METRICS, metrics)
+    try:
+        run.write_json(METRICS, metrics)
+    except OSError as error:  # What was measured is worth printing all the same.
+        print(f"Warning: {METRICS} of {run_dir} stays as it was: {error}")
     return {**found, **cost}
 
 

@@ -85,6 +85,11 @@ def size_on_disk(path: Path) -> int:
 def checked_target(name: str, path: Path) -> Path:
     """Returns the path, or raises InputError where something else than an older export is there."""
     if name == "saved_model":
+        if "[" in str(path.absolute()):
+            raise InputError(
+                "expected a path without square brackets for a SavedModel, which TensorFlow takes "
+                f"for a pattern when it loads one. Received: {path}"
+            )
         is_ours = path.is_dir() and ((path / "saved_model.pb").is_file() or not any(path.iterdir()))
         wanted = "a new directory, an empty one or a SavedModel to write to"
     else:

@@ -114,7 +114,8 @@ def _download(path):
     """What says that a file was downloaded; empty where nothing does."""
     path = Path(path).absolute()
     for folder in _DOWNLOADS:
-        if path.resolve().is_relative_to(Path(folder).expanduser().resolve()):
+        # (`Path.expanduser` fails where there is no home directory.)
+        if path.resolve().is_relative_to(Path(os.path.expanduser(folder)).resolve()):
             return f"it lies in {folder}"
     names = os.listxattr(path) if hasattr(os, "listxattr") and path.exists() else []
     return next((f"it is marked {name}" for name in names if name in _ORIGINS), "")

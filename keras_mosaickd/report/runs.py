@@ -10,13 +10,12 @@ from typing import Any
 
 from keras_mosaickd.callbacks.traces import read_history
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.run_directory import FLAGS, HISTORY, METRICS, RunDirectory
+from keras_mosaickd.run_directory import FLAGS, HISTORY, INPUTS, METRICS, PLACES, RunDirectory
 
 STUDY, SELECTION = "study.json", "selection.json"
 _NEEDED: dict[str, Any] = {"method": str, "student": str, "student_agreement": (int, float)}
 # What does not make another experiment: places, the seed, and how a run is saved.
-_NOT_COMPARED = {"run_dir", "data_dir", "cache_dir", "seed", "checkpoint_every_steps", "config"}
-_NOT_COMPARED |= {"export", "eval"}
+_NOT_COMPARED = {*PLACES, "seed", "checkpoint_every_steps", "config", "export", "eval"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +28,8 @@ class Run:
         settings: ``flags.txt``, by name; empty where there is none.
         history: Rows of ``history.csv``, one dict of numbers per epoch.
         selection: ``selection.json``, or None.
+        inputs: ``inputs.json``: SHA-256 of what the settings name by paths; empty where there is
+            none.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Run:
     settings: dict[str, str]
     history: list[dict[str, float]]
     selection: dict[str, Any] | None
+    inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -55,7 +57,10 @@ class Run:
             for name in ("method", "student", "dataset", "ood", "backend", "student_updates")
             if self.metrics.get(name) is not None
         }
-        return {k: v for k, v in self.settings.items() if k not in _NOT_COMPARED} | known
+        # A path may hold other things for another run, and the same ones lie under two.
+        by_content = {k: str(v) for k, v in self.inputs.items() if k not in _NOT_COMPARED}
+        compared = {k: v for k, v in self.settings.items() if k not in _NOT_COMPARED}
+        return compared | known | by_content
 
     @property
     def published(self) -> float | None:
@@ -139,16 +144,18 @@ def _read_run(path: Path, problems: list[str]) -> Run:
         raise InputError(f"{path / METRICS}: expected a usable {lack}. Received: none")
     settings: dict[str, str] = {}
     history: list[dict[str, float]] = []
-    selection = None
+    selection, inputs = None, {}
     try:
         if (path / FLAGS).is_file():
             settings = RunDirectory(path).settings()
         history = read_history(path / HISTORY)
         if (path / SELECTION).is_file():
             selection = _json(path / SELECTION)
+        if (path / INPUTS).is_file():
+            inputs = _json(path / INPUTS)
     except (OSError, ValueError) as error:  # InputError and UnicodeDecodeError are ValueErrors
         problems.append(f"{path}: read in part only ({error})")
-    return Run(path, metrics, settings, history, selection)
+    return Run(path, metrics, settings, history, selection, inputs)
 
 
 def _read_study(path: Path) -> Study:

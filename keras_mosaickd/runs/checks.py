@@ -1,6 +1,7 @@
 """What is checked before any work: everything that would make a run fail later."""
 
 import dataclasses
+import os
 
 from keras_mosaickd import export
 from keras_mosaickd.backend.training import unsupported_by_xla
@@ -21,7 +22,13 @@ def check_settings(config):
         )
     if config.is_game:
         _check_objectives(config)
-    export.check(export.of_a_run(export.parse(config.export)))
+    formats = export.of_a_run(export.parse(config.export))
+    export.check(formats)
+    if "saved_model" in formats and "[" in os.path.abspath(config.run_dir):
+        raise InputError(
+            "--run_dir: expected a path without square brackets, which TensorFlow takes for a "
+            f"pattern when it loads a SavedModel, or --export=keras. Received: {config.run_dir}"
+        )
 
 
 def _check_objectives(config):

@@ -68,7 +68,8 @@ def fit(run, inputs, trainer, data, schedule, steps, judge):
     validation = _validation(inputs)
     with StopSignals() as stop:
         while steps < schedule.steps:
-            traces = _callbacks(run, inputs, data.images, judge, stop)
+            first_round = steps // schedule.steps_per_round
+            traces = _callbacks(run, inputs, data.images, judge, stop, first_round)
             steps = _fit_rounds(
                 trainer,
                 stream,
@@ -195,7 +196,7 @@ def _validation(inputs):
     return validation_stream(inputs.domain_test, batch)
 
 
-def _callbacks(run, inputs, images, judge, stop):
+def _callbacks(run, inputs, images, judge, stop, first_round):
     config = inputs.config
     latents = np.random.default_rng(config.seed).standard_normal(
         (64, config.latent_dim), dtype="float32"
@@ -222,7 +223,9 @@ def _callbacks(run, inputs, images, judge, stop):
             )
         )
         chosen.append(CollapseWarning(np.exp(inputs.head.most_entropy)))
-    values = [row[monitor] for row in callbacks.read_history(run / HISTORY)]
+    # Of the rounds before: one whose row a crash left behind is made, and judged, again.
+    rows = callbacks.read_history(run / HISTORY)
+    values = [row[monitor] for row in rows if row["epoch"] < first_round]
     # Last, so that a checkpoint stands for a round whose other traces are on the disk.
     return [
         StopWhenInvalid(run / CHECKPOINT),

@@ -120,6 +120,11 @@ def test_what_cannot_be_used_is_one_line_that_names_it(argument):
         assert "white space" in message
 
 
+def test_the_home_directory_behind_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert flags.parse("train", ["--run_dir=~/run"]).values["run_dir"] == "/somewhere/run"
+
+
 def test_errors_say_what_is_allowed():
     for argument, allowed in {
         "--batch_size=0": "a whole number of at least 1",

@@ -145,6 +145,9 @@ def test_pixels_without_a_range_are_refused(tmp_path):
     Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(InputError, match="a.tif.*floats of no known range"):
         decode(tmp_path / "a.tif", 8, 3)
+    Image.fromarray(np.full((8, 8), 200, np.int32)).save(tmp_path / "b.tif")
+    with pytest.raises(InputError, match="b.tif.*32 bits and no known range"):
+        decode(tmp_path / "b.tif", 8, 3)
 
 
 def test_the_orientation_is_applied(tmp_path):

@@ -97,6 +97,8 @@ def _decode(source: Any, image_size: int, channels: int) -> np.ndarray:
         # JPEGs much larger than needed are decoded at a fraction of their size.
         file.draft(mode, (2 * image_size, 2 * image_size))
         file.load()
+        if file.mode == "I" and file.format == "TIFF":
+            raise ValueError("pixels are of 32 bits and no known range, not of 8 or 16 bits")
         image = file
         with contextlib.suppress(Exception):  # Damaged EXIF hides an orientation, no pixels.
             image = ImageOps.exif_transpose(file)

@@ -197,6 +197,10 @@ def _labelled(files: list[str], root: str, flag: str, top: str = "") -> Listing:
     files = [file for file in files if file.startswith(prefix)]
     parts = [file.removeprefix(prefix).split(os.sep, 1) for file in files]
     names = sorted({part[0] for part in parts if len(part) == 2})
+    if wrong := [name for name in names if any("\udc80" <= sign <= "\udcff" for sign in name)]:
+        raise InputError(
+            f"expected names of sub-folders in UTF-8. Received: {os.fsencode(wrong[0])!r}"
+        )
     inside = [file for file, part in zip(files, parts, strict=True) if len(part) == 2]
     beside = [file for file, part in zip(files, parts, strict=True) if len(part) == 1]
     if len(names) < 2 or len(beside) > len(inside):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_mosaickd import InputError, measure_agreement
+from keras_mosaickd import InputError, agreement_of_logits
 from keras_mosaickd.data import ImageSet
 from keras_mosaickd.data.class_matching import class_names_of, labelled_as
 from keras_mosaickd.data.held_out import hold_out
@@ -39,7 +39,7 @@ def test_agreement_by_hand():
     three = np.log(3.0)
     teacher = table([[three, 0], [three, 0], [0, three]])
     student = table([[three, 0], [0, three], [0, three]])
-    found = measure_agreement(teacher, student, numbered(3))
+    found = agreement_of_logits(teacher, student, numbered(3))
     assert found.agreement == pytest.approx(2 / 3)
     # KL of (3/4, 1/4) and (1/4, 3/4) is 3/4 ln 3 - 1/4 ln 3; the other two images have none.
     assert found.kl == pytest.approx(three / 2 / 3, abs=1e-6)
@@ -54,7 +54,7 @@ def test_lowest_agreement_leaves_rare_classes_out():
     # Class 0 twelve times, agreed on nine times; class 1 once, never agreed on.
     teacher = table([[1, 0]] * 12 + [[0, 1]])
     student = table([[1, 0]] * 9 + [[0, 1]] * 3 + [[1, 0]])
-    found = measure_agreement(teacher, student, numbered(13))
+    found = agreement_of_logits(teacher, student, numbered(13))
     assert found.lowest == 0.75 and found.per_class == [0.75, 0.0]
     assert found.summary(["a", "b"])["agreement_per_class"] == {"a": 0.75, "b": 0.0}
 
@@ -64,7 +64,7 @@ def test_pixels_are_counted_one_by_one_and_batches_do_not_matter():
     first = keras.Model(inputs, keras.ops.concatenate([inputs, 1 - inputs], axis=-1))
     second = keras.Model(inputs, keras.ops.concatenate([1 - inputs, inputs], axis=-1))
     images = np.random.default_rng(0).random((300, 2, 2, 1), dtype="float32")
-    found = measure_agreement(first, second, images)
+    found = agreement_of_logits(first, second, images)
     assert sum(found.counts) == 300 * 4 and found.agreement == 0
     p = np.exp(images) / (np.exp(images) + np.exp(1 - images))
     expected = (p * np.log(p / (1 - p)) + (1 - p) * np.log((1 - p) / p)).mean()
@@ -80,7 +80,7 @@ def test_a_network_agrees_with_itself(logits):
         def __call__(self, images, training):
             return keras.ops.convert_to_tensor(np.asarray(logits, "float32"))
 
-    found = measure_agreement(Model(), Model(), numbered(len(logits)))
+    found = agreement_of_logits(Model(), Model(), numbered(len(logits)))
     assert found.agreement == 1 and found.kl == 0 and found.calibration_gap <= 1e-12
 
 

@@ -15,7 +15,6 @@ from keras_mosaickd.data.pixels import unit_range_tensor
 from keras_mosaickd.data.streams.plan import positive
 from keras_mosaickd.files import sha256
 from keras_mosaickd.networks.heads import head_of
-from keras_mosaickd.networks.logits import as_logits
 
 # Batches of one call of `predict` on JAX and PyTorch. It keeps each batch's few numbers to its end,
 # and between them the space of larger arrays is lost when they go: on PyTorch 0.7 MB with each
@@ -73,7 +72,8 @@ def entropies(teacher: Any, images: Any, batch_size: int = 256, verbose: Any = 0
 
     Args:
         teacher: Keras model from images [B, h, w, c] in [0, 1] to logits [B, units], or
-            [B, h, w, units] (then the mean over the pixels is taken); probabilities are recognised.
+            [B, h, w, units] (then the mean over the pixels is taken). `select` recognises
+            probabilities.
         images: uint8, or floats in [0, 1]; [n, h, w, c].
         batch_size: Images at a time.
         verbose: As in `keras.Model.predict`.
@@ -82,8 +82,7 @@ def entropies(teacher: Any, images: Any, batch_size: int = 256, verbose: Any = 0
         float32 [n], in nats, from 0 to the head's `most_entropy`; NaN where the logits are not
         finite.
     """
-    scorer = _Scorer(as_logits(teacher))
-    return np.asarray(over_pool(scorer, images, batch_size, verbose), np.float32)
+    return np.asarray(over_pool(_Scorer(teacher), images, batch_size, verbose), np.float32)
 
 
 def leading_classes(
@@ -100,8 +99,7 @@ def leading_classes(
     Returns:
         int64 [n].
     """
-    scorer = _Leading(as_logits(teacher))
-    return np.asarray(over_pool(scorer, images, batch_size, verbose), np.int64)
+    return np.asarray(over_pool(_Leading(teacher), images, batch_size, verbose), np.int64)
 
 
 def over_pool(model: Any, images: Any, batch_size: int, verbose: Any = 0) -> np.ndarray:

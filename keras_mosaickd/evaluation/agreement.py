@@ -79,7 +79,6 @@ class Agreement:
         }
 
 
-@without_gradient
 def measure_agreement(teacher: Any, student: Any, images: Any) -> Agreement:
     """Compares a student with its teacher on images; both in inference mode, no labels.
 
@@ -97,6 +96,12 @@ def measure_agreement(teacher: Any, student: Any, images: Any) -> Agreement:
     """
     teacher, student = as_logits(teacher), student_logits(with_shapes(student), copies=True)
     given.check(images, teacher.input_shape[1:])
+    return agreement_of_logits(teacher, student, images)
+
+
+@without_gradient
+def agreement_of_logits(teacher: Any, student: Any, images: Any) -> Agreement:
+    """As `measure_agreement`, of networks that are known to give logits."""
     head = head_of(teacher)
     counts, agreeing, seen = (np.zeros(head.classes, np.int64) for _ in range(3))
     divergence = confidence = total = 0.0

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_mosaickd.evaluation.agreement import measure_agreement
+from keras_mosaickd.evaluation.agreement import agreement_of_logits
 from keras_mosaickd.teachers.features import generate
 
 # The score by which `--select=agreement` chooses, in the logs of every epoch.
@@ -40,10 +40,10 @@ class LabelFreeJudge:
         student = trainer.student if student is None else student
         judged = {}
         if self.held_out is not None:
-            judged["held_out"] = measure_agreement(trainer.teacher, student, self.held_out)
+            judged["held_out"] = agreement_of_logits(trainer.teacher, student, self.held_out)
         if self.latents is not None:
             images = generate(trainer.generator, self.latents)
-            judged["synthetic"] = measure_agreement(trainer.teacher, student, images)
+            judged["synthetic"] = agreement_of_logits(trainer.teacher, student, images)
         return judged
 
 

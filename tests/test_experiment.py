@@ -16,6 +16,7 @@ from PIL import Image
 import keras_mosaickd as km
 from keras_mosaickd import InputError, __version__, run_directory
 from keras_mosaickd.callbacks import checkpoint as checkpoints
+from keras_mosaickd.callbacks.traces import read_history
 from keras_mosaickd.cli import evaluate, flags, runner, sample, teacher, train
 from keras_mosaickd.config import ExperimentConfig
 
@@ -293,12 +294,17 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_continues_bit_for_bit(
     assert command(train, "train", **settings, run_dir=stopped) == 128 + signal.SIGTERM
     assert "SIGTERM: saved" in capsys.readouterr().err
     monkeypatch.undo()
+    clock = stopped / "checkpoints" / "epoch_seconds.json"
+    steps, seconds = json.loads(clock.read_text())
+    assert steps == 1 and seconds > 0
+    clock.write_text("[1, 1000.0]")
     assert command(train, "train", **settings, run_dir=stopped) == 0
     printed = capsys.readouterr().out
     assert "after step 1 of 4" in printed
     # The epoch that is completed first is one of the whole run, not the last of its own.
     assert re.findall(r"Epoch \d+/\d+", printed) == ["Epoch 1/2", "Epoch 2/2"]
-    assert len((stopped / "history.csv").read_text().splitlines()) == 3
+    first, second = read_history(stopped / "history.csv")
+    assert first["seconds"] > 1000 > second["seconds"]
     for a, b in zip(student_weights(whole), student_weights(stopped), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_mosaickd import InputError, agreement_of_logits
+from keras_mosaickd import InputError
 from keras_mosaickd.data import ImageSet
 from keras_mosaickd.data.class_matching import class_names_of, labelled_as
 from keras_mosaickd.data.held_out import hold_out
+from keras_mosaickd.evaluation.agreement import agreement_of_logits
 from keras_mosaickd.evaluation.label_free import SCORE, LabelFreeAgreement, LabelFreeJudge
 from keras_mosaickd.evaluation.verdict import verdict
 from tests import game

@@ -15,6 +15,9 @@ from keras_mosaickd.errors import STOPPING, StoppedError
 from keras_mosaickd.files import file_sha256, replacing, write_file
 from keras_mosaickd.run_directory import CHECKSUMS, known_checksums, previous
 
+# [steps, seconds]: how long the epoch of the newest checkpoint in the middle of one took so far.
+_CLOCK = "epoch_seconds.json"
+
 
 class Checkpoint(keras.callbacks.Callback):
     """Saves the whole trainer after every epoch: networks, optimizers, seeds.
@@ -31,6 +34,8 @@ class Checkpoint(keras.callbacks.Callback):
         stop: `StopSignals`: once one has come, the trainer is saved and the training left.
         monitor: name in the logs of what the best student has most of.
         seconds_between: how long to leave epochs unsaved that take less time than saving them.
+        seconds_before: how long an earlier process trained in the first epoch; what a checkpoint in
+            the middle of an epoch adds to it is kept beside the file (`seconds_in_epoch`).
 
     An epoch whose last step is made is evaluated before anything is saved or left: a checkpoint
     stands either in the middle of an epoch or behind everything that belongs to it.
@@ -48,6 +53,7 @@ class Checkpoint(keras.callbacks.Callback):
         stop=None,
         monitor="val_agreement",
         seconds_between=0,
+        seconds_before=0.0,
     ):
         super().__init__()
         self.monitor = monitor
@@ -59,6 +65,12 @@ class Checkpoint(keras.callbacks.Callback):
         self.seconds_between = seconds_between
         self._saved_at = time.monotonic()
         self._received = None
+        self._seconds_before, self._start = seconds_before, time.perf_counter()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the epoch's clock."""
+        self._start = time.perf_counter() - self._seconds_before
+        self._seconds_before = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
         """Saves when its turn has come, or when the training is told to stop."""
@@ -66,11 +78,14 @@ class Checkpoint(keras.callbacks.Callback):
         if batch + 1 == self.params.get("steps"):
             self._received = received
             return
+        if received is not None or (self.every_steps and (batch + 1) % self.every_steps == 0):
+            save_checkpoint(self.model, self.path)
+            if processes.is_chief():
+                steps = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+                clock = [steps, time.perf_counter() - self._start]
+                write_file(self.path.parent / _CLOCK, json.dumps(clock))
         if received is not None:
-            save_checkpoint(self.model, self.path)
             raise StoppedError(received)
-        if self.every_steps and (batch + 1) % self.every_steps == 0:
-            save_checkpoint(self.model, self.path)
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves, and leaves after a signal."""
@@ -85,6 +100,20 @@ class Checkpoint(keras.callbacks.Callback):
             self._saved_at = time.monotonic()
         if self._received is not None:
             raise StoppedError(self._received)
+
+
+def seconds_in_epoch(path, steps):
+    """How long was trained in an epoch before the checkpoint in its middle; 0 where none tells.
+
+    Args:
+        path: of `Checkpoint`.
+        steps: training steps that the checkpoint has made.
+    """
+    try:
+        known, seconds = json.loads((Path(path).parent / _CLOCK).read_text())
+    except (OSError, ValueError, TypeError):
+        return 0.0
+    return seconds if known == steps else 0.0
 
 
 class StopSignals:

@@ -86,10 +86,12 @@ class HistoryCsv(keras.callbacks.Callback):
 
     Args:
         path: CSV file. If there is one, its rows up to the first epoch run are kept.
+        seconds_before: How long an earlier process trained in the first epoch.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], seconds_before: float = 0.0):
         super().__init__()
+        self._before = seconds_before
         self.path = Path(path)
         self._columns: list[str] = []
         self._rows: list[dict[str, str]] = []
@@ -105,7 +107,8 @@ class HistoryCsv(keras.callbacks.Callback):
         if not self._is_started:
             self._take_over(epoch)
             self._is_started = True
-        self._start = time.perf_counter()
+        self._start = time.perf_counter() - self._before
+        self._before = 0.0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Appends the epoch's row and waits until the disk has it."""

@@ -11,7 +11,7 @@ import numpy as np
 from keras_mosaickd import callbacks
 from keras_mosaickd.backend import processes
 from keras_mosaickd.backend.training.callback_lists import QuietCallbacks
-from keras_mosaickd.callbacks.checkpoint import Checkpoint, StopSignals
+from keras_mosaickd.callbacks.checkpoint import Checkpoint, StopSignals, seconds_in_epoch
 from keras_mosaickd.callbacks.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.callbacks.image_quality import ImageQuality
 from keras_mosaickd.callbacks.progress import Bar, Progress
@@ -68,8 +68,7 @@ def fit(run, inputs, trainer, data, schedule, steps, judge):
     validation = _validation(inputs)
     with StopSignals() as stop:
         while steps < schedule.steps:
-            first_round = steps // schedule.steps_per_round
-            traces = _callbacks(run, inputs, data.images, judge, stop, first_round)
+            traces = _callbacks(run, inputs, data.images, judge, stop, schedule, steps)
             steps = _fit_rounds(
                 trainer,
                 stream,
@@ -196,8 +195,10 @@ def _validation(inputs):
     return validation_stream(inputs.domain_test, batch)
 
 
-def _callbacks(run, inputs, images, judge, stop, first_round):
+def _callbacks(run, inputs, images, judge, stop, schedule, steps):
     config = inputs.config
+    first_round, done = divmod(steps, schedule.steps_per_round)
+    seconds_before = seconds_in_epoch(run / CHECKPOINT, steps) if done else 0.0
     latents = np.random.default_rng(config.seed).standard_normal(
         (64, config.latent_dim), dtype="float32"
     )
@@ -210,7 +211,7 @@ def _callbacks(run, inputs, images, judge, stop, first_round):
         monitor = SCORE
         chosen.append(LabelFreeAgreement(judge, is_validation=inputs.domain is None))
     chosen += [
-        callbacks.HistoryCsv(run / HISTORY),
+        callbacks.HistoryCsv(run / HISTORY, seconds_before),
         callbacks.TensorBoardScalars(run / TENSORBOARD),
     ]
     if config.is_game:
@@ -237,5 +238,6 @@ def _callbacks(run, inputs, images, judge, stop, first_round):
             best_so_far=max(values, default=-1.0),
             stop=stop,
             monitor=monitor,
+            seconds_before=seconds_before,
         ),
     ]

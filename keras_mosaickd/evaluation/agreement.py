@@ -94,8 +94,9 @@ def measure_agreement(teacher: Any, student: Any, images: Any) -> Agreement:
     Raises:
         InputError: if the images are in another range or of another size.
     """
-    teacher, student = as_logits(teacher), student_logits(with_shapes(student), copies=True)
+    teacher, student = as_logits(teacher), with_shapes(student)
     given.check(images, teacher.input_shape[1:])
+    student = student_logits(student, images.shape[1:], copies=True)
     return agreement_of_logits(teacher, student, images)
 
 

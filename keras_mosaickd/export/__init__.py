@@ -168,7 +168,8 @@ def _of_logits(student: Any, keras_path: Any) -> tuple[Any, Any]:
         raise InputError(
             f"expected the student by itself, model.student. Received: {type(student).__name__}"
         )
-    logits = student_logits(with_shapes(student), copies=True)
+    shown = with_shapes(student)
+    logits = student_logits(shown, random_images(shown).shape[1:], copies=True)
     return logits, (keras_path if logits is student else None)
 
 

@@ -33,11 +33,11 @@ def frozen():
     [
         (
             lambda: checks.check_settings(ExperimentConfig(method="magic")),
-            "--method must be one of mosaickd, .*Received: magic",
+            "--method: expected one of mosaickd, .*Received: 'magic'",
         ),
         (
             lambda: checks.check_settings(ExperimentConfig(balance_weight=-1)),
-            "--balance_weight must be at least 0",
+            "--balance_weight: expected a number of at least 0. Received: -1",
         ),
         (
             lambda: checks.check_teacher(

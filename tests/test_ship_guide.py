@@ -62,6 +62,7 @@ def test_the_code_runs_and_its_answers_agree(shipped, monkeypatch, capsys):
     assert "0." in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_table_of_files_is_what_a_run_writes(shipped):
     run = shipped / "runs" / "shipped"
     for name in ("student.keras", "saved_model", "student.onnx", "student.tflite"):

@@ -153,10 +153,14 @@ def test_runs_of_other_settings_are_not_averaged(tmp_path):
 
 def test_runs_of_other_teachers_under_one_name_are_not_averaged(tmp_path):
     for number, teacher in enumerate("aab"):
-        metrics = {"seed": number}
-        write_run(tmp_path / "runs" / str(number), metrics, inputs={"teacher": teacher * 64})
+        # Which images were held out depends on the seed.
+        inputs = {"teacher": teacher * 64, "student": "c" * 64, "ood": str(number) * 64}
+        write_run(tmp_path / "runs" / str(number), {"seed": number}, inputs=inputs)
     report.write([tmp_path / "runs"], tmp_path / "out")
-    assert [row["seeds"] for row in table(tmp_path / "out" / "results.csv")] == ["0, 1", "2"]
+    rows = table(tmp_path / "out" / "results.csv")
+    assert [row["seeds"] for row in rows] == ["0, 1", "2"]
+    assert [row["settings"] for row in rows] == [f"teacher file={c * 12}" for c in "ab"]
+    assert {row["student"] for row in rows} == {METRICS["student"]}
 
 
 def test_a_bar_in_a_name_adds_no_column():

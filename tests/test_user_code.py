@@ -99,6 +99,9 @@ def test_rounded_probabilities_of_a_hidden_softmax_are_of_classes():
     gates = keras.Sequential([keras.Input(SHAPE), classifier(1), layers.Lambda(keras.ops.sigmoid)])
     assert recognized(gates)[1].startswith("3 independent labels")
     assert recognized(gates, head="classes")[1].startswith("3 classes")
+    one = keras.Sequential([keras.Input(SHAPE), dense(0.0), layers.Lambda(keras.ops.sigmoid)])
+    for head in ("auto", "classes"):
+        assert recognized(one, head=head)[1].startswith("a binary classifier of one unit")
 
 
 def test_an_export_gives_logits_of_a_student_that_ends_in_softmax(tmp_path):

@@ -124,7 +124,7 @@ def _logits_of(teacher, outputs, head):
     if outputs == "logits" or is_linear:
         return teacher, None, "logits"
     activation = _tried(teacher)
-    if activation == "sigmoid" and head == "classes":
+    if activation == "sigmoid" and head == "classes" and teacher.output_shape[-1] > 1:
         activation = "softmax"  # It was a guess.
     if activation is None and outputs == "probabilities":
         activation = "sigmoid" if head == "labels" else "softmax"
@@ -138,7 +138,7 @@ def _logits_of(teacher, outputs, head):
     return made, activation, f"probabilities, as of a {activation}"
 
 
-def student_logits(student, shape=None, copies=False):
+def student_logits(student, shape, copies=False):
     """A student without its softmax or sigmoid, on its own layers.
 
     Args:

@@ -16,6 +16,8 @@ STUDY, SELECTION = "study.json", "selection.json"
 _NEEDED: dict[str, Any] = {"method": str, "student": str, "student_agreement": (int, float)}
 # What does not make another experiment: places, the seed, and how a run is saved.
 _NOT_COMPARED = {*PLACES, "seed", "checkpoint_every_steps", "config", "export", "eval"}
+# Named by paths and the same for all seeds; which images are held out depends on the seed.
+_FILES = ("teacher", "student", "class_names")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +59,10 @@ class Run:
             for name in ("method", "student", "dataset", "ood", "backend", "student_updates")
             if self.metrics.get(name) is not None
         }
-        # A path may hold other things for another run, and the same ones lie under two.
-        by_content = {k: str(v) for k, v in self.inputs.items() if k not in _NOT_COMPARED}
+        # A path may have held another network for another run.
+        by_content = {
+            f"{name} file": str(self.inputs[name])[:12] for name in _FILES if name in self.inputs
+        }
         compared = {k: v for k, v in self.settings.items() if k not in _NOT_COMPARED}
         return compared | known | by_content
 

@@ -79,15 +79,19 @@ KINDS = {
         "balance_loss",
     },
 }
+# Where a method is no other than another one: JAX compiles, TensorFlow traces what PyTorch shows.
+LONG = {
+    "supervised": ["tensorflow"],
+    "kd": ["tensorflow"],
+    "fitnet": [],
+    "data_free": ["tensorflow", "jax"],
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "losses"),
-    [
-        pytest.param(*item, marks=pytest.mark.long_on("jax") if item[0] == "data_free" else ())
-        for item in KINDS.items()
-    ],
+    [pytest.param(*item, marks=pytest.mark.long_on(*LONG[item[0]])) for item in KINDS.items()],
 )
 def test_fit_moves_the_student_and_never_the_teacher(kind, losses):
     model, data = make(kind)
@@ -113,7 +117,13 @@ def test_fit_moves_the_student_and_never_the_teacher(kind, losses):
 
 @pytest.mark.slow
 @pytest.mark.graph
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.long_on("tensorflow") if kind == "kd" else ())
+        for kind in KINDS
+    ],
+)
 def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path, kind):
     model, data = make(kind)
     model.fit(data, verbose=0, shuffle=False)
@@ -164,7 +174,7 @@ def test_class_255_of_images_is_a_class():
 
 
 # Keras's MeanIoU counts in int64, of which JAX makes int32 and says so.
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")
 def test_supervised_segmentation():
     model = Supervised(segmenter(1), segmenter(2))
@@ -243,7 +253,7 @@ def test_fitnet_moves_regressor_and_statistics_once_per_update():
     assert model.student.count_params() == classifier(2).count_params()
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_fitnets_hint_reaches_the_guided_layers():
     # With a hint alone (the regressor held still) nothing behind the guided layer has a gradient.
     results = []
@@ -327,7 +337,7 @@ def test_a_hint_comes_from_inside_a_wrapped_teacher():
     assert np.isfinite(model.fit(images(), batch_size=8, verbose=0).history["loss"]).all()
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_fitnet_takes_sequential_networks():
     student = keras.Sequential(
         [
@@ -399,6 +409,7 @@ def test_data_free_is_the_game_without_images():
     assert logs["generator_loss"][0] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.long_on("tensorflow")
 def test_data_free_over_several_epochs_of_given_length():
     model, _ = make("data_free")
     # As an experiment does it, and after a resume.
@@ -416,7 +427,7 @@ def test_data_free_takes_no_labels():
 
 
 @pytest.mark.slow
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_data_free_as_version_0_1_saved_it_is_loaded(tmp_path):
     model, data = make("data_free", align_weight=0.5)
     model.fit(data, verbose=0)

@@ -55,7 +55,9 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * abs(expected).max())
 
 
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    "training", [pytest.param(False, marks=pytest.mark.long_on("tensorflow")), True]
+)
 @pytest.mark.parametrize(
     "name",
     [

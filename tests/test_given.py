@@ -42,6 +42,11 @@ def torch_tensor(x):
 STREAMS = {"PyDataset": Batches, "tf.data": as_dataset, "DataLoader": as_loader}
 
 
+def on(kind):
+    """TensorFlow's own streams are all that it takes otherwise than PyTorch."""
+    return pytest.mark.long_on("tensorflow") if kind != "tf.data" else ()
+
+
 def kd():
     model = KnowledgeDistillation(classifier(1), classifier(2))
     model.compile(student_recipe(10))
@@ -49,7 +54,7 @@ def kd():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=on(kind)) for kind in STREAMS])
 @pytest.mark.parametrize("trainer", [game, kd])
 def test_fit_takes_labelled_batches_and_leaves_the_labels_out(trainer, kind, capsys, monkeypatch):
     monkeypatch.setattr("keras_mosaickd.methods.base.say_once", print)
@@ -67,7 +72,9 @@ def test_fit_takes_labelled_batches_and_leaves_the_labels_out(trainer, kind, cap
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["array", *STREAMS])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=on(kind)) for kind in ("array", *STREAMS)]
+)
 @pytest.mark.parametrize("trainer", [game, kd])
 def test_what_networks_do_not_take_is_refused_with_the_line_to_add(trainer, kind):
     model = trainer()
@@ -118,6 +125,7 @@ def test_what_a_stream_gives_later_is_refused_at_the_next_evaluation(kind):
     assert model.evaluate(images(), verbose=0)
 
 
+@pytest.mark.long_on("tensorflow")
 def test_a_generator_gives_the_element_that_was_looked_at_too():
     seen = [images(8, seed) for seed in range(3)]
     history = kd().fit(((x,) for x in seen), steps_per_epoch=3, verbose=0).history

@@ -9,7 +9,11 @@ from tests.game import BATCH, LATENT, SHAPE, discriminator, generator, images
 
 def test_no_sum_of_gradients_may_begin_with_any_of_three():
     """`AddN` of three begins with whichever it may overwrite when it runs: no fixed order."""
-    options = {**recipe_defaults({"recipe": "practical"}), "generator_multiple": 2}
+    options = {
+        **recipe_defaults({"recipe": "practical"}),
+        "generator_multiple": 2,
+        "student_steps": 1,
+    }
     teacher, student = (networks.build("wrn10_1", SHAPE, 3) for _ in range(2))
     game = MosaicKD(teacher, student, generator(), discriminator(), latent_dim=LATENT, **options)
     game.compile(**recipe(10, game.student_steps))

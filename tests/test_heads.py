@@ -252,6 +252,7 @@ def test_evaluation_of_sigmoids(units):
 
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow", "jax", "torch")
+@pytest.mark.long_on("tensorflow")
 @pytest.mark.parametrize(
     "units", [pytest.param(1, marks=pytest.mark.long_on("tensorflow", "jax")), 4]
 )
@@ -366,6 +367,7 @@ def test_the_served_endpoint_has_the_heads_probabilities(units, head, tmp_path):
 # A whole job: those of test_experiment show that JAX runs one.
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow", "torch")
+@pytest.mark.long_on("tensorflow")
 def test_the_command_line_distils_labels(tmp_path, monkeypatch):
     from keras_mosaickd.cli import runner, train
 

@@ -111,7 +111,7 @@ def test_held_out_images_differ_by_seed_and_have_a_most():
     assert first.tolist() != second.tolist()
     assert len(hold_out(pool(30_000, size=1), 0)[1]) == 2000
     # 256 MiB of float32 are 256 images of 512 x 512.
-    assert len(hold_out(pool(5000, size=512), 0)[1]) == 256
+    assert len(hold_out(pool(2600, size=512), 0)[1]) == 256
 
 
 def test_too_few_images_to_hold_some_out():

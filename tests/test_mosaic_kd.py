@@ -32,7 +32,7 @@ def statistics(network):
 
 
 @pytest.mark.slow
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_fit_logs_every_loss_rate_and_validation_metric():
     model = game()
     labels = np.arange(16) % CLASSES
@@ -44,7 +44,9 @@ def test_fit_logs_every_loss_rate_and_validation_metric():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("given", ["uint8", "float"])
+@pytest.mark.parametrize(
+    "given", ["uint8", pytest.param("float", marks=pytest.mark.long_on("tensorflow", "jax"))]
+)
 def test_fit_takes_plain_images(given):
     model = game()
     data = images() if given == "float" else (images() * 255).astype("uint8")
@@ -70,7 +72,7 @@ def test_predict_is_the_students():
     np.testing.assert_array_equal(model.predict(images(), verbose=0), expected)
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_evaluation_by_hand():
     model = game()
     student = model.student.predict(images(), verbose=0).argmax(axis=-1)
@@ -119,6 +121,7 @@ def test_images_of_another_range_are_refused_before_training(wrong):
 
 
 @pytest.mark.slow
+@pytest.mark.long_on("tensorflow")
 def test_teacher_never_moves():
     model = game()
     before = values(model.teacher.variables)
@@ -306,7 +309,7 @@ def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path, kind):
     assert not moved(go_on(model), go_on(restored))
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_seeds_of_dropout_layers_are_saved(tmp_path):
     model = game(compiled=False)
     inputs = keras.Input(model.student.input_shape[1:])

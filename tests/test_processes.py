@@ -10,6 +10,7 @@ from PIL import Image
 
 from keras_mosaickd import networks
 from keras_mosaickd.cli import flags
+from tests import processes_program
 from tests.documents import ROOT, blocks
 from tests.processes import finish, free_port, module, start, start_group
 
@@ -17,16 +18,15 @@ pytestmark = pytest.mark.slow
 
 
 def trained(tmp_path, count, *names):
-    """What each of `count` processes ends with; of one that has no launcher for 0."""
-    program = "tests.processes_program"
+    """What each of `count` processes ends with; of this one, which has no launcher, for 0."""
     paths = [tmp_path / f"{count}_{number}.npz" for number in range(max(count, 1))]
     if count:
+        program = "tests.processes_program"
         commands = [module(program, path, "processes", *names) for path in paths]
-        processes = start_group(count, commands)
+        for process in start_group(count, commands):
+            finish(process)
     else:
-        processes = [start(module(program, paths[0], "none", *names))]
-    for process in processes:
-        finish(process)
+        processes_program.main(paths[0], "none", *names)
     results = []
     for path in paths:
         with np.load(path, allow_pickle=False) as file:

@@ -296,6 +296,7 @@ def trains(*options):
 
 
 @pytest.mark.slow
+@pytest.mark.long_on("tensorflow")
 def test_layers_of_ones_own_come_by_import(folder, capsys):
     assert trains("--teacher=own.keras", "--run_dir=r") == 2
     assert "--import=MODULE" in capsys.readouterr().err
@@ -306,6 +307,7 @@ def test_layers_of_ones_own_come_by_import(folder, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.long_on("tensorflow")
 def test_lambda_layers_are_run_only_when_that_is_asked_for(folder, capsys, monkeypatch):
     model = dense(layers.Lambda(lambda x: x * 2, output_shape=SHAPE))
     model.save("lambda.keras")

@@ -31,6 +31,16 @@ COUNTS = {
     "vgg11": 9_274_532,
     "mobilenetv2": 2_351_972,
 }
+# The deeper ones are the others' loops run more often.
+NAMES = [
+    pytest.param(
+        name,
+        marks=pytest.mark.long
+        if name in ("wrn40_1", "wrn40_2", "resnet32", "resnet34", "resnet56")
+        else (),
+    )
+    for name in COUNTS
+]
 
 
 @cache
@@ -44,7 +54,7 @@ def trainable(model: keras.Model) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_parameter_count_is_the_published_one(name):
     model = build(name)
     assert trainable(model) == COUNTS[name]
@@ -52,19 +62,11 @@ def test_parameter_count_is_the_published_one(name):
     assert model.output.shape == (None, 100)
 
 
-@pytest.mark.parametrize(
-    ("name", "millions"),
-    [("wrn40_2", 2.26), ("wrn16_1", 0.18), ("wrn16_2", 0.70), ("wrn40_1", 0.57)],
-)
-def test_wide_resnets_have_the_sizes_that_the_issue_names(name, millions):
-    assert round(trainable(build(name)) / 1e6, 2) == millions
-
-
 def test_the_table_of_counts_holds_every_classifier():
     assert sorted(COUNTS) == list(networks.names())
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_first_layer_normalises_and_last_layer_is_float32(name):
     model = build(name)
     assert [layer.name for layer in model.layers[:2]] == ["picture", "normalization"]
@@ -72,7 +74,7 @@ def test_first_layer_normalises_and_last_layer_is_float32(name):
     assert model.layers[-1].compute_dtype == "float32"
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_all_layers_are_stock_layers(name):
     check_layers(build(name))
 
@@ -82,7 +84,7 @@ def check_layers(model: keras.Model) -> None:
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_batch_norm_constants_and_no_bias_before_batch_norm(name):
     check_batch_norms(build(name))
 

@@ -48,11 +48,11 @@ def step(log_multiplier, smoothed, violation, rate):
 
 
 def test_a_step_by_hand():
-    # s' = 0.9 * 0.1 + 0.1 * 0.3 = 0.12; the step is 0.5 * (0.12 + 5 * 0.02) = 0.11, at most 0.1.
+    # s' = 0.9 * 0.1 + 0.1 * 0.3 = 0.12; the step is 0.5 * (0.12 + 20 * 0.02) = 0.26, at most 0.1.
     assert step(1.0, 0.1, 0.3, 0.5) == pytest.approx([1.1, 0.12])
-    assert step(1.0, 0.1, 0.3, 0.25) == pytest.approx([1.055, 0.12])
-    # s' = 0.9 * 0.1 - 0.1 * 0.9 = 0: what is left is the fall, 5 * -0.1.
-    assert step(0.0, 0.1, -0.9, 0.1) == pytest.approx([-0.05, 0.0], abs=1e-7)
+    assert step(1.0, 0.1, 0.3, 0.125) == pytest.approx([1.065, 0.12])
+    # s' = 0.9 * 0.1 - 0.1 * 0.9 = 0: what is left is the fall, 20 * -0.1.
+    assert step(0.0, 0.1, -0.9, 0.025) == pytest.approx([-0.05, 0.0], abs=1e-7)
     assert step(0.0, -0.2, -0.2, 1.0) == pytest.approx([-0.1, -0.2])
 
 
@@ -62,6 +62,7 @@ def test_multipliers_stay_between_their_bounds():
 
 
 @pytest.mark.slow
+@pytest.mark.long_on("tensorflow", "jax")
 def test_two_decades_in_a_quarter_of_the_run_where_0_2_is_lacking():
     multipliers = Multipliers({"local": 0.3})
     multipliers.follow(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, 4000)))
@@ -132,7 +133,7 @@ def test_the_multiplier_of_karush_kuhn_and_tucker_is_found(start):
 # ---- the game --------------------------------------------------------------------------------
 
 
-@pytest.mark.long_on("jax")
+@pytest.mark.long_on("tensorflow", "jax")
 def test_one_iteration_by_hand():
     model = adaptive(regularization_weight=3.0, balance_weight=4.0)
     logs = model.fit(stream(BATCH), verbose=0).history
@@ -150,7 +151,7 @@ def test_one_iteration_by_hand():
     rate = 4 * math.log(100) / 0.2 / 4 * (1 + math.cos(math.pi / 4)) / 2
     for name, r, epsilon in (("local", max(r_local, 0.0), 0.02), ("align", r_align, 0.9)):
         smoothed = 0.1 * (r - epsilon)
-        expected = 3.0 * math.exp(np.clip(rate * 6 * smoothed, -0.1, 0.1))
+        expected = 3.0 * math.exp(np.clip(rate * 21 * smoothed, -0.1, 0.1))
         assert logs[f"lambda_{name}"][0] == pytest.approx(expected, rel=1e-4)
 
 

@@ -17,14 +17,14 @@ REGULARIZATIONS = ("fixed", "adaptive")
 LEAST, MOST = 1e-3, 1e2
 # What is broken by 0.2 moves a multiplier by two decades in a quarter of the run.
 _GAIN = 4 * math.log(100) / 0.2
-_SMOOTHING, _DAMPING, _LONGEST_STEP = 0.9, 5.0, 0.1
+_SMOOTHING, _DAMPING, _LONGEST_STEP = 0.9, 20.0, 0.1
 
 
 def ascended(log_multipliers, smoothed, violations, rate):
     """One step of the dual ascent.
 
         s' = 0.9 s + 0.1 (r - epsilon)
-        log lambda' = log lambda + rate (s' + 5 (s' - s))
+        log lambda' = log lambda + rate (s' + 20 (s' - s))
 
     The step is at most 0.1, and lambda' stays between `LEAST` and `MOST`. The second part answers a
     constraint that is on its way before it is broken: ascent alone would swing around it, since D

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_mosaickd.backend import keras_graph
+
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
 class SGD(keras.optimizers.SGD):
@@ -137,8 +139,8 @@ class PhaseOptimizers(keras.optimizers.Optimizer):
 
     @property
     def iterations(self):
-        """Number of training steps made."""
-        return self.optimizers[0].iterations
+        """Number of training steps made, also where gradients of several make one update."""
+        return keras_graph.steps_made(self.optimizers[0])
 
     @property
     def learning_rate(self):

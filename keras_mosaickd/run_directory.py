@@ -140,7 +140,13 @@ class RunDirectory:
         with contextlib.ExitStack() as stack:
 
             def claim():
-                self.path.mkdir(parents=True, exist_ok=True)
+                try:
+                    self.path.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise InputError(
+                        f"--run_dir must be a directory that can be made. Received: {self.path} "
+                        f"({error.strerror})"
+                    ) from error
                 stack.enter_context(self.alone())
                 # Another run may have begun here meanwhile.
                 self.check(settings)

@@ -295,9 +295,9 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_continues_bit_for_bit(
     assert "SIGTERM: saved" in capsys.readouterr().err
     monkeypatch.undo()
     clock = stopped / "checkpoints" / "epoch_seconds.json"
-    steps, seconds = json.loads(clock.read_text())
+    steps, seconds, means = json.loads(clock.read_text())
     assert steps == 1 and seconds > 0
-    clock.write_text("[1, 1000.0]")
+    clock.write_text(json.dumps([1, 1000.0, means]))
     assert command(train, "train", **settings, run_dir=stopped) == 0
     printed = capsys.readouterr().out
     assert "after step 1 of 4" in printed
@@ -305,6 +305,11 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_continues_bit_for_bit(
     assert re.findall(r"Epoch \d+/\d+", printed) == ["Epoch 1/2", "Epoch 2/2"]
     first, second = read_history(stopped / "history.csv")
     assert first["seconds"] > 1000 > second["seconds"]
+    # Means over the whole epoch, and not over what was left of it.
+    expected, _ = read_history(whole / "history.csv")
+    losses = [name for name in expected if name.endswith("loss")]
+    assert {"student_loss", "discriminator_loss"} <= {*losses, *means}
+    assert [first[n] for n in losses] == pytest.approx([expected[n] for n in losses], rel=1e-5)
     for a, b in zip(student_weights(whole), student_weights(stopped), strict=True):
         np.testing.assert_array_equal(a, b)
 

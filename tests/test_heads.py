@@ -183,8 +183,8 @@ def test_opaque_logits_are_not_taken_for_probabilities():
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (lambda: network(3, "softmax"), {"head": "labels"}, "head must be 'classes'"),
-        (lambda: network(3, "sigmoid"), {"head": "classes"}, "head must be 'labels'"),
+        (lambda: network(3, "softmax"), {"head": "labels"}, r"head \(--head\) must be 'classes'"),
+        (lambda: network(3, "sigmoid"), {"head": "classes"}, r"head \(--head\) must be 'labels'"),
         (lambda: network(3), {"head": "both"}, "one of auto, classes, labels. Received: 'both'"),
         (lambda: network(1, "softmax"), {}, "softmax of one unit"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from keras_mosaickd import InputError
 from keras_mosaickd.data import ImageSet
-from keras_mosaickd.data.class_matching import class_names_of, labelled_as
+from keras_mosaickd.data.class_matching import class_names_of, labelled_as, renames
 from keras_mosaickd.data.held_out import hold_out
 from keras_mosaickd.evaluation.agreement import agreement_of_logits
 from keras_mosaickd.evaluation.label_free import SCORE, LabelFreeAgreement, LabelFreeJudge
@@ -190,6 +190,18 @@ def test_labels_are_matched_by_name():
     assert found.labels.tolist() == [0, 1, 10, 2]
 
 
+def test_spelling_that_tells_no_classes_apart_makes_no_difference():
+    class_names = ("hot_dog", "Cat", "ant")
+    found = labelled_as(labels("Ant", "cat", "hot dog"), class_names, "classification", True)
+    assert found.labels.tolist() == [2, 1, 0] and found.class_names == class_names
+    assert not renames(class_names, labels("ANT", "CAT", "HOT-DOG"))
+    assert renames(class_names, labels("Ameise", "Katze", "Wurst"))
+    found = labelled_as(labels("A", "a"), ("a", "A"), "classification", True)
+    assert found.labels.tolist() == [1, 0]
+    with pytest.raises(InputError, match="Received: folder:x with B"):
+        labelled_as(labels("A", "B"), ("a", "A", "b"), "classification", True)
+
+
 def test_numbers_that_may_mean_two_things_are_refused(capsys):
     """Keras numbers folders in the order of their names as text: folder 10 is class 2."""
     few, many = tuple(map(str, range(3))), tuple(map(str, range(12)))
@@ -245,6 +257,14 @@ def metrics(held_out, synthetic=None, gap=0.0, **others):
 def test_the_verdict_goes_by_the_lower_agreement(held_out, synthetic, use):
     text = verdict(metrics(held_out, synthetic))
     assert use in text and "10.0 times fewer" in text and f"{held_out:.1%}" in text
+
+
+@pytest.mark.parametrize("head", ["classes", "labels"])
+def test_one_class_of_two_says_nothing(head):
+    names = {"class_names": ["no", "yes"], "held_out_classes_seen": 1, "head": head}
+    assert ("only 1 of its 2 classes in all" in verdict(metrics(0.99, **names))) == (
+        head == "classes"
+    )
 
 
 def test_the_verdict_tells_what_labelled_images_have_shown():

@@ -7,6 +7,7 @@ import html.parser
 import io
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -133,6 +134,57 @@ def test_mean_and_standard_deviation_over_two_seeds_by_hand(tmp_path):
     assert "| 53.00 ± 4.24 |" in (tmp_path / "out" / "report.md").read_text()
     (row,) = table(tmp_path / "out" / "quality.csv")
     assert row["Fréchet distance"] == "2.500 ± 0.000"
+
+
+def test_results_on_other_images_are_not_averaged(tmp_path):
+    tested = {"eval_student_accuracy": 0.5}
+    for number, name in enumerate(("digits[1,2]", "digits[1,2]", "digits[0-4]", "")):
+        for method in ("kd", "mosaickd")[: 2 if number < 2 else 1]:
+            metrics = {"seed": number, "method": method, **(tested if name else {})}
+            write_run(tmp_path / "runs" / f"{method}{number}", {**metrics, "eval": name or None})
+    write_run(tmp_path / "runs" / "mosaickd3", {"seed": 3, "method": "mosaickd"})
+    report.write([tmp_path / "runs"], tmp_path / "out")
+    kd, mosaickd = table(tmp_path / "out" / "results.csv")
+    assert kd["accuracy (--eval)"] == "-"
+    assert kd["images of --eval"] == "digits[1,2] or digits[0-4]"
+    assert mosaickd["accuracy (--eval)"] == "50.00 ± 0.00 (2 of 3)"
+    assert mosaickd["images of --eval"] == "digits[1,2]"
+    assert "In brackets, of how many" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_numbers_that_are_none_and_seeds_that_are_none_stop_nothing(tmp_path):
+    write_run(tmp_path / "runs" / "a", {"student_agreement": float("nan")})
+    write_run(tmp_path / "runs" / "b", {"seed": 1})
+    write_run(tmp_path / "runs" / "c", {"seed": "x", "method": "fitnet"})
+    report.write([tmp_path / "runs"], tmp_path / "out")
+    two, one = table(tmp_path / "out" / "results.csv")
+    assert two["agreement"] == "nan ± nan" and one["seeds"] == "0"
+
+
+def test_runs_are_found_however_deep_and_copies_left_out(tmp_path):
+    runs_dir = tmp_path / "runs"
+    write_run(runs_dir / "a")
+    write_run(runs_dir / "deep" / "er" / "b", {"seed": 1})
+    shutil.copytree(runs_dir / "a", runs_dir / "copy")
+    (runs_dir / "deep" / "round").symlink_to(runs_dir)
+    report.write([runs_dir], tmp_path / "out")
+    (row,) = table(tmp_path / "out" / "results.csv")
+    assert row["seeds"] == "0, 1"
+    assert f"copy: left out, a copy of {runs_dir / 'a'}" in (
+        (tmp_path / "out" / "report.md").read_text()
+    )
+
+
+def test_what_an_older_report_has_more_is_removed(tmp_path):
+    write_run(tmp_path / "a", selection=None)
+    stride_study(tmp_path / "study")
+    out = tmp_path / "out"
+    report.write([tmp_path / "a", tmp_path / "study"], out)
+    (out / "mine.csv").write_text("stays")
+    assert (out / "study_study.csv").is_file()
+    report.write([tmp_path / "a"], out)
+    assert not (out / "study_study.csv").exists() and (out / "mine.csv").is_file()
+    assert (out / "results.csv").is_file()
 
 
 def test_runs_of_other_settings_are_not_averaged(tmp_path):

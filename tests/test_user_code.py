@@ -347,3 +347,40 @@ def test_paths_are_text(tmp_path):
 def test_a_pool_is_what_load_gives():
     with pytest.raises(InputError, match="expected an ImageSet, as km.load gives. Received: nd"):
         km.select(classifier(1), images())
+
+
+# ---- epochs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [KnowledgeDistillation, Supervised])
+def test_an_incomplete_batch_weighs_as_many_images_as_it_has(kind):
+    data = np.concatenate([np.zeros((8, *SHAPE)), np.ones((1, *SHAPE))]).astype("float32")
+    student, labels = classifier(2), LABELS[:9]
+    for layer in student.layers:
+        layer.trainable = not isinstance(layer, layers.BatchNormalization)
+    model = distillation(None, student, keras.optimizers.SGD(0.0), kind)
+    if kind is Supervised:
+        logits = student.predict(data, verbose=0)
+        expected = float(model.cross_entropy(labels, logits))
+    else:
+        labels, expected = None, model.evaluate(data, batch_size=9, verbose=0)[0]
+    history = model.fit(data, labels, batch_size=8, shuffle=False, verbose=0).history
+    assert history["loss"] == pytest.approx([expected], rel=1e-4)
+
+
+def test_images_go_on_though_gradients_are_accumulated():
+    model = game.game(compiled=False)
+    rates = keras.optimizers.Adam(1e-3, gradient_accumulation_steps=2), keras.optimizers.Adam(1e-3)
+    model.compile(keras.optimizers.SGD(0.1), *rates)
+    seen = []
+    objective = model.discriminator_objective
+
+    def noted(*arguments):
+        seen.append(float(keras.ops.sum(arguments[1])))
+        return objective(*arguments)
+
+    object.__setattr__(model, "discriminator_objective", noted)
+    data = np.random.default_rng(0).random((3 * game.BATCH, *SHAPE), dtype="float32")
+    for epochs in (1, 2):
+        model.fit(data, batch_size=game.BATCH, epochs=epochs, verbose=0)
+    assert len(set(seen)) == 9 and int(model.optimizer.iterations) == 9

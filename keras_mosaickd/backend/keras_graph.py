@@ -1,8 +1,8 @@
 """Every use of what Keras does not document: the graph of a model's layers, and a few names.
 
 Each has a fallback: a graph that cannot be seen is `None`, of which the fused pass makes a plain
-call and the cost "not known". Seeds that are not found are an error, since a run that resumes
-without them would silently be another one. `tests/test_keras_graph.py` says which Keras broke what.
+call and the cost "not known". Seeds that are not found are an error: a resumed run would silently
+be another one. `tests/test_keras_graph.py` says which Keras broke what.
 """
 
 import inspect
@@ -149,6 +149,12 @@ def seed_states(model):
             f"{model.name!r} among its variables: a run could not be resumed"
         )
     return found
+
+
+def steps_made(optimizer):
+    """The variable of how often an optimizer was given gradients, accumulated ones too."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return getattr(inner, "_iterations", inner.iterations)
 
 
 def portable(settings):

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 
@@ -15,8 +16,39 @@ from keras_mosaickd.errors import STOPPING, StoppedError
 from keras_mosaickd.files import file_sha256, replacing, write_file
 from keras_mosaickd.run_directory import CHECKSUMS, known_checksums, previous
 
-# [steps, seconds]: how long the epoch of the newest checkpoint in the middle of one took so far.
-_CLOCK = "epoch_seconds.json"
+# [steps, seconds, means] of the newest checkpoint in the middle of an epoch: how many steps the run
+# had made, how long that epoch took so far, and the means of its losses.
+_SO_FAR = "epoch_seconds.json"
+
+
+class EpochSoFar(NamedTuple):
+    """What an earlier process did of the epoch in whose middle it was stopped.
+
+    Attributes:
+        steps: training steps of that epoch.
+        seconds: how long they took.
+        means: dict from the logs that are means over an epoch to those over these steps.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    means: dict[str, Any] = {}
+
+    def joined(self, logs, steps):
+        """Logs that are means over `steps` more steps, as means over all of them.
+
+        Args:
+            logs: dict from names to numbers.
+            steps: how many there were.
+        """
+        share = self.steps / (self.steps + steps)
+        return {
+            name: share * self.means[name] + (1 - share) * value if name in self.means else value
+            for name, value in logs.items()
+        }
+
+
+NOTHING = EpochSoFar()
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -34,8 +66,8 @@ class Checkpoint(keras.callbacks.Callback):
         stop: `StopSignals`: once one has come, the trainer is saved and the training left.
         monitor: name in the logs of what the best student has most of.
         seconds_between: how long to leave epochs unsaved that take less time than saving them.
-        seconds_before: how long an earlier process trained in the first epoch; what a checkpoint in
-            the middle of an epoch adds to it is kept beside the file (`seconds_in_epoch`).
+        so_far: `EpochSoFar` of the first epoch; what a checkpoint in the middle of an epoch adds to
+            it is kept beside the file (`epoch_so_far`).
 
     An epoch whose last step is made is evaluated before anything is saved or left: a checkpoint
     stands either in the middle of an epoch or behind everything that belongs to it.
@@ -53,7 +85,7 @@ class Checkpoint(keras.callbacks.Callback):
         stop=None,
         monitor="val_agreement",
         seconds_between=0,
-        seconds_before=0.0,
+        so_far=NOTHING,
     ):
         super().__init__()
         self.monitor = monitor
@@ -65,12 +97,15 @@ class Checkpoint(keras.callbacks.Callback):
         self.seconds_between = seconds_between
         self._saved_at = time.monotonic()
         self._received = None
-        self._seconds_before, self._start = seconds_before, time.perf_counter()
+        self._so_far, self._start = so_far, time.perf_counter()
+        self._is_first = True
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the epoch's clock."""
-        self._start = time.perf_counter() - self._seconds_before
-        self._seconds_before = 0.0
+        if not self._is_first:
+            self._so_far = NOTHING
+        self._is_first = False
+        self._start = time.perf_counter() - self._so_far.seconds
 
     def on_train_batch_end(self, batch, logs=None):
         """Saves when its turn has come, or when the training is told to stop."""
@@ -81,11 +116,16 @@ class Checkpoint(keras.callbacks.Callback):
         if received is not None or (self.every_steps and (batch + 1) % self.every_steps == 0):
             save_checkpoint(self.model, self.path)
             if processes.is_chief():
-                steps = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
-                clock = [steps, time.perf_counter() - self._start]
-                write_file(self.path.parent / _CLOCK, json.dumps(clock))
+                self._note(batch + 1, logs or {})
         if received is not None:
             raise StoppedError(received)
+
+    def _note(self, steps, logs):
+        names = [name for name in ("loss", *getattr(self.model, "loss_terms", ())) if name in logs]
+        means = {name: float(keras.ops.convert_to_numpy(logs[name])) for name in names}
+        made = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        noted = [made, time.perf_counter() - self._start, self._so_far.joined(means, steps)]
+        write_file(self.path.parent / _SO_FAR, json.dumps(noted))
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves, and leaves after a signal."""
@@ -102,18 +142,39 @@ class Checkpoint(keras.callbacks.Callback):
             raise StoppedError(self._received)
 
 
-def seconds_in_epoch(path, steps):
-    """How long was trained in an epoch before the checkpoint in its middle; 0 where none tells.
+def epoch_so_far(path, made, steps):
+    """What was done of an epoch before the checkpoint in its middle; nothing where none tells.
 
     Args:
         path: of `Checkpoint`.
-        steps: training steps that the checkpoint has made.
+        made: training steps of the run that the checkpoint has made.
+        steps: how many of them are of that epoch.
+
+    Returns:
+        `EpochSoFar`.
     """
     try:
-        known, seconds = json.loads((Path(path).parent / _CLOCK).read_text())
+        known, seconds, *rest = json.loads((Path(path).parent / _SO_FAR).read_text())
     except (OSError, ValueError, TypeError):
-        return 0.0
-    return seconds if known == steps else 0.0
+        return NOTHING
+    return EpochSoFar(steps, seconds, *rest) if known == made and steps else NOTHING
+
+
+class WholeEpoch(keras.callbacks.Callback):
+    """Makes the logs of an epoch that was stopped in its middle those of the whole of it.
+
+    Args:
+        so_far: `EpochSoFar` of the first epoch.
+    """
+
+    def __init__(self, so_far):
+        super().__init__()
+        self._so_far = so_far
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Changes the logs, for the callbacks that come after it."""
+        logs.update(self._so_far.joined(logs, self.params["steps"]))
+        self._so_far = NOTHING
 
 
 class StopSignals:

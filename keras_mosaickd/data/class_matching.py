@@ -1,12 +1,13 @@
 """Names of a teacher's classes, and labelled images that are to be counted by them."""
 
 import dataclasses
-import unicodedata
+import re
 
 import numpy as np
 
 from keras_mosaickd.data import load, parse
 from keras_mosaickd.data.pixels import VOID
+from keras_mosaickd.data.sources.classes import composed
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import read_text, say_once
 
@@ -32,7 +33,7 @@ def class_names_of(path, classes):
         raise InputError(
             f"--class_names must be a readable text file. Received: {path} ({reason})"
         ) from error
-    names = tuple(_composed(line.strip()) for line in text.rstrip().splitlines())
+    names = tuple(composed(line.strip()) for line in text.rstrip().splitlines())
     wrong = None
     if len(names) != classes:
         wrong = f"with {len(names)} line{'' if len(names) == 1 else 's'} for {classes} classes"
@@ -78,15 +79,16 @@ def read_labelled(name, input_shape, data_dir="", flag="--eval", skip_unreadable
 
 def renames(class_names, image_set):
     """Whether names are all others than those of a data set: other words for its classes."""
-    return not set(map(_composed, class_names)) & set(map(_composed, image_set.class_names))
+    return not set(map(composed, class_names)) & set(_spelled(image_set.class_names, class_names))
 
 
 def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
     """Labelled images with the labels of a teacher.
 
-    One rule everywhere: classes are matched by their names; where the teacher's are not known, the
-    sub-folders are taken in the order of their names as text, in which Keras reads folders. Numbers
-    that stand in another order there (0, 1, 10, 2) are not guessed about.
+    One rule everywhere: classes are matched by their names. Capitals, blanks, underscores and
+    hyphens make no difference, unless they tell two classes apart. Where the teacher's names are
+    not known, the sub-folders are taken in the order of their names as text, in which Keras reads
+    folders. Numbers that stand in another order there (0, 1, 10, 2) are not guessed about.
 
     Args:
         image_set: `ImageSet`.
@@ -107,8 +109,8 @@ def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
             f"{flag} must have labels for --task={task}: of folder:PATH one sub-folder for each "
             f"class. Received: {image_set.name}"
         )
-    names = tuple(map(_composed, image_set.class_names))
-    class_names = tuple(map(_composed, class_names))
+    names = _spelled(image_set.class_names, class_names)
+    class_names = tuple(map(composed, class_names))
     unknown = [name for name in names if name not in class_names]
     if not is_named and (not unknown or len(names) == len(class_names)):
         # Numbers are what the names are taken from, or stand for, where none were given.
@@ -118,14 +120,14 @@ def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
                 f"{flag} needs --class_names, the names of its sub-folders in the order of the "
                 "teacher's outputs: numbers stand in another order as text (0, 1, 10, 2), in which "
                 f"Keras reads folders, than by value. Received: {image_set.name} with "
-                f"{_shortened(names)}"
+                f"{shortened(names)}"
             )
         where = "by their numbers" if not unknown else "in this order"
-        say_once(f"{flag}: {_shortened(names)} are taken for the teacher's classes {where}")
+        say_once(f"{flag}: {shortened(names)} are taken for the teacher's classes {where}")
     elif unknown:
         raise InputError(
             f"{flag} must have classes of the teacher, named as --class_names or --dataset of the "
-            f"run names them ({_shortened(class_names)}). "
+            f"run names them ({shortened(class_names)}). "
             f"Received: {image_set.name} with {unknown[0]}"
         )
     if unknown:
@@ -140,10 +142,19 @@ def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
     return dataclasses.replace(image_set, labels=positions[labels], class_names=class_names)
 
 
-def _composed(name):
-    """The one spelling of letters with marks, which file systems write in one piece or in two."""
-    return unicodedata.normalize("NFC", name)
+def _spelled(names, class_names):
+    """Names as the same ones of `class_names` are spelled, where each means one of them at most."""
+    names = tuple(map(composed, names))
+    known = {_folded(name): name for name in map(composed, class_names)}
+    spelled = tuple(known.get(_folded(name), name) for name in names)
+    is_clear = len(known) == len(class_names) and len(set(spelled)) == len(names)
+    return spelled if is_clear else names
 
 
-def _shortened(names):
+def _folded(name):
+    return re.sub(r"[\s_-]+", " ", name.casefold())
+
+
+def shortened(names):
+    """The first ten names as text."""
     return ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:10])}, ..."

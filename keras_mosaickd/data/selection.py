@@ -261,6 +261,11 @@ def select(
             write_images(directory / "images.npy", images, part=part)
             images = read_array(directory / "images.npy")
         scores = score(entropies, images, np.float32)
+        if np.isnan(scores).all():
+            raise InputError(
+                "--teacher: expected answers that are numbers. Received: NaN for each of the "
+                f"{len(scores)} images of {image_set.name}; see what it takes (--teacher_input)"
+            )
         # Refuses what the valid entropies cannot give, whatever the rule.
         indices = top_entropy(scores, count)
         if count and by == "random":

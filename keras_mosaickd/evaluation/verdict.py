@@ -62,8 +62,8 @@ def verdict(metrics):
             f"The student has {student:,} parameters, the teacher {teacher:,}: {_factor(metrics)}.",
             f"It agrees with the teacher on {' and '.join(shares)}, and is {sure} "
             f"(confidence minus agreement {gap:+.2f})."
-            + (one_sided if 2 * first < classes else ""),
-            _use(metrics, lowest, max(seen.values()), classes),
+            + (one_sided if _is_blind(metrics, first) else ""),
+            _use(metrics, lowest, max(seen.values())),
             _tested(metrics),
         ]
     )
@@ -80,9 +80,16 @@ def _tested(metrics):
     )
 
 
-def _use(metrics, lowest, seen, classes):
-    if 2 * seen < classes:
-        return BLIND.format(seen=seen, classes=classes)
+def _is_blind(metrics, seen):
+    """Whether the teacher sees too few of its classes for agreement to say anything."""
+    classes = len(metrics["class_names"])
+    # Of two classes one alone is half, and a student that always answers the same agrees.
+    return 2 * seen < classes or (seen < 2 and metrics.get("head") != "labels")
+
+
+def _use(metrics, lowest, seen):
+    if _is_blind(metrics, seen):
+        return BLIND.format(seen=seen, classes=len(metrics["class_names"]))
     is_smaller = metrics["student_parameters"] < metrics["teacher_parameters"]
     use = next(use for least, use in USES if lowest >= least)
     return use.format(larger=", a larger student" if is_smaller else "")

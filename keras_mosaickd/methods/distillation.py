@@ -64,7 +64,7 @@ class Supervised(OnePhase):
             loss = self.cross_entropy(labels, self.run_student(images, training=True))
             return loss, {"student_loss": loss}
 
-        self.update("student", objective)
+        self.update("student", objective, count=ops.shape(images)[0])
 
     def cross_entropy(self, labels, logits):
         """Mean cross entropy in nats, in float32, over all labels that are not void.

@@ -170,7 +170,7 @@ class Imitation(StudentTrainer):
                 loss = loss + weight * terms[name]
             return loss, {**terms, "student_loss": loss}
 
-        self.update("student", objective)
+        self.update("student", objective, count=ops.shape(images)[0])
 
     def _teacher_maps(self, images):
         if self.matched:

@@ -88,13 +88,15 @@ class Phases(PhaseTrainer):
         """The network that "student", "generator" or "discriminator" learns with."""
         return getattr(self, role)
 
-    def update(self, role, objective, through=None):
+    def update(self, role, objective, through=None, count=None):
         """Makes one update of a role's network by its optimizer; the loss's terms are logged.
 
         Args:
             role: such as "student": the name of its optimizer less "_optimizer".
             objective: as of `minimize`.
             through: as of `minimize`.
+            count: of how many images the terms are means, where not every batch has as many: so
+                much they weigh in the mean over an epoch.
 
         Returns:
             Dict of the terms.
@@ -103,7 +105,7 @@ class Phases(PhaseTrainer):
         variables = self.trained_network(role).trainable_variables
         terms = self.minimize(objective, optimizer, variables, through)
         for name, value in terms.items():
-            self.loss_terms[name].update_state(value)
+            self.loss_terms[name].update_state(value, sample_weight=count)
         return terms
 
     def training_logs(self):

@@ -87,8 +87,8 @@ def recognized(teacher, outputs="auto", head="auto"):
     seen = {"softmax": "classes", "sigmoid": "labels"}.get(activation)
     if units > 1 and head != "auto" and seen not in (None, head):
         raise InputError(
-            f"head must be {seen!r}, or 'auto', for {teacher.name!r}, which ends in {activation}. "
-            f"Received: {head!r}"
+            f"head (--head) must be {seen!r}, or 'auto', for {teacher.name!r}, which ends in "
+            f"{activation}. Received: {head!r}"
         )
     if activation == "softmax" and units == 1:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def write(out: str | os.PathLike[str], title: str, sections: Sequence[Section]) 
     """Writes ``report.html``, ``report.md``, ``NAME.png`` for each figure, ``NAME.csv`` per table.
 
     Args:
-        out: Directory; made if it is not there. Files of an older report are replaced.
+        out: Directory; made if it is not there. Files of an older report are replaced or removed.
         title: The report's title.
         sections: What stands in it.
 
@@ -54,12 +55,15 @@ def write(out: str | os.PathLike[str], title: str, sections: Sequence[Section]) 
     directory = Path(out)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for section in sections:
-            for item in section.items:
-                if isinstance(item, Figure):
-                    write_file(directory / f"{item.name}.png", item.png)
-                elif isinstance(item, Table):
-                    write_file(directory / f"{item.name}.csv", item.csv())
+        items = [item for section in sections for item in section.items]
+        files: dict[str, bytes | str] = {
+            f"{item.name}.png": item.png for item in items if isinstance(item, Figure)
+        }
+        files |= {f"{item.name}.csv": item.csv() for item in items if isinstance(item, Table)}
+        for name in _linked(directory) - files.keys():
+            (directory / name).unlink(missing_ok=True)
+        for name, content in files.items():
+            write_file(directory / name, content)
         write_file(directory / "report.md", _markdown(title, sections))
         target = directory / "report.html"
         write_file(target, _html(title, sections))
@@ -68,6 +72,13 @@ def write(out: str | os.PathLike[str], title: str, sections: Sequence[Section]) 
             f"--out: expected a directory that can be written to. Received: {out} ({error})"
         ) from error
     return target
+
+
+def _linked(directory: Path) -> set[str]:
+    """The files that an older report in a directory shows."""
+    report = directory / "report.md"
+    text = report.read_text(encoding="utf-8", errors="replace") if report.is_file() else ""
+    return set(re.findall(r"\]\((\w+\.(?:png|csv))\)$", text, re.MULTILINE))
 
 
 def _markdown(title: str, sections: Sequence[Section]) -> str:

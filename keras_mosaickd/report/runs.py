@@ -49,7 +49,8 @@ class Run:
     @property
     def seed(self) -> int:
         """The run's seed; 0 where nothing says it."""
-        return int(self.metrics.get("seed") or 0)
+        seed = self.metrics.get("seed")
+        return seed if isinstance(seed, int) else 0
 
     @property
     def experiment(self) -> dict[str, str]:
@@ -106,7 +107,7 @@ def metrics_of(trial: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def read(paths: Iterable[str | Path]) -> tuple[list[Run], list[Study], list[str]]:
-    """Reads runs and studies; a directory that holds some of them stands for all of them.
+    """Reads runs and studies; a directory stands for all that lie in it, however deep.
 
     Args:
         paths: Directories.
@@ -124,7 +125,11 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Run], list[Study], list[str]
             if (path / STUDY).exists():
                 studies[path.resolve()] = _read_study(path)
             else:
-                runs[path.resolve()] = _read_run(path, problems)
+                run = _read_run(path, problems)
+                # With its seconds in it, no two runs measure the same.
+                if other := next((r for r in runs.values() if _is_copy(r, run)), None):
+                    raise InputError(f"{path}: left out, a copy of {other.path}")
+                runs[path.resolve()] = run
         except InputError as error:
             problems.append(str(error))
     return list(runs.values()), list(studies.values()), problems
@@ -132,14 +137,26 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Run], list[Study], list[str]
 
 def _places(path: Path) -> list[Path]:
     """The path itself, or the runs and studies in it."""
-    if not path.is_dir() or any((path / name).exists() for name in (STUDY, METRICS, FLAGS)):
-        return [path]
-    inside = [
-        child
-        for child in sorted(path.iterdir())
-        if any((child / name).exists() for name in (STUDY, METRICS, FLAGS))
-    ]
-    return inside or [path]
+    return [path] if not path.is_dir() or _is_one(path) else _inside(path) or [path]
+
+
+def _inside(path: Path) -> list[Path]:
+    found: list[Path] = []
+    for child in sorted(path.iterdir()):
+        if _is_one(child):
+            found.append(child)
+        # Links may lead round in a circle.
+        elif child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
+            found += _inside(child)
+    return found
+
+
+def _is_copy(one: Run, other: Run) -> bool:
+    return dataclasses.replace(one, path=other.path) == other
+
+
+def _is_one(path: Path) -> bool:
+    return any((path / name).exists() for name in (STUDY, METRICS, FLAGS))
 
 
 def _read_run(path: Path, problems: list[str]) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -53,14 +54,28 @@ _QUALITY = {
 }
 
 
-def mean_and_sd(values: Sequence[float], factor: float = 1.0, digits: int = 2) -> str:
-    """Mean ± standard deviation (with n - 1) as text; the mean alone of one value; - of none."""
+def mean_and_sd(
+    values: Sequence[float], factor: float = 1.0, digits: int = 2, of: int | None = None
+) -> str:
+    """Mean ± standard deviation (with n - 1) as text; the mean alone of one value; - of none.
+
+    Args:
+        values: The values.
+        factor: What they are multiplied by.
+        digits: Decimals.
+        of: How many there should be; fewer are said.
+    """
     if not values:
         return "-"
-    mean = f"{factor * statistics.fmean(values):,.{digits}f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ± {factor * statistics.stdev(values):,.{digits}f}"
+    text = f"{factor * statistics.fmean(values):,.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {factor * standard_deviation(values):,.{digits}f}"
+    return text if of in (None, len(values)) else f"{text} ({len(values)} of {of})"
+
+
+def standard_deviation(values: Sequence[float]) -> float:
+    """With n - 1; of values that are no numbers it is none either."""
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def _unless_equal(values: Sequence[float]) -> Sequence[float]:
@@ -76,8 +91,15 @@ def results(found: Sequence[Group]) -> Table:
         published = next((r.published for r in group.runs if r.published is not None), None)
         shown = [str(metrics.get(name) or "-") for name in IN_COLUMNS]
         shown[-1] = _count(shown[-1])
-        scores = [group.values(name) for name in (*_SCORES.values(), *_WITHOUT_DATA_SET.values())]
-        cells = [mean_and_sd(values, 100) for values in scores]
+        tested = [str(run.metrics["eval"]) for run in group.runs if run.metrics.get("eval")]
+        cells = [
+            # Numbers of different images have no mean.
+            "-"
+            if name.startswith("eval_") and len(set(tested)) > 1
+            else mean_and_sd(group.values(name), 100, of=len(group.runs))
+            for name in (*_SCORES.values(), *_WITHOUT_DATA_SET.values())
+        ]
+        cells.append(" or ".join(dict.fromkeys(tested)) or "-")
         if not metrics.get("dataset"):
             # Without test images it is one of the others, which say of what.
             cells[list(_SCORES).index("agreement")] = "-"
@@ -87,12 +109,14 @@ def results(found: Sequence[Group]) -> Table:
         rows.append([*shown, group.short, seeds, teacher, *cells, number])
     note = "Per cent; mean ± standard deviation (with n - 1) over the seeds."
     columns = ["method", "student", "domain", "out of domain", "updates", "settings", "seeds"]
-    columns += ["teacher's accuracy", *_SCORES, *_WITHOUT_DATA_SET, "published"]
+    columns += ["teacher's accuracy", *_SCORES, *_WITHOUT_DATA_SET, "images of --eval", "published"]
     if any(group.values("label_free_agreement") for group in found):
         note += (
             " Held-out agreement is that on out-of-domain images that took no part in training; "
             "label-free agreement is its mean with the synthetic one, where there are both."
         )
+    if any(" of " in cell for row in rows for cell in row[-len(_SCORES) - 9 :]):
+        note += " In brackets, of how many of the runs a number is known."
     return _without_empty(Table("results", columns, rows, note), kept=())
 
 

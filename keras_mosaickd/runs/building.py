@@ -55,7 +55,7 @@ def build_untrained(inputs):
     if inputs.teacher is not None:
         return build(inputs)
     with inputs.distribution.scope():
-        teacher = inputs.network(inputs.config.teacher, 0.5, 0.5)
+        teacher = inputs.network("teacher", 0.5, 0.5)
     return _build(inputs, teacher, (0.5, 0.5))
 
 
@@ -67,7 +67,10 @@ def _build(inputs, teacher, scaling):
         given = None if inputs.teacher is None else inputs.teacher.model
         checks.check_compiler(inputs.config, given, student)
         if inputs.config.method == "fitnet":
-            hint_maps(given or teacher or untrained(inputs), student)
+            try:
+                hint_maps(given or teacher or untrained(inputs), student)
+            except InputError as error:
+                raise InputError(f"--method=fitnet: {error}") from error
         adversaries = _adversaries(inputs, *scaling) if inputs.config.is_game else ()
     return Networks(teacher, student, *adversaries)
 
@@ -75,7 +78,7 @@ def _build(inputs, teacher, scaling):
 def _student(inputs, mean, std):
     config = inputs.config
     if not is_given(config.student):
-        return inputs.network(config.student, mean, std)
+        return inputs.network("student", mean, std)
     if is_saved_model(config.student):
         raise InputError(
             "--student must be a network's name, a .keras file or module:function: a "

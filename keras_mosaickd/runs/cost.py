@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_mosaickd.backend.training import device_lines, has_bfloat16
 from keras_mosaickd.callbacks.progress import duration
+from keras_mosaickd.data.class_matching import shortened
 from keras_mosaickd.data.sources.folder import FolderImages
 from keras_mosaickd.networks import count_parameters, flops, traffic
 from keras_mosaickd.run_directory import flag_line
@@ -150,7 +151,7 @@ def describe_images(inputs):
     else:
         lines = [
             f"domain             {len(domain)} training and {len(inputs.domain_test)} test "
-            f"images of {domain.name}, {classes} classes"
+            f"images of {domain.name}, {classes} classes: {shortened(inputs.class_names)}"
         ]
     kept = None
     if pool is not None:

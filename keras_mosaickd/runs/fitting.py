@@ -11,7 +11,12 @@ import numpy as np
 from keras_mosaickd import callbacks
 from keras_mosaickd.backend import processes
 from keras_mosaickd.backend.training.callback_lists import QuietCallbacks
-from keras_mosaickd.callbacks.checkpoint import Checkpoint, StopSignals, seconds_in_epoch
+from keras_mosaickd.callbacks.checkpoint import (
+    Checkpoint,
+    StopSignals,
+    WholeEpoch,
+    epoch_so_far,
+)
 from keras_mosaickd.callbacks.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.callbacks.image_quality import ImageQuality
 from keras_mosaickd.callbacks.progress import Bar, Progress
@@ -198,11 +203,11 @@ def _validation(inputs):
 def _callbacks(run, inputs, images, judge, stop, schedule, steps):
     config = inputs.config
     first_round, done = divmod(steps, schedule.steps_per_round)
-    seconds_before = seconds_in_epoch(run / CHECKPOINT, steps) if done else 0.0
+    so_far = epoch_so_far(run / CHECKPOINT, steps, done)
     latents = np.random.default_rng(config.seed).standard_normal(
         (64, config.latent_dim), dtype="float32"
     )
-    chosen = []
+    chosen = [WholeEpoch(so_far)]
     if config.is_game:
         # Before those that write the logs down, because it adds to them.
         chosen.append(ImageQuality(latents, images, log_dir=run / TENSORBOARD))
@@ -211,7 +216,7 @@ def _callbacks(run, inputs, images, judge, stop, schedule, steps):
         monitor = SCORE
         chosen.append(LabelFreeAgreement(judge, is_validation=inputs.domain is None))
     chosen += [
-        callbacks.HistoryCsv(run / HISTORY, seconds_before),
+        callbacks.HistoryCsv(run / HISTORY, so_far.seconds),
         callbacks.TensorBoardScalars(run / TENSORBOARD),
     ]
     if config.is_game:
@@ -238,6 +243,6 @@ def _callbacks(run, inputs, images, judge, stop, schedule, steps):
             best_so_far=max(values, default=-1.0),
             stop=stop,
             monitor=monitor,
-            seconds_before=seconds_before,
+            so_far=so_far,
         ),
     ]

@@ -21,6 +21,7 @@ from keras_mosaickd.data.class_matching import (
     renames,
 )
 from keras_mosaickd.data.held_out import hold_out
+from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import file_sha256, sha256
 from keras_mosaickd.networks.heads import Categorical, new_head
 from keras_mosaickd.networks.loading import import_modules
@@ -76,17 +77,20 @@ class Inputs:
             return self.config.ood_size or len(self.pool)
         return 0 if self.domain is None else len(self.domain)
 
-    def network(self, name, mean, std):
-        """A fresh network of the package by its name, from these images to these classes."""
-        return networks.build(
-            name,
-            self.input_shape,
-            self.units,
-            mean=mean,
-            std=std,
-            task=self.config.task,
-            synchronized_batch_norm=self.distribution.is_per_replica,
-        )
+    def network(self, role, mean, std):
+        """The network of the package that `--teacher` or `--student` names, with fresh weights."""
+        try:
+            return networks.build(
+                getattr(self.config, role),
+                self.input_shape,
+                self.units,
+                mean=mean,
+                std=std,
+                task=self.config.task,
+                synchronized_batch_norm=self.distribution.is_per_replica,
+            )
+        except InputError as error:
+            raise InputError(f"--{role}: {error}") from error
 
     def hashes(self):
         """SHA-256 of what flags name by paths: it makes the run, not the place where it lies."""

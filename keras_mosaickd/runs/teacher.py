@@ -14,6 +14,7 @@ from keras_mosaickd.backend.training import plain, shared
 from keras_mosaickd.config import is_given
 from keras_mosaickd.data import supervised_stream
 from keras_mosaickd.data.cache import cached
+from keras_mosaickd.data.class_matching import shortened
 from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.data.scores import teacher_hash
@@ -105,7 +106,7 @@ def untrained(inputs):
     scaling = statistics(inputs.domain.images)
     keras.utils.set_random_seed(inputs.config.seed)
     with inputs.distribution.scope():
-        return inputs.network(inputs.config.teacher, *scaling)
+        return inputs.network("teacher", *scaling)
 
 
 def trained(inputs, network=None):
@@ -127,7 +128,10 @@ def trained(inputs, network=None):
     unfinished = folder.with_name(f".{folder.name}.training")
 
     def build(directory):
-        print(f"Teacher {config.teacher}: training on {len(domain)} images of {domain.name}")
+        print(
+            f"Teacher {config.teacher}: training on {len(domain)} images of {domain.name}; "
+            f"classes: {shortened(domain.class_names)}"
+        )
         keras.utils.set_random_seed(config.seed)
         teacher, seconds = _fit(inputs, shared(network or untrained(inputs)), unfinished)
         if processes.is_chief():

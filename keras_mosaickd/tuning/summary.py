@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import math
 import platform
 import statistics
 from importlib import metadata
@@ -129,7 +130,7 @@ def _trial(config, study, trial):
         "executions": executions,
         "mean": {name: statistics.fmean(column) for name, column in measured.items()},
         "sd": {
-            name: statistics.stdev(column) if len(column) > 1 else None
+            name: statistics.stdev(column) if _has_deviation(column) else None
             for name, column in measured.items()
         },
         "error": _error(configs) if trial.status == "FAILED" else None,
@@ -172,3 +173,7 @@ def _version(package):
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _has_deviation(column):
+    return len(column) > 1 and all(map(math.isfinite, column))

@@ -58,6 +58,13 @@ def test_sixteen_bits(tmp_path):
         assert image.shape == (8, 8, channels)
 
 
+def test_a_transparent_value_of_sixteen_bits_is_white(tmp_path):
+    values = np.full((8, 8), 3, np.uint16)
+    values[0, 0] = 512
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=3)
+    assert decode(tmp_path / "a.png", 8, 1)[0, :2, 0].tolist() == [1, 255]
+
+
 def test_transparent_parts_are_white(tmp_path):
     array = np.zeros((8, 8, 4), np.uint8)
     array[:, 4:] = (200, 0, 0, 255)
@@ -232,18 +239,50 @@ def test_given_splits_are_used(tmp_path):
         load(f"folder:{tmp_path}", "test")
 
 
-@pytest.mark.parametrize("name", ["test", "Val", "valid", "validation"])
+@pytest.mark.parametrize("name", ["test", "Val", "valid", "validation", "Testing"])
 def test_the_usual_names_of_splits(tmp_path, name, capsys):
-    for split, count in (("train", 2), (name, 3)):
+    for split, count in (("Training" if name == "Testing" else "train", 2), (name, 3)):
         for label in ("cat", "dog"):
             for index in range(count):
                 save(tmp_path / split / label / f"{index}.png")
     train, test, every = (load(f"folder:{tmp_path}", split) for split in ("train", "test", "all"))
     assert train.class_names == test.class_names == every.class_names == ("cat", "dog")
     assert (len(train), len(test), len(every)) == (4, 6, 10)
-    assert train.images.files[0].startswith("train/") and test.images.files[0].startswith(name)
+    assert train.images.files[0].lower().startswith("train") and test.images.files[0].startswith(
+        name
+    )
     np.testing.assert_array_equal(every.labels, [0, 0, 1, 1, 0, 0, 0, 1, 1, 1])
-    assert ("the test split of" in capsys.readouterr().out) == (name != "test")
+    assert ("the test split of" in capsys.readouterr().out) == (not name.lower().startswith("test"))
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("train", "Train"), "one folder of each split. .*'Train' and 'train'"),
+        (("train", "val", "Val"), "one folder of each split. .*'Val' and 'val'"),
+        (("train", "test", "extra"), "beside the splits test, train no other .*'extra'"),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes_are_refused(tmp_path, folders, message):
+    for folder in folders:
+        for label in ("cat", "dog"):
+            save(tmp_path / folder / label / "0.png")
+    with pytest.raises(InputError, match=f"--eval: expected {message}"):
+        load(f"folder:{tmp_path}", "train", flag="--eval")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for label in ("train", "bus"):
+        for index in range(5):
+            save(tmp_path / label / f"{index}.png")
+    assert load(f"folder:{tmp_path}", "train").class_names == ("bus", "train")
+
+
+def test_a_class_is_found_in_either_spelling_of_its_letters(tmp_path):
+    for label in ("A\u0308pfel", "b"):
+        for index in range(5):
+            save(tmp_path / label / f"{index}.png")
+    assert load(f"folder:{tmp_path}[b,\u00c4pfel]", "train").class_names == ("b", "A\u0308pfel")
 
 
 def test_a_validation_split_beside_a_test_split_is_in_neither(tmp_path, capsys):
@@ -415,6 +454,15 @@ def test_the_fingerprint_follows_the_files(tmp_path):
     assert changed != before
     path.rename(path.with_name("c.png"))
     assert load(f"folder:{path.parent}", "train").fingerprint() not in (changed, before)
+
+
+def test_other_content_of_the_same_size_and_time_is_read_again(tmp_path):
+    path = tmp_path / "in" / "a.bmp"  # as archives and build systems leave files
+    for value in (10, 200):
+        save(path, value)
+        os.utime(path, ns=(0, 0))
+        kept = stored(load(f"folder:{path.parent}", "train"), tmp_path / "cache")
+        assert kept.images[0, 0, 0, 0] == value
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -82,6 +84,25 @@ def test_turned_images_and_palettes(root):
     labels.save(root / "test" / "labels" / "turned.png")
     test = load(f"segmentation:{root}", "test", image_size=3)
     assert np.all(test.labels[1] == 1)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_of_few_bits_keeps_its_classes(root, bits):
+    labels = Image.fromarray(np.array([[0, 1], [2, 2]], np.uint8))
+    # A PNG of so many bits of grey, written by hand: Pillow writes eight.
+    header = struct.pack(">IIBBBBB", 2, 2, bits, 0, 0, 0, 0)
+    rows = b"".join(
+        bytes([0, (int(row[0]) << (8 - bits)) | (int(row[1]) << (8 - 2 * bits))])
+        for row in np.asarray(labels)
+    )
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    content = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    (root / "test" / "labels" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    test = load(f"segmentation:{root}", "test", image_size=2)
+    assert test.labels[0].tolist() == [[0, 1], [2, 2]]
 
 
 def test_the_fingerprint_follows_the_labels(root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from keras_mosaickd.errors import InputError
@@ -27,7 +28,8 @@ def class_indices(
     Raises:
         InputError: for an unknown class, a label out of range, or a class named twice.
     """
-    pieces = [piece.strip() for piece in text.split(",")]
+    pieces = [piece.strip() for piece in composed(text).split(",")]
+    class_names = [composed(name) for name in class_names]
     folded = {_folded(name): index for index, name in reversed(list(enumerate(class_names)))}
     exact = {_joined(name.split(",")): index for index, name in enumerate(class_names)}
     numbers = _numbers(class_names)
@@ -51,6 +53,11 @@ def class_indices(
             f"{flag}: expected each class once, not {name!r} twice. Received: {dataset!r}"
         )
     return tuple(found)
+
+
+def composed(name: str) -> str:
+    """The one spelling of letters with marks, which file systems write in one piece or in two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _joined(pieces: Sequence[str]) -> str:

@@ -212,7 +212,9 @@ def _flat(image: Any) -> Any:
         raise ValueError("pixels are floats of no known range, not of 8 or 16 bits")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((np.clip(values, 0, 65535) // 257).astype(np.uint8))
+        upper = (np.clip(values, 0, 65535) // 257).astype(np.uint8)
+        upper[values == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(upper)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

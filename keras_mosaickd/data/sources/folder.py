@@ -24,6 +24,8 @@ from keras_mosaickd.files import file_sha256, say_once, sha256
 
 # Names of sub-folders that are splits. Of several for testing the first one is taken.
 TRAIN, TEST = "train", ("test", "val", "valid", "validation")
+# What a sub-folder is called -> the split that it is.
+_SPLITS = {name: name for name in (TRAIN, *TEST)} | {"training": TRAIN, "testing": "test"}
 
 
 class FolderImages:
@@ -101,7 +103,8 @@ class FolderImages:
         def identity(file: str) -> str:
             try:
                 status = os.stat(os.path.join(self.root, file))
-                return f"{status.st_size} {status.st_mtime_ns}"
+                # The time of change too: the other one may be set, and archives do.
+                return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
             except OSError as error:
                 return str(error.strerror)
 
@@ -149,8 +152,9 @@ def list_folder(
     """Finds the images of a folder and their labels.
 
     Two or more sub-folders with images are classes, in the order of their names; what lies beside
-    them is named and left out. Sub-folders that are all called `train`, `test`, `val`, `valid` or
-    `validation`, in any case, are the splits; without `test` one of the others is the test split.
+    them is named and left out. Sub-folders that are all called `train` (`training`), `test`
+    (`testing`), `val`, `valid` or `validation`, in any case, are the splits; without `test` one of
+    the others is the test split.
     Otherwise every fifth image of a class (rank % 5 == 4 in the order of the names) is in the test
     split. Images without classes are all training images. Hidden files are left out, files that
     are no images are counted by their endings; a folder that is reached twice through links is
@@ -163,7 +167,8 @@ def list_folder(
         with_labels: Whether labels are wanted; without them "all" is every image there is.
 
     Raises:
-        InputError: for a missing or empty folder, or a split that it does not have.
+        InputError: for a missing or empty folder, a split that it does not have, or splits that are
+            there twice or beside other folders.
     """
     if not os.path.isdir(root):
         raise InputError(f"{flag}: expected an existing folder. Received: {root!r}")
@@ -176,8 +181,8 @@ def list_folder(
     if split == "all" and not with_labels:
         return Listing(found, None, ())
     tops = sorted({file.split(os.sep, 1)[0] for file in found if os.sep in file})
-    splits = {top.casefold(): top for top in tops}
-    if splits and splits.keys() <= {TRAIN, *TEST}:
+    splits = _splits(tops, root, flag)
+    if splits:
         pieces = {name: _labelled(found, root, flag, top) for name, top in splits.items()}
         listing = _given_splits(pieces, split, root, flag)
         _name_left_out([file for file in found if os.sep not in file], root, "splits", flag)
@@ -189,6 +194,34 @@ def list_folder(
             f"sub-folders of classes with five images. Received: {root!r}"
         )
     return listing
+
+
+def _splits(tops: list[str], root: str, flag: str) -> dict[str, str]:
+    """The sub-folders that are splits, by the names of these; none where they are classes."""
+    folded = {top: top.casefold() for top in tops}
+    known = {top: _SPLITS[name] for top, name in folded.items() if name in _SPLITS}
+    names = set(known.values())
+    # A class may be called train; with a test beside it, it is none.
+    if not known or (len(known) < len(tops) and not (TRAIN in names and names & {*TEST})):
+        return {}
+    if len(known) < len(tops):
+        other = next(top for top in tops if top not in known)
+        raise InputError(
+            f"{flag}: expected beside the splits {', '.join(known)} no other folders with images. "
+            f"Received: {root!r} with {other!r}"
+        )
+    if len(names) < len(known):
+        first, second = next(
+            (one, other)
+            for one in known
+            for other in known
+            if one < other and known[one] == known[other]
+        )
+        raise InputError(
+            f"{flag}: expected one folder of each split. Received: {root!r} with {first!r} and "
+            f"{second!r}"
+        )
+    return {name: top for top, name in known.items()}
 
 
 def _labelled(files: list[str], root: str, flag: str, top: str = "") -> Listing:

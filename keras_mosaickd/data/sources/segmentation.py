@@ -27,6 +27,8 @@ from keras_mosaickd.files import read_text
 _CLASSES_FILE = "classes.txt"
 # EXIF's tag of orientation; from 5 on, height and width are exchanged when it is applied.
 _ORIENTATION, _TRANSPOSED = 0x0112, 5
+# Pillow's names of grey pixels of two and of four bits -> what it multiplies them by.
+_BRIGHTER = {"L;2": 85, "L;4": 17}
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,10 @@ def _read_labels(
             if file.getexif().get(_ORIENTATION, 1) >= _TRANSPOSED:
                 size = size[::-1]
         with Image.open(label) as file:
+            # Grey of fewer bits is made brighter by Pillow: 3 of two bits becomes 255.
+            factor = _BRIGHTER.get(str(file.tile[0][3]) if file.tile else "", 1)
             mode, values = file.mode, np.asarray(file)
+            values = values // factor if factor > 1 else values
     except Exception as error:  # Pillow's readers let many kinds of exception through.
         raise UnreadableError(label, f"{type(error).__name__}: {error}") from error
     if values.ndim != 2 or mode == "1":

@@ -198,8 +198,11 @@ def test_spelling_that_tells_no_classes_apart_makes_no_difference():
     assert renames(class_names, labels("Ameise", "Katze", "Wurst"))
     found = labelled_as(labels("A", "a"), ("a", "A"), "classification", True)
     assert found.labels.tolist() == [1, 0]
-    with pytest.raises(InputError, match="Received: folder:x with B"):
-        labelled_as(labels("A", "B"), ("a", "A", "b"), "classification", True)
+    found = labelled_as(labels("Dog "), ("a-b", "a b", "dog"), "classification", True)
+    assert found.labels.tolist() == [2]
+    for names, class_names in ((("A", "A-B"), ("a b", "A", "a_b")), (("A", "a"), ("a", "b"))):
+        with pytest.raises(InputError, match="Received: folder:x with A"):
+            labelled_as(labels(*names), class_names, "classification", True)
 
 
 def test_numbers_that_may_mean_two_things_are_refused(capsys):

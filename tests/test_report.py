@@ -161,18 +161,38 @@ def test_numbers_that_are_none_and_seeds_that_are_none_stop_nothing(tmp_path):
     assert two["agreement"] == "nan ± nan" and one["seeds"] == "0"
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    write_run(tmp_path / "runs" / "a")
+    (tmp_path / "runs" / "closed").mkdir()
+    listed = runs.Path.iterdir
+
+    def refusing(path):
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(runs.Path, "iterdir", refusing)
+    report.write([tmp_path / "runs"], tmp_path / "out")
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "closed: not looked into (Permission denied)" in page
+
+
 def test_runs_are_found_however_deep_and_copies_left_out(tmp_path):
     runs_dir = tmp_path / "runs"
     write_run(runs_dir / "a")
     write_run(runs_dir / "deep" / "er" / "b", {"seed": 1})
     shutil.copytree(runs_dir / "a", runs_dir / "copy")
+    measured = {**METRICS, "eval": "digits", "eval_student_accuracy": 0.5, "student_bytes": 9}
+    (runs_dir / "copy" / "metrics.json").write_text(json.dumps(measured))
+    stride_study(runs_dir / "one" / "lam")
+    stride_study(runs_dir / "two" / "lam")
     (runs_dir / "deep" / "round").symlink_to(runs_dir)
     report.write([runs_dir], tmp_path / "out")
     (row,) = table(tmp_path / "out" / "results.csv")
     assert row["seeds"] == "0, 1"
-    assert f"copy: left out, a copy of {runs_dir / 'a'}" in (
-        (tmp_path / "out" / "report.md").read_text()
-    )
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert f"copy: left out, a copy of {runs_dir / 'a'}" in page
+    assert {"(study_lam_1.csv)", "(study_lam_2.csv)"} <= set(re.findall(r"\(study.*?csv\)", page))
 
 
 def test_what_an_older_report_has_more_is_removed(tmp_path):
@@ -185,6 +205,10 @@ def test_what_an_older_report_has_more_is_removed(tmp_path):
     report.write([tmp_path / "a"], out)
     assert not (out / "study_study.csv").exists() and (out / "mine.csv").is_file()
     assert (out / "results.csv").is_file()
+    # A page of one's own is none of them.
+    (out / "report.md").write_text("![mine](mine.csv)\n")
+    report.write([tmp_path / "a"], out)
+    assert (out / "mine.csv").is_file()
 
 
 def test_runs_of_other_settings_are_not_averaged(tmp_path):

@@ -123,6 +123,7 @@ def test_memory_does_not_grow_with_the_set(run, tmp_path, monkeypatch):
         (["a/b", "a:b"], ["0-a_b", "1-a_b"]),
         (["A", "a"], ["0-A", "1-a"]),
         (["test", "train"], ["0-test", "1-train"]),
+        (["bus", "Testing"], ["0-bus", "1-Testing"]),
         (["", ".hidden", "../up"], ["0-", "1-_hidden", "2-_up"]),
         (["Zürich", "x" * 99], ["Zürich", "x" * 60]),
         ([str(index) for index in range(11)], [f"{index:02}-{index}" for index in range(11)]),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from keras_mosaickd.backend import processes
 from keras_mosaickd.callbacks.divergence import check_weights
@@ -115,17 +116,19 @@ class Checkpoint(keras.callbacks.Callback):
             return
         if received is not None or (self.every_steps and (batch + 1) % self.every_steps == 0):
             save_checkpoint(self.model, self.path)
-            if processes.is_chief():
-                self._note(batch + 1, logs or {})
+            self._note(batch + 1, logs or {})
         if received is not None:
             raise StoppedError(received)
 
     def _note(self, steps, logs):
         names = [name for name in ("loss", *getattr(self.model, "loss_terms", ())) if name in logs]
-        means = {name: float(keras.ops.convert_to_numpy(logs[name])) for name in names}
+        own = np.array([float(keras.ops.convert_to_numpy(logs[name])) for name in names])
+        # Of as many rows in each of several processes.
+        means = dict(zip(names, np.mean(processes.gather(own), axis=0).tolist(), strict=True))
         made = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         noted = [made, time.perf_counter() - self._start, self._so_far.joined(means, steps)]
-        write_file(self.path.parent / _SO_FAR, json.dumps(noted))
+        if processes.is_chief():
+            write_file(self.path.parent / _SO_FAR, json.dumps(noted))
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves, and leaves after a signal."""

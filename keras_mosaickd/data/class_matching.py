@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import Counter
 
 import numpy as np
 
@@ -143,16 +144,19 @@ def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
 
 
 def _spelled(names, class_names):
-    """Names as the same ones of `class_names` are spelled, where each means one of them at most."""
-    names = tuple(map(composed, names))
-    known = {_folded(name): name for name in map(composed, class_names)}
-    spelled = tuple(known.get(_folded(name), name) for name in names)
-    is_clear = len(known) == len(class_names) and len(set(spelled)) == len(names)
-    return spelled if is_clear else names
+    """Names as `class_names` spells them, where only one of each can be meant."""
+    names, class_names = (tuple(map(composed, given)) for given in (names, class_names))
+    counts = [Counter(map(_folded, given)) for given in (names, class_names)]
+    known = {
+        _folded(name): name
+        for name in class_names
+        if [count[_folded(name)] for count in counts] == [1, 1]
+    }
+    return tuple(name if name in class_names else known.get(_folded(name), name) for name in names)
 
 
 def _folded(name):
-    return re.sub(r"[\s_-]+", " ", name.casefold())
+    return re.sub(r"[\s_-]+", " ", name.casefold()).strip()
 
 
 def shortened(names):

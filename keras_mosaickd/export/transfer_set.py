@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.data import image_grid
+from keras_mosaickd.data.sources.folder import SPLITS
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.of_run import load_game
 from keras_mosaickd.files import replacing
@@ -87,8 +88,8 @@ def folder_names(class_names: Sequence[str]) -> list[str]:
     safe = [re.sub(r"[^\w-]+", "_", name)[:_LONGEST_NAME] for name in class_names]
     folded = [name.casefold() for name in safe]
     is_good = all(safe) and len(set(folded)) == len(safe) and sorted(safe) == safe
-    # Folders of these names would be taken for the two splits of a data set.
-    if is_good and set(safe) != {"train", "test"}:
+    # Folders of these names may be taken for the splits of a data set.
+    if is_good and not SPLITS.keys() & set(folded):
         return safe
     width = len(str(len(safe) - 1))
     return [f"{index:0{width}}-{name}" for index, name in enumerate(safe)]

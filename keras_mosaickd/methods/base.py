@@ -166,7 +166,8 @@ class StudentTrainer(Phases):
         """Mean KL(T || S); counts agreement on the way, while the teacher's logits are at hand."""
         teacher_logits = self.teacher(self.in_unit_range(x), training=False)
         self.agreement_metric.update_state(self.head.agreement(teacher_logits, y_pred))
-        return ops.mean(self.head.kl_divergence(teacher_logits, y_pred))
+        # Keras takes the replicas' losses as parts of a sum.
+        return self.part_of_replica(ops.mean(self.head.kl_divergence(teacher_logits, y_pred)))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Loss and agreement, and accuracy where there are labels."""

@@ -40,7 +40,11 @@ def write(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
         )
     figures.check()
     found = groups(runs)
-    sections = [*_results(found), *(_study(study) for study in studies)]
+    sections = _results(found)
+    names = [study.path.resolve().name for study in studies]
+    for number, (study, name) in enumerate(zip(studies, names, strict=True), 1):
+        is_only = names.count(name) == 1
+        sections.append(_study(study, f"study_{name}" if is_only else f"study_{name}_{number}"))
     sections += _selections(found, problems)
     sections += _synthetic(found, runs, problems)
     if problems:
@@ -91,7 +95,7 @@ def _constraints(found: Sequence[Group]) -> Section | None:
     return Section("Multipliers", [table, Figure("multipliers", caption, png), curves])
 
 
-def _study(study: Study) -> Section:
+def _study(study: Study, name: str) -> Section:
     content = study.content
     is_stride = content["study"] == "stride"
     metrics = {"accuracy (%)": "student_accuracy", "agreement (%)": "student_agreement"}
@@ -103,7 +107,7 @@ def _study(study: Study) -> Section:
     if not study.trials:
         return Section(f"Study {study.name}", [*items, "It has no finished trial."])
     png = figures.study(curves, hyperparameter, summary.TABLE_4 if is_stride else None)
-    table = summary.study_table(study)
+    table = summary.study_table(study, name)
     if png is not None:
         caption = f"Accuracy and agreement by {hyperparameter}: mean, and standard deviation where "
         caption += "a trial has several runs."

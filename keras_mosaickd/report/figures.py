@@ -13,7 +13,7 @@ import numpy as np
 from keras_mosaickd.data import image_grid
 from keras_mosaickd.extras import require
 from keras_mosaickd.report.groups import Group
-from keras_mosaickd.report.summary import CURVES
+from keras_mosaickd.report.summary import CURVES, standard_deviation
 
 _GROUND, _INK, _LINES = "#f7f7f4", "#26262a", "#d0d0cc"
 # Okabe & Ito, 2008: told apart by colour-blind readers as well. Dashes tell more than seven apart.
@@ -81,7 +81,7 @@ def study(
         place = {value: index for index, value in enumerate(values)}
         for index, (label, curve) in enumerate(series.items()):
             mean = [100 * statistics.fmean(found) for _, found in curve]
-            sd = [100 * statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in curve]
+            sd = [100 * standard_deviation(v) if len(v) > 1 else 0.0 for _, v in curve]
             x = [place[value] for value, _ in curve]
             axis.errorbar(x, mean, sd, label=label, marker="o", capsize=3, **_line(index))
         if "accuracy" in title:

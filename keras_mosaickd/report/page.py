@@ -38,6 +38,10 @@ li, p { overflow-wrap: anywhere; }
 """
 
 
+# By this a report's own page is known, whose files may be removed with it.
+_MADE = "<!-- made by keras-mosaickd-report -->"
+
+
 def write(out: str | os.PathLike[str], title: str, sections: Sequence[Section]) -> Path:
     """Writes ``report.html``, ``report.md``, ``NAME.png`` for each figure, ``NAME.csv`` per table.
 
@@ -78,11 +82,13 @@ def _linked(directory: Path) -> set[str]:
     """The files that an older report in a directory shows."""
     report = directory / "report.md"
     text = report.read_text(encoding="utf-8", errors="replace") if report.is_file() else ""
-    return set(re.findall(r"\]\((\w+\.(?:png|csv))\)$", text, re.MULTILINE))
+    if _MADE not in text:
+        return set()
+    return set(re.findall(r"\]\(([^()/\\]+\.(?:png|csv))\)$", text, re.MULTILINE))
 
 
 def _markdown(title: str, sections: Sequence[Section]) -> str:
-    parts = [f"# {title}"]
+    parts = [f"# {title}", _MADE]
     for section in sections:
         parts.append(f"## {section.title}")
         for item in section.items:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ STUDY, SELECTION = "study.json", "selection.json"
 _NEEDED: dict[str, Any] = {"method": str, "student": str, "student_agreement": (int, float)}
 # What does not make another experiment: places, the seed, and how a run is saved.
 _NOT_COMPARED = {*PLACES, "seed", "checkpoint_every_steps", "config", "export", "eval"}
+# What bin/evaluate writes into the metrics.
+_MEASURED_LATER = re.compile("^eval|_bytes$|_latency_ms$|^verdict$")
 # Named by paths and the same for all seeds; which images are held out depends on the seed.
 _FILES = ("teacher", "student", "class_names")
 
@@ -118,7 +121,7 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Run], list[Study], list[str]
     runs: dict[Path, Run] = {}
     studies: dict[Path, Study] = {}
     problems: list[str] = []
-    for path in [found for given in paths for found in _places(Path(given))]:
+    for path in [found for given in paths for found in _places(Path(given), problems)]:
         if path.resolve() in runs or path.resolve() in studies:
             continue
         try:
@@ -135,24 +138,36 @@ def read(paths: Iterable[str | Path]) -> tuple[list[Run], list[Study], list[str]
     return list(runs.values()), list(studies.values()), problems
 
 
-def _places(path: Path) -> list[Path]:
+def _places(path: Path, problems: list[str]) -> list[Path]:
     """The path itself, or the runs and studies in it."""
-    return [path] if not path.is_dir() or _is_one(path) else _inside(path) or [path]
+    return [path] if not path.is_dir() or _is_one(path) else _inside(path, problems) or [path]
 
 
-def _inside(path: Path) -> list[Path]:
+def _inside(path: Path, problems: list[str]) -> list[Path]:
     found: list[Path] = []
-    for child in sorted(path.iterdir()):
-        if _is_one(child):
-            found.append(child)
-        # Links may lead round in a circle.
-        elif child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
-            found += _inside(child)
+    try:
+        for child in sorted(path.iterdir()):
+            if _is_one(child):
+                found.append(child)
+            # Links may lead round in a circle.
+            elif child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
+                found += _inside(child, problems)
+    except OSError as error:
+        problems.append(f"{path}: not looked into ({error.strerror})")
     return found
 
 
 def _is_copy(one: Run, other: Run) -> bool:
-    return dataclasses.replace(one, path=other.path) == other
+    """Whether two directories hold one training, evaluated since then perhaps."""
+    first, second = (
+        dataclasses.replace(
+            run,
+            path=Path(),
+            metrics={k: v for k, v in run.metrics.items() if not _MEASURED_LATER.search(k)},
+        )
+        for run in (one, other)
+    )
+    return first == second
 
 
 def _is_one(path: Path) -> bool:

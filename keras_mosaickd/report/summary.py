@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -115,7 +116,7 @@ def results(found: Sequence[Group]) -> Table:
             " Held-out agreement is that on out-of-domain images that took no part in training; "
             "label-free agreement is its mean with the synthetic one, where there are both."
         )
-    if any(" of " in cell for row in rows for cell in row[-len(_SCORES) - 9 :]):
+    if any(re.search(r" \(\d+ of \d+\)$", cell) for row in rows for cell in row):
         note += " In brackets, of how many of the runs a number is known."
     return _without_empty(Table("results", columns, rows, note), kept=())
 
@@ -232,8 +233,13 @@ def points(study: Study, metric: str) -> dict[str, list[tuple[float, list[float]
     return {series: sorted(curve) for series, curve in curves.items()}
 
 
-def study_table(study: Study) -> Table:
-    """A row per trial; beside a stride study the numbers of the supplement's table 4."""
+def study_table(study: Study, name: str) -> Table:
+    """A row per trial; beside a stride study the numbers of the supplement's table 4.
+
+    Args:
+        study: The study.
+        name: The table's name.
+    """
     is_stride = study.content["study"] == "stride"
     names = list(dict.fromkeys(name for t in study.trials for name in t["hyperparameters"]))
     rows = []
@@ -253,7 +259,7 @@ def study_table(study: Study) -> Table:
             "wrn40_2, for students of the same name; compare the order of the strides, not the "
             "numbers, unless these are the data."
         )
-    table = Table(f"study_{study.path.resolve().name}", columns, rows, note)
+    table = Table(name, columns, rows, note)
     return _without_empty(table, kept=("table 4",))
 
 

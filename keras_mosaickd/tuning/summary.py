@@ -33,7 +33,8 @@ def results(config, study, oracle):
         for trial in trials
         if trial["status"] == "COMPLETED" and trial["share_of_updates"] == 1
     ]
-    best = max(full, key=lambda trial: trial["mean"][OBJECTIVE], default=None)
+    measured = [trial for trial in full if OBJECTIVE in trial["mean"]]
+    best = max(measured, key=lambda trial: trial["mean"][OBJECTIVE], default=None)
     packages = ("keras", "keras-tuner", keras.backend.backend(), "numpy")
     return {
         "study": study.study,

@@ -14,6 +14,7 @@
 - `without_gradient()`: a context in which nothing is recorded for differentiation.
 - `global_normal(batch, size, seed_generator)`: this replica's rows of one global normal draw.
 - `mean_over_replicas(values)`: the mean over replicas, differentiable.
+- `part_of_replica(mean)`: what a replica's mean adds to the mean over all of them.
 - `check_scope(variables)`: raises if the variables live under another distribution strategy.
 
 and calls `alternate(data)` and `training_logs()`, which a subclass writes once for all backends, in

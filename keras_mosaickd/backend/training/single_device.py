@@ -60,6 +60,10 @@ class SingleProgramTrainer(keras.Model):
         """Normal draw of shape `[batch, size]`."""
         return keras.random.normal((batch, size), seed=seed_generator)
 
+    def part_of_replica(self, mean):
+        """The mean itself: there is one replica."""
+        return mean
+
     def mean_over_replicas(self, values):
         """The values themselves: there is one replica."""
         return values

@@ -21,7 +21,7 @@ class PhaseTrainer(keras.Model):
             tape.watch(tensors)
             loss, terms = objective(tensors) if through else objective()
             # The optimizer sums gradients over replicas; each holds the mean over its own rows.
-            loss = optimizer.scale_loss(loss / tf.distribute.get_strategy().num_replicas_in_sync)
+            loss = optimizer.scale_loss(self.part_of_replica(loss))
         gradients = tape.gradient(loss, tensors)
         optimizer.apply(through.pullback(gradients) if through else gradients, variables)
         return terms
@@ -77,6 +77,10 @@ class PhaseTrainer(keras.Model):
         )
         first = context.replica_id_in_sync_group * batch
         return tf.reshape(tf.slice(rows, [first, 0], [batch, size]), (batch, size))
+
+    def part_of_replica(self, mean):
+        """What a replica's mean adds to the mean over all of them."""
+        return mean / tf.distribute.get_strategy().num_replicas_in_sync
 
     def mean_over_replicas(self, values):
         """Mean over the replicas of the strategy; gradients flow through it."""

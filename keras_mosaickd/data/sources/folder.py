@@ -25,7 +25,7 @@ from keras_mosaickd.files import file_sha256, say_once, sha256
 # Names of sub-folders that are splits. Of several for testing the first one is taken.
 TRAIN, TEST = "train", ("test", "val", "valid", "validation")
 # What a sub-folder is called -> the split that it is.
-_SPLITS = {name: name for name in (TRAIN, *TEST)} | {"training": TRAIN, "testing": "test"}
+SPLITS = {name: name for name in (TRAIN, *TEST)} | {"training": TRAIN, "testing": "test"}
 
 
 class FolderImages:
@@ -199,7 +199,7 @@ def list_folder(
 def _splits(tops: list[str], root: str, flag: str) -> dict[str, str]:
     """The sub-folders that are splits, by the names of these; none where they are classes."""
     folded = {top: top.casefold() for top in tops}
-    known = {top: _SPLITS[name] for top, name in folded.items() if name in _SPLITS}
+    known = {top: SPLITS[name] for top, name in folded.items() if name in SPLITS}
     names = set(known.values())
     # A class may be called train; with a test beside it, it is none.
     if not known or (len(known) < len(tops) and not (TRAIN in names and names & {*TEST})):

@@ -3,8 +3,6 @@
 import keras
 from keras import ops
 
-from keras_mosaickd.backend import keras_graph
-
 
 @keras.saving.register_keras_serializable(package="keras_mosaickd")
 class SGD(keras.optimizers.SGD):
@@ -123,6 +121,12 @@ class PhaseOptimizers(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name="phases")
         self.phases = dict(phases)
         self.trained = {name: list(variables[name]) for name in phases}
+        # Not those of a phase's optimizer: it counts no step whose gradients it accumulates, or
+        # leaves out where they overflow.
+        self.steps = keras.Variable(
+            0, dtype="int32", trainable=False, aggregation="only_first_replica", name="steps"
+        )
+        self._counts = True
         for name, optimizer in self.phases.items():
             optimizer.build(self.trained[name])
         self.built = True
@@ -134,13 +138,18 @@ class PhaseOptimizers(keras.optimizers.Optimizer):
 
     @property
     def variables(self):
-        """All variables of all phases' optimizers."""
-        return [variable for optimizer in self.optimizers for variable in optimizer.variables]
+        """All variables of all phases' optimizers, and the number of steps."""
+        variables = [variable for optimizer in self.optimizers for variable in optimizer.variables]
+        return [*variables, self.steps]
 
     @property
     def iterations(self):
-        """Number of training steps made, also where gradients of several make one update."""
-        return keras_graph.steps_made(self.optimizers[0])
+        """Number of training steps made."""
+        return self.steps if self._counts else self.optimizers[0].iterations
+
+    def count_step(self):
+        """Counts a training step."""
+        self.steps.assign_add(1)
 
     @property
     def learning_rate(self):
@@ -155,10 +164,14 @@ class PhaseOptimizers(keras.optimizers.Optimizer):
         """Nothing to do: the phases' optimizers were built on their own variables."""
 
     def save_own_variables(self, store):
-        """Stores nothing: the phases' optimizers are saved as parts of this one."""
+        """Stores the number of steps; the phases' optimizers are saved as parts of this one."""
+        store["steps"] = ops.convert_to_numpy(self.iterations)
 
     def load_own_variables(self, store):
-        """Loads nothing (see `save_own_variables`)."""
+        """Loads what `save_own_variables` stored; version 0.1 left it to the first optimizer."""
+        self._counts = "steps" in set(store.keys())
+        if self._counts:
+            self.steps.assign(store["steps"])
 
     def finalize_variable_values(self, var_list):
         """Lets each phase's optimizer finish (moving averages) on its own variables."""

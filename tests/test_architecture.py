@@ -19,9 +19,9 @@ pytestmark = pytest.mark.backend("tensorflow")
 # The floors of the house, each may use those before it. `errors` and `__version__` know nothing and
 # may be imported by all. Modules of one line do not know each other.
 FLOORS = (
-    ("errors", "extras", "config", "files", "losses"),
+    ("errors", "extras", "config", "files", "losses", "optimizers"),
     ("backend",),
-    ("run_directory", "optimizers"),
+    ("run_directory",),
     ("networks",),
     ("data",),
     ("teachers",),

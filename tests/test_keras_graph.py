@@ -100,15 +100,6 @@ def test_an_optimizer_is_written_down_for_every_backend():
     assert isinstance(again, keras.optimizers.Adam) and float(again.learning_rate) == 0.5
 
 
-def test_gradients_that_are_accumulated_are_counted():
-    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
-    optimizer.build([weight := keras.Variable([1.0])])
-    for _ in range(4):
-        optimizer.apply([keras.ops.ones(1)], [weight])
-    for each in (optimizer, keras.optimizers.LossScaleOptimizer(optimizer)):
-        assert int(keras.ops.convert_to_numpy(keras_graph.steps_made(each))) == 4, BROKE
-
-
 @pytest.mark.backend("tensorflow")
 def test_the_signature_of_a_saved_model_is_seen(tmp_path):
     classifier().export(tmp_path / "saved", verbose=False)

@@ -368,6 +368,21 @@ def test_an_incomplete_batch_weighs_as_many_images_as_it_has(kind):
     assert history["loss"] == pytest.approx([expected], rel=1e-4)
 
 
+def test_steps_whose_gradients_overflow_are_counted(tmp_path):
+    model = game.game(compiled=False)
+    scaled = [
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=float("inf"))
+        for _ in range(3)
+    ]
+    model.compile(*scaled)
+    data = images(3 * game.BATCH)
+    model.fit(data, batch_size=game.BATCH, verbose=0)
+    assert [int(each.iterations) for each in scaled] == [0, 0, 0]
+    model.save(tmp_path / "game.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "game.keras")):
+        assert int(each.optimizer.iterations) == 3
+
+
 def test_images_go_on_though_gradients_are_accumulated():
     model = game.game(compiled=False)
     rates = keras.optimizers.Adam(1e-3, gradient_accumulation_steps=2), keras.optimizers.Adam(1e-3)

@@ -151,12 +151,6 @@ def seed_states(model):
     return found
 
 
-def steps_made(optimizer):
-    """The variable of how often an optimizer was given gradients, accumulated ones too."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return getattr(inner, "_iterations", inner.iterations)
-
-
 def portable(settings):
     """Serialised settings that every backend reads.
 

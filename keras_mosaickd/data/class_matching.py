@@ -12,6 +12,12 @@ from keras_mosaickd.data.sources.classes import composed
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import read_text, say_once
 
+# How images are labelled that are no data set of the table.
+LABELLED = {
+    "classification": "folder:PATH with one sub-folder for each class",
+    "segmentation": "segmentation:PATH with a label map for each image",
+}
+
 
 def class_names_of(path, classes):
     """Reads the names of a teacher's classes.
@@ -107,8 +113,8 @@ def labelled_as(image_set, class_names, task, is_named, flag="--eval"):
     """
     if image_set.labels is None or image_set.task != task:
         raise InputError(
-            f"{flag} must have labels for --task={task}: of folder:PATH one sub-folder for each "
-            f"class. Received: {image_set.name}"
+            f"{flag} must have labels for --task={task}: {LABELLED[task]}. "
+            f"Received: {image_set.name}"
         )
     names = _spelled(image_set.class_names, class_names)
     class_names = tuple(map(composed, class_names))

@@ -8,6 +8,7 @@ import numpy as np
 from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import image_grid, load, parse, without_unreadable
 from keras_mosaickd.data.class_matching import (
+    LABELLED,
     class_names_of,
     labelled_as,
     read_labelled,
@@ -109,10 +110,12 @@ def evaluate(
     )
     found, kept = {}, {}
     if tested is None:
-        print(
-            "Accuracy is not measured: the run was made without a data set. "
-            "--eval=folder:PATH measures it on labelled images, one sub-folder for each class"
+        how = (
+            "evaluate(images, labels) measures it from Python"
+            if trainer.head.kind == "labels"
+            else f"--eval={LABELLED[_task_of(trainer.teacher)]} measures it"
         )
+        print(f"Accuracy is not measured: the run was made without a data set. {how}")
     else:
         found = compared(trainer.teacher, student, tested, batch_size)
         if dataset or labelled:
@@ -182,11 +185,15 @@ def _tested(metrics, teacher, dataset, labelled, data_dir, names_file, skip_unre
     names = _class_names(metrics, classes) or numbers
     if names_file:
         names = class_names_of(names_file, classes)
-    task = "classification" if len(teacher.output_shape) == 2 else "segmentation"
+    task = _task_of(teacher)
     is_named = names != numbers or bool(names_file or own)
     if tested.name == own and not names_file:
         is_named = not renames(names, tested)
     return labelled_as(tested, names, task, is_named, flag)
+
+
+def _task_of(teacher):
+    return "classification" if len(teacher.output_shape) == 2 else "segmentation"
 
 
 def _class_names(metrics, classes):

@@ -102,6 +102,8 @@ class Phases(PhaseTrainer):
             Dict of the terms.
         """
         optimizer = self.phase_optimizers[f"{role}_optimizer"]
+        if optimizer is next(iter(self.phase_optimizers.values())):
+            self.optimizer.count_step()
         variables = self.trained_network(role).trainable_variables
         terms = self.minimize(objective, optimizer, variables, through)
         for name, value in terms.items():

@@ -113,8 +113,10 @@ def image_input(input_shape, mean=None, std=None):
     if mean is None or std is None:
         raise InputError(f"expected both mean and std, or neither. Received: {mean=}, {std=}")
     means, stds = (_per_channel(*pair, shape[2]) for pair in (("mean", mean), ("std", std)))
-    if min(stds) <= 0:
-        raise InputError(f"expected every std to be above 0. Received: {std=}")
+    if not all(map(math.isfinite, (*means, *stds))) or min(stds) <= 0:
+        raise InputError(
+            f"expected numbers for mean and std, every std above 0. Received: {mean=}, {std=}"
+        )
     # float32 whatever the policy: a mean rounded to bfloat16 would shift every image.
     normalization = layers.Normalization(
         axis=-1,

@@ -203,11 +203,17 @@ def _use(metrics: Mapping[str, Any]) -> str:
             f"- It learned from {origin}.",
             "- It inherits the teacher's errors and biases, and adds its own where the two "
             "disagree. The teacher's data and licence bind the student too.",
-            "- It always answers with one of its classes, also to images of none of them, and "
-            "its probabilities were not calibrated.",
+            f"- {_answers(metrics)}, and its probabilities were not calibrated.",
             "- Before it decides anything, test it on labelled images of where it will be used.",
         ]
     )
+
+
+def _answers(metrics: Mapping[str, Any]) -> str:
+    if metrics.get("head") == "labels":
+        return "Of its labels any number may hold for an image, or none"
+    each = "of each pixel " if "student_mean_iou" in metrics else ""
+    return f"It always answers with one {each}of its classes, also to images of none of them"
 
 
 def _provenance(

@@ -70,6 +70,7 @@ def shared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shared")
     made = Shared(folder, [])
     given = {**SHORT, "image_size": 16, "teacher": "wrn10_1", "run_dir": folder / "run"}
+    given["export"] = "keras"
     assert main("train", [f"--{name}={value}" for name, value in given.items()], made) == 0
     return made
 
@@ -190,6 +191,8 @@ def check_command(name: str, arguments: list[str], shared: Shared) -> None:
     extra: dict[str, object] = {}
     if "teacher_epochs" in values:
         extra = {flag: value for flag, value in SHORT.items() if flag in values}
+        if "export" in values and not any("--export" in argument for argument in arguments):
+            extra["export"] = "keras"
         wanted = [values[flag] for flag in ("dataset", "ood", "eval") if values.get(flag)]
         for path in (text.removeprefix("folder:") for text in wanted if "folder:" in text):
             make_images(Path(path))

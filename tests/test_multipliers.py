@@ -121,7 +121,7 @@ class Quadratic(PhaseTrainer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", [0.01, 1.0, 90.0])
+@pytest.mark.parametrize("start", [0.01, pytest.param(1.0, marks=pytest.mark.long), 90.0])
 def test_the_multiplier_of_karush_kuhn_and_tucker_is_found(start):
     updates = 1500
     model = Quadratic(updates, start)
@@ -193,6 +193,7 @@ def test_fixed_is_the_default_and_has_no_state():
 
 
 @pytest.mark.slow
+@pytest.mark.long_on("tensorflow")
 def test_saved_in_mid_training_and_continued_bit_for_bit(tmp_path):
     def go_on(trainer):
         trainer.fit(stream(), verbose=0)

@@ -19,7 +19,7 @@ from tests.processes import finish, module, start_group
 pytestmark = [pytest.mark.backend("torch"), pytest.mark.slow]
 
 FLAGS = """--dataset=digits[0-2] --ood=digits[5-9] --ood_size=128 --image_size=8 --teacher=wrn10_1
---student=wrn10_1 --teacher_epochs=2 --teacher_batch_size=32 --batch_size=32 --student_updates=24
+--student=wrn10_1 --teacher_epochs=1 --teacher_batch_size=32 --batch_size=32 --student_updates=24
 --student_steps=2 --evaluations=3 --export=keras --checkpoint_every_steps=1""".split()
 
 

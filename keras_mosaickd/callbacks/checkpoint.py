@@ -157,10 +157,10 @@ def epoch_so_far(path, made, steps):
         `EpochSoFar`.
     """
     try:
-        known, seconds, *rest = json.loads((Path(path).parent / _SO_FAR).read_text())
+        known, *noted = json.loads((Path(path).parent / _SO_FAR).read_text())
+        return EpochSoFar(steps, *noted) if known == made and steps else NOTHING
     except (OSError, ValueError, TypeError):
         return NOTHING
-    return EpochSoFar(steps, seconds, *rest) if known == made and steps else NOTHING
 
 
 class WholeEpoch(keras.callbacks.Callback):

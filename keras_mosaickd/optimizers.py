@@ -124,7 +124,7 @@ class PhaseOptimizers(keras.optimizers.Optimizer):
         # Not those of a phase's optimizer: it counts no step whose gradients it accumulates, or
         # leaves out where they overflow.
         self.steps = keras.Variable(
-            0, dtype="int32", trainable=False, aggregation="only_first_replica", name="steps"
+            0, dtype="int", trainable=False, aggregation="only_first_replica", name="steps"
         )
         self._counts = True
         for name, optimizer in self.phases.items():

@@ -68,7 +68,14 @@ class RunDirectory:
         processes.from_chief(lambda: self._check(settings))
 
     def _check(self, settings):
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            is_there = self.path.exists()
+        except OSError as error:  # such as a name that is too long
+            raise InputError(
+                f"--run_dir must be a directory that can be made. Received: {self.path} "
+                f"({error.strerror})"
+            ) from error
+        if is_there and not self.path.is_dir():
             raise InputError(f"--run_dir must be a directory. Received: the file {self.path}")
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
@@ -101,6 +108,21 @@ class RunDirectory:
             raise InputError(
                 f"--run_dir {self.path} holds this run, finished already: its results are in "
                 f"{self / METRICS}"
+            )
+        self._check_backend()
+
+    def _check_backend(self):
+        """Raises where another backend would resume: from there on it would be another run."""
+        import keras
+
+        saved = (self / CHECKPOINT, previous(self / CHECKPOINT))
+        if not (self / ENVIRONMENT).is_file() or not any(path.is_file() for path in saved):
+            return
+        begun, backend = self.read_json(ENVIRONMENT).get("backend"), keras.backend.backend()
+        if begun != backend:
+            raise InputError(
+                f"--run_dir {self.path} holds a run that began on another backend. Expected: "
+                f"KERAS_BACKEND={begun}, or another directory. Received: {backend}"
             )
 
     def check_inputs(self, inputs):

@@ -1,6 +1,7 @@
 """Whole runs at toy size, through the commands, on this process's backend."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -18,7 +19,9 @@ from keras_mosaickd import InputError, __version__, run_directory
 from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.callbacks.traces import read_history
 from keras_mosaickd.cli import evaluate, flags, runner, sample, teacher, train
+from keras_mosaickd.cli import export as exporting
 from keras_mosaickd.config import ExperimentConfig
+from keras_mosaickd.export import FORMATS
 
 TINY = {
     "dataset": "digits[0-2]",
@@ -255,6 +258,39 @@ def test_finished_run_is_not_touched(finished, cache, capsys):
 
 
 @pytest.mark.slow
+def test_a_run_is_not_resumed_on_another_backend(finished, cache, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "metrics.json").unlink()
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "backend": "numpy"}))
+    assert command(train, "train", **TINY, run_dir=run, cache_dir=cache) == 2
+    assert "Expected: KERAS_BACKEND=numpy, or another directory" in capsys.readouterr().err
+    # Of a run that saved nothing yet nothing would be resumed.
+    shutil.rmtree(run / "checkpoints")
+    run_directory.RunDirectory(run)._check_backend()
+
+
+@pytest.mark.slow
+@pytest.mark.backend("tensorflow")
+def test_a_format_that_fails_costs_nothing_else_of_the_run(cache, tmp_path, monkeypatch, capsys):
+    fails = dataclasses.replace(FORMATS["onnx"], write=lambda *arguments: 1 / 0)
+    monkeypatch.setitem(FORMATS, "onnx", fails)
+    run, settings = tmp_path / "run", {**TINY, "export": "onnx,saved_model", "cache_dir": cache}
+    assert command(train, "train", **settings, run_dir=run) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "onnx cannot be made: ZeroDivisionError: division by zero. Everything else" in line
+    assert f"bin/export --run_dir={run} --export=onnx" in line
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert [written["format"] for written in metrics["exports"]] == ["keras", "saved_model"]
+    assert (run / "model_card.md").is_file()
+    monkeypatch.undo()
+    assert command(exporting, "export", run_dir=run, export="onnx") == 0
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert [written["format"] for written in metrics["exports"]][-1] == "onnx"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mosaickd", pytest.param("kd", marks=pytest.mark.long)])
 def test_interrupted_run_continues_bit_for_bit(method, cache, tmp_path, monkeypatch, capsys):
     settings = {**TINY, "method": method, "cache_dir": cache, "export": "keras"}
@@ -461,6 +497,11 @@ def test_bad_input_is_one_line_before_any_work(changes, message, cache, tmp_path
     assert message in captured.err
     assert "Epoch" not in captured.out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_is_too_long_for_a_run_directory(tmp_path, cache, capsys):
+    assert command(train, "train", **TINY, run_dir=tmp_path / ("n" * 300), cache_dir=cache) == 2
+    assert "--run_dir must be a directory that can be made" in capsys.readouterr().err
 
 
 def test_unwritable_run_directory(tmp_path, cache, capsys, monkeypatch):

@@ -455,3 +455,78 @@ def test_student_of_a_mirrored_run(tmp_path):
     images = numpy.zeros((5, 8, 8, 3), "float32")
     answer = elsewhere(PLAIN_TENSORFLOW, tmp_path / "out", images, tmp_path)
     assert numpy.shape(answer["logits"][0]) == (1, 4)
+
+
+def of_flips():
+    """A student that flips its images where it is not told that nothing is trained."""
+    keras.utils.set_random_seed(4)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.RandomFlip("horizontal"),
+            Scale(3.0),
+            layers.Flatten(),
+            layers.Dense(4),
+        ]
+    )
+
+
+@keras.saving.register_keras_serializable(package="test_export")
+class Scale(keras.layers.Layer):
+    """A layer of one's own that knows nothing of dtypes."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+    def get_config(self):
+        return {"factor": self.factor}
+
+
+@pytest.mark.backend("tensorflow")
+def test_a_student_is_exported_as_it_predicts(tmp_path):
+    student = of_flips()
+    targets = {name: tmp_path / name for name in ("keras", "saved_model", "onnx", "litert")}
+    for export_ in export.export_student(student, targets, random_images(8)):
+        assert export_["agreement"] == 1 and export_["max_difference"] < 1e-5
+
+
+class Stubborn(Scale):
+    """One that cannot be made again."""
+
+    def get_config(self):
+        return {"factors": self.factor}
+
+
+@pytest.mark.backend("tensorflow")
+def test_a_format_that_cannot_be_made_leaves_the_others(tmp_path):
+    student = keras.Sequential(
+        [keras.Input((8, 8, 3)), Stubborn(2.0), keras.layers.Flatten(), keras.layers.Dense(4)]
+    )
+    targets = {name: tmp_path / name for name in ("onnx", "saved_model", "litert")}
+    with pytest.raises(export.ExportError, match="Received: 'stubborn'.*; .*'stubborn'") as caught:
+        export.export_student(student, targets)
+    assert [written["format"] for written in caught.value.written] == ["saved_model"]
+    assert os.listdir(tmp_path) == ["saved_model"]
+
+
+def test_a_student_that_is_not_square_is_not_compared_on_squares(tmp_path, capsys):
+    layers = keras.layers
+    keras.Sequential([keras.Input((8, 12, 3)), layers.Flatten(), layers.Dense(2)]).save(
+        tmp_path / "wide.keras"
+    )
+    Image.new("RGB", (20, 20)).save(tmp_path / "image.png")
+    arguments = [
+        f"--student={tmp_path / 'wide.keras'}",
+        f"--out={tmp_path / 'out'}",
+        f"--ood=folder:{tmp_path}",
+        "--export=keras",
+    ]
+    assert runner.run(command.main, "export", arguments) == 2
+    assert "--ood expected a student of square images. Received: one of 8x12" in (
+        capsys.readouterr().err
+    )

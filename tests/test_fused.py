@@ -194,3 +194,20 @@ def test_five_iterations_equal_the_plain_step():
             check(seed)
             return
     check(5)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_batch_norms_of_one_precision_throughout_train(dtype):
+    keras.config.set_dtype_policy(dtype)
+    try:
+        network = keras.Sequential(
+            [keras.Input((8, 8, 1)), layers.Conv2D(4, 3), layers.BatchNormalization()]
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    images = np.random.default_rng(0).random((4, 8, 8, 1))
+    moving = values(network.layers[1].non_trainable_variables)
+    found = Fused(network)(images, training=True)
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    moved = values(network.layers[1].non_trainable_variables)
+    assert not np.allclose(moved[0], moving[0])

@@ -364,6 +364,24 @@ def test_the_served_endpoint_has_the_heads_probabilities(units, head, tmp_path):
         np.testing.assert_array_equal(found["holds"], p > 0.5)
 
 
+@pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize(("ending", "head"), [("sigmoid", "labels"), ("softmax", "classes")])
+def test_the_served_probabilities_are_those_that_a_student_ends_in(ending, head, tmp_path):
+    import tensorflow
+
+    student = network(3, ending)
+    export_saved_model(student, tmp_path / "sm")
+    raw = (images() * 255).astype("uint8")
+    restored = tensorflow.saved_model.load(tmp_path / "sm")  # owns the variables
+    found = restored.classify(raw)
+    expected = student.predict(raw.astype("float32") / 255, verbose=0)
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+    assert ("holds" in found) == (head == "labels")
+    other = {"labels": "classes", "classes": "labels"}[head]
+    with pytest.raises(InputError, match=f"must be '{head}', or 'auto'.*Received: '{other}'"):
+        export_saved_model(student, tmp_path / "sm", head=other)
+
+
 # A whole job: those of test_experiment show that JAX runs one.
 @pytest.mark.slow
 @pytest.mark.backend("tensorflow", "torch")

@@ -104,6 +104,18 @@ def test_what_is_compared_took_no_part_in_the_calibration(run, monkeypatch, caps
 
 
 @pytest.mark.backend("tensorflow")
+def test_what_is_compared_is_of_both_kinds_that_the_student_learned_from(run):
+    trainer = game.game()
+    student = trainer.student
+    found = shipping._images(run, trainer, student, lambda: None)
+    given = np.load(run / "images.npy") / np.float32(255)
+    is_given = [any(np.allclose(image, other) for other in given) for image in found]
+    # For calibration and for comparison alike: every second one.
+    for half in (is_given[0::2], is_given[1::2]):
+        assert 2 * sum(half) == len(half) == 20
+
+
+@pytest.mark.backend("tensorflow")
 def test_a_file_gives_the_names_that_classify_answers_with(run, tmp_path, capsys):
     import tensorflow
 
@@ -255,3 +267,17 @@ def test_table_is_aligned():
     assert len({len(line) for line in lines}) == 1
     assert lines[1].split() == ["onnx", "student.onnx", "1,234,567", "1.50", "2.0e-07", "1.0000"]
     assert lines[2].split() == ["litert_int8", "student.onnx", "9", "1.50", "2.0e-07", "0.5000"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "answers", "counted"),
+    [
+        ({"task": "segmentation"}, "one of its classes for each pixel", "share of pixels with"),
+        ({"student_mean_iou": 0.5}, "one of its classes for each pixel", "share of pixels with"),
+        ({"head": "labels"}, "Of its labels any number", "share of labels that hold in both"),
+        ({}, "one of its classes, also", "share of images with"),
+    ],
+)
+def test_card_says_what_is_answered_and_counted(metrics, answers, counted, run):
+    card = model_card.text(run, {**METRICS, **metrics, "exports": [EXPORT]})
+    assert answers in card and counted in card

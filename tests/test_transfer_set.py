@@ -140,6 +140,22 @@ def test_numbers_stand_for_the_classes_of_a_run_that_names_none(tmp_path):
     assert found["files"][0].endswith("/0.png")
 
 
+def test_classes_that_the_teacher_never_sees_keep_their_numbers(run, tmp_path):
+    out = transfer_set.write(run, 60, tmp_path / "set")
+    loaded = data.load(f"folder:{out}", "all", image_size=game.SHAPE[0], channels=game.SHAPE[2])
+    assert loaded.class_names == tuple(NAMES)
+    folders = transfer_set.folder_names(NAMES)
+    for image in (out / folders[1]).iterdir():
+        image.unlink()
+    rest = data.load(f"folder:{out}", "all", image_size=game.SHAPE[0], channels=game.SHAPE[2])
+    assert rest.class_names == tuple(NAMES)
+    np.testing.assert_array_equal(rest.labels, loaded.labels[np.asarray(loaded.labels) != 1])
+    # A list of classes that is about something else says nothing.
+    (out / "classes.txt").write_text("one\ntwo\n")
+    other = data.load(f"folder:{out}", "all", image_size=game.SHAPE[0], channels=game.SHAPE[2])
+    assert other.class_names == (folders[0], folders[2])
+
+
 def test_predictions_per_pixel_have_label_maps_beside(tmp_path):
     inputs = keras.Input((8, 8, 3))
     teacher = keras.Model(inputs, keras.layers.Conv2D(2, 3, padding="same")(inputs))

@@ -234,6 +234,50 @@ def test_one_callback_needs_no_list():
     assert stop.best is not None
 
 
+def test_tensorboard_and_validation_go_together(tmp_path):
+    callback = keras.callbacks.TensorBoard(tmp_path)
+    options = {"validation_data": (images(),), "callbacks": [callback], "verbose": 0}
+    model = distillation()
+    assert "val_agreement" in model.fit(images(), batch_size=8, **options).history
+
+
+def test_fit_and_evaluate_take_keras_arguments_by_position(tmp_path):
+    log = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    model = distillation()
+    model.fit(images(), None, 8, 2, 0, [log], 0.0, (images(), LABELS))
+    header, *rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert "val_accuracy" in header and len(rows) == 2
+    assert model.evaluate(images(), LABELS, 8, 0) == model.evaluate(images(), LABELS, verbose=0)
+    with pytest.raises(InputError, match="Received: sample_weight"):
+        model.evaluate(images(), LABELS, 8, 0, np.ones(16))
+
+
+@pytest.mark.parametrize(
+    "x", [None, [], {"image": images()}, images().tolist(), "images", np.array]
+)
+@pytest.mark.parametrize("make", [distillation, game.game])
+def test_what_is_no_array_and_no_stream_is_refused(make, x):
+    with pytest.raises(InputError, match="expected images as one array .n, h, w, c., or a stream"):
+        make().fit(x, verbose=0)
+
+
+def test_a_frozen_student_is_refused():
+    student = classifier(2)
+    student.trainable = False
+    with pytest.raises(InputError, match="the student must have weights that can be trained"):
+        distillation(student=student)
+
+
+def test_one_output_in_a_dict_is_taken():
+    inputs = keras.Input(SHAPE)
+    teacher, student = (
+        keras.Model(inputs, {"logits": classifier(seed)(inputs)}) for seed in (1, 2)
+    )
+    given = distillation(teacher, student).fit(images(), batch_size=8, verbose=0, shuffle=False)
+    plain = distillation().fit(images(), batch_size=8, verbose=0, shuffle=False)
+    assert given.history["loss"] == pytest.approx(plain.history["loss"], rel=1e-5)
+
+
 class Subclassed(keras.Model):
     """A network whose layers are hidden."""
 

@@ -182,6 +182,9 @@ def _is_batch_norm(layer):
         and layer.axis in (-1, 3)
         and layer.scale
         and layer.center
+        # TensorFlow has no other one.
+        and layer.variable_dtype == "float32"
+        and layer.compute_dtype != "float64"
     )
 
 

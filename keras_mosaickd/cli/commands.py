@@ -179,7 +179,10 @@ COMMANDS: dict[str, Command] = {
                 ".tflite or _int8.tflite after it. An older export there is replaced. Empty writes "
                 "into --run_dir and its metrics.json."
             },
-            "head": {"help": "What the logits of --student say; a run knows it. auto: classes."},
+            "head": {
+                "help": "What --student says; a run knows it. auto: by its softmax or sigmoid, "
+                "classes of logits."
+            },
             "class_names": {
                 "help": "File with one class name per line, for --student; a run has its own. "
                 "Empty takes numbers."

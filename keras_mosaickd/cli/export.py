@@ -37,22 +37,28 @@ def main(parsed: flags.Parsed) -> None:
     from keras_mosaickd.report import model_card
 
     formats = export.parse(values["export"])
-    if values["run_dir"]:
-        exports = shipping.export_again(source, formats, values["out"], values["data_dir"])
-        run = RunDirectory(source)
-        if run.is_finished and not values["out"]:
-            model_card.write(run)
-    else:
-        exports = shipping.export_file(
-            student,
-            formats,
-            values["out"],
-            values["ood"],
-            values["class_names"],
-            values["data_dir"],
-            "labels" if values["head"] == "labels" else "classes",
-        )
-    print(shipping.table(exports))
+    failure = None
+    try:
+        if values["run_dir"]:
+            exports = shipping.export_again(source, formats, values["out"], values["data_dir"])
+        else:
+            exports = shipping.export_file(
+                student,
+                formats,
+                values["out"],
+                values["ood"],
+                values["class_names"],
+                values["data_dir"],
+                values["head"],
+            )
+    except export.ExportError as error:
+        exports, failure = error.written, error
+    if values["run_dir"] and not values["out"] and RunDirectory(source).is_finished:
+        model_card.write(RunDirectory(source))
+    if exports:
+        print(shipping.table(exports))
+    if failure is not None:
+        raise failure
 
 
 def console() -> None:

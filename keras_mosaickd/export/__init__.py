@@ -21,11 +21,11 @@ from keras_mosaickd.errors import InputError, program
 from keras_mosaickd.export.comparison import ExportError, outputs, random_images
 from keras_mosaickd.export.formats import FORMATS, Request, check, of_a_run, parse, target
 from keras_mosaickd.export.process import in_tensorflow_process
-from keras_mosaickd.export.writing import checked_target, write
+from keras_mosaickd.export.writing import all_written, checked_target, write
 from keras_mosaickd.extras import is_installed
 from keras_mosaickd.networks.heads import new_head
 from keras_mosaickd.networks.loading import load_model
-from keras_mosaickd.networks.logits import student_logits, with_shapes
+from keras_mosaickd.networks.logits import student_head, student_logits, with_shapes
 
 __all__ = [
     "FORMATS",
@@ -45,7 +45,7 @@ def export_saved_model(
     path: str | os.PathLike[str],
     keras_path: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
-    head: str = "classes",
+    head: str = "auto",
 ) -> Path:
     """Writes ``student`` as a SavedModel whose batch size is free.
 
@@ -61,19 +61,21 @@ def export_saved_model(
         keras_path: The student's ``.keras`` file where there is one already (JAX and PyTorch
             export from it).
         class_names: One name per class; "0", "1" and so on by default.
-        head: "classes", or "labels" where the logits are those of independent labels.
+        head: "classes", or "labels" where the logits are those of independent labels; "auto" goes
+            by the softmax or sigmoid that the student ends in, and takes logits for classes.
 
     Returns:
         ``path``.
 
     Raises:
-        InputError: ``path`` holds something else than a SavedModel, the student has several
-            inputs or outputs, or another number of classes than names.
+        InputError: ``path`` holds something else than a SavedModel, or the student has several
+            inputs or outputs, another number of classes than names, or an end that contradicts
+            ``head``.
         ExportError: TensorFlow is not installed (the ``.keras`` file is then kept and named), or
             the SavedModel does not compute what the student computes.
     """
     saved_model = checked_target("saved_model", Path(path))
-    student, keras_path = _of_logits(student, keras_path)
+    student, keras_path, head = _of_logits(student, keras_path, head)
     if not is_installed("tensorflow"):
         random_images(student)  # complains about a student that no later command could export
         kept = Path(keras_path) if keras_path is not None else _sibling_keras(saved_model)
@@ -96,7 +98,7 @@ def export_student(
     calibration: Any = None,
     class_names: Sequence[str] | None = None,
     keras_path: str | os.PathLike[str] | None = None,
-    head: str = "classes",
+    head: str = "auto",
 ) -> list[dict[str, Any]]:
     """Writes ``student`` in several formats, runs each and compares it with the student.
 
@@ -119,8 +121,9 @@ def export_student(
     Raises:
         InputError: A target that holds something else, a package that is missing, no calibration
             images for ``litert_int8``, or a student that cannot be exported.
-        ExportError: An export does not compute what the student computes. ``litert_int8``, whose
-            loss is what ``agreement`` tells, is held to no limit.
+        ExportError: An export cannot be written, or does not compute what the student computes;
+            the other formats are written all the same, and are its ``written``. ``litert_int8``,
+            whose loss is what ``agreement`` tells, is held to no limit.
     """
     check(targets)
     checked = {
@@ -128,7 +131,7 @@ def export_student(
     }
     if "litert_int8" in checked and (calibration is None or not len(calibration)):
         raise InputError("litert_int8 needs calibration images. Received: none")
-    student, keras_path = _of_logits(student, keras_path)
+    student, keras_path, head = _of_logits(student, keras_path, head)
     random = random_images(student)
     request = Request(
         targets=checked,
@@ -141,15 +144,19 @@ def export_student(
         return write(student, request)
     elsewhere = {name: path for name, path in checked.items() if FORMATS[name].needs_tensorflow}
     here = {name: path for name, path in checked.items() if name not in elsewhere}
-    results = write(student, request.but(targets=here))
-    if elsewhere:
-        request = request.but(targets=elsewhere, reference=outputs(student, request.images))
+
+    def written_elsewhere() -> list[dict[str, Any]]:
+        if not elsewhere:
+            return []
+        asked = request.but(targets=elsewhere, reference=outputs(student, request.images))
         with tempfile.TemporaryDirectory() as folder:
             source = keras_path or here.get("keras")
             if source is None:
                 source = Path(folder) / "student.keras"
                 student.save(source)
-            results += in_tensorflow_process(Path(source), request, Path(folder))
+            return in_tensorflow_process(Path(source), asked, Path(folder))
+
+    results = all_written([lambda: write(student, request.but(targets=here)), written_elsewhere])
     return sorted(results, key=lambda result: list(FORMATS).index(result["format"]))
 
 
@@ -162,15 +169,16 @@ def load_student(keras_path: str | os.PathLike[str]) -> Any:
     return load_model(keras_path, "the student")
 
 
-def _of_logits(student: Any, keras_path: Any) -> tuple[Any, Any]:
-    """The student up to its logits, which are what every format gives; and its own file, if any."""
+def _of_logits(student: Any, keras_path: Any, head: str) -> tuple[Any, Any, str]:
+    """The student up to its logits, which every format gives; its own file, if any; its head."""
     if hasattr(student, "student"):
         raise InputError(
             f"expected the student by itself, model.student. Received: {type(student).__name__}"
         )
     shown = with_shapes(student)
     logits = student_logits(shown, random_images(shown).shape[1:], copies=True)
-    return logits, (keras_path if logits is student else None)
+    head = student_head(shown, head)
+    return logits, (keras_path if logits is student else None), head
 
 
 def _checked_names(class_names: Sequence[str] | None, student: Any, head: str) -> list[str]:

@@ -19,8 +19,10 @@ def main(folder: Path) -> None:
     result: dict[str, Any]
     try:
         result = {"exports": write(load_student(source), request)}
-    except (InputError, ExportError) as error:
-        result = {"error": str(error)}
+    except InputError as error:
+        result = {"error": str(error), "exports": []}
+    except ExportError as error:
+        result = {"error": str(error), "exports": error.written}
     (folder / RESULT).write_text(json.dumps(result), encoding="utf-8")
 
 

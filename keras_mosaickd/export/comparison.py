@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -27,7 +28,15 @@ _BATCH = 64
 
 
 class ExportError(RuntimeError):
-    """An export could not be written, or does not compute what the student computes."""
+    """An export could not be written, or does not compute what the student computes.
+
+    Attributes:
+        written: What was written beside it, as `keras_mosaickd.export.export_student` returns it.
+    """
+
+    def __init__(self, message: str, written: Iterable[dict[str, Any]] = ()):
+        super().__init__(message)
+        self.written = list(written)
 
 
 def random_images(student: Any) -> np.ndarray:

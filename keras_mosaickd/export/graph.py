@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_mosaickd.export.comparison import ExportError
+
 
 def graph(student: Any, batch_size: int | None) -> tuple[Any, Any]:
     """The student in float32 as a TensorFlow concrete function.
@@ -39,8 +41,23 @@ def _in_float32(student: Any) -> Any:
         return student
 
     def copied(layer: Any) -> Any:
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+        config = layer.get_config()
+        if "dtype" in config:
+            config["dtype"] = "float32"
+        try:
+            return type(layer).from_config(config)
+        except (TypeError, ValueError) as error:
+            raise ExportError(
+                f"expected layers that from_config makes again from what get_config gives. "
+                f"Received: {layer.name!r}, a {type(layer).__name__} ({str(error).splitlines()[0]})"
+            ) from error
 
-    copy = keras.models.clone_model(student, clone_function=copied, recursive=True)
+    # That of a layer whose configuration does not say.
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        copy = keras.models.clone_model(student, clone_function=copied, recursive=True)
+    finally:
+        keras.config.set_dtype_policy(before)
     copy.set_weights(student.get_weights())
     return copy

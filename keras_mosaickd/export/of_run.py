@@ -16,6 +16,7 @@ from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.of_run import load_run
 from keras_mosaickd.export import (
     FORMATS,
+    ExportError,
     check,
     export_student,
     load_student,
@@ -23,6 +24,7 @@ from keras_mosaickd.export import (
     target,
 )
 from keras_mosaickd.networks.heads import new_head
+from keras_mosaickd.networks.logits import student_head
 from keras_mosaickd.run_directory import (
     CHECKPOINT,
     METRICS,
@@ -61,6 +63,9 @@ def export_run(
 
     Returns:
         As `keras_mosaickd.export.export_student`, each ``file`` relative to the run directory.
+
+    Raises:
+        ExportError: As there; what was ``written`` likewise.
     """
     wanted = [name for name in FORMATS if name in ("keras", *of_a_run(formats))]
     images = _images(run, trainer, student, domain)
@@ -86,6 +91,7 @@ def export_again(
 
     Raises:
         InputError: There is no student, or no images for ``litert_int8``.
+        ExportError: As of `export_run`; `metrics.json` tells of what was written.
     """
     check(formats)
     run = RunDirectory(run_dir)
@@ -106,10 +112,17 @@ def export_again(
     images = _images(run, trainer, student, domain)
     if out:
         return _write(student, _beside(out, formats), names, head, images, run / STUDENT)
-    exports = _export(run, student, formats, names, head, images)
+    failure = None
+    try:
+        exports = _export(run, student, formats, names, head, images)
+    except ExportError as error:
+        exports, failure = error.written, error
     if metrics:
-        kept = [old for old in metrics.get("exports", []) if old["format"] not in formats]
+        written = [export["format"] for export in exports]
+        kept = [old for old in metrics.get("exports", []) if old["format"] not in written]
         run.write_json(METRICS, {**metrics, "exports": kept + exports})
+    if failure is not None:
+        raise failure
     return exports
 
 
@@ -120,7 +133,7 @@ def export_file(
     ood: str = "",
     class_names: str = "",
     data_dir: str = "",
-    head: str = "classes",
+    head: str = "auto",
 ) -> list[dict[str, Any]]:
     """Writes any student in a ``.keras`` file.
 
@@ -132,7 +145,7 @@ def export_file(
             compared where it is empty.
         class_names: File with one class name per line; numbers where it is empty.
         data_dir: Directory of data files.
-        head: "classes" or "labels".
+        head: As for `keras_mosaickd.export.export_saved_model`.
 
     Returns:
         As `keras_mosaickd.export.export_student`.
@@ -147,8 +160,11 @@ def export_file(
             "Received: none"
         )
     student = load_student(keras_path)
-    classes = new_head(head, student.output_shape[-1]).classes
-    names = class_names_of(class_names, classes) if class_names else None
+    answers = new_head(student_head(student, head), student.output_shape[-1])
+    names = class_names_of(class_names, answers.classes) if class_names else None
+    if "saved_model" in formats:
+        how = "of independent labels" if answers.kind == "labels" else "of one class each"
+        print(f"classify: {answers.classes} probabilities {how}")
     images = _load(ood, "--ood", student, data_dir) if ood else None
     image_set = None if images is None else _spread(images, student)
     return _write(student, _beside(out, formats), names, head, image_set, Path(keras_path))
@@ -190,8 +206,14 @@ def _export(
         name: run / SAVED_MODEL if name == "saved_model" else target(base, name) for name in formats
     }
     source = None if "keras" in targets else run / STUDENT
-    exports = _write(student, targets, class_names, head, images, source)
-    return [{**export, "file": Path(export["file"]).name} for export in exports]
+
+    def relative(exports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**export, "file": Path(export["file"]).name} for export in exports]
+
+    try:
+        return relative(_write(student, targets, class_names, head, images, source))
+    except ExportError as error:
+        raise ExportError(str(error), relative(error.written)) from error
 
 
 def _write(
@@ -218,24 +240,35 @@ def _beside(out: str, formats: Sequence[str]) -> dict[str, Path]:
 def _images(
     run: RunDirectory, trainer: Any, student: Any, domain: Callable[[], Any]
 ) -> np.ndarray | None:
-    """Images like those that the student learned from: synthetic, out-of-domain or the domain's.
+    """Images like those that the student learned from: synthetic and out-of-domain ones, by halves.
+
+    Where there is one kind only, of that kind; where there is none, the domain's.
 
     Returns:
-        float32 [n, h, w, c] in [0, 1], n even, or None where the run has none.
+        float32 [n, h, w, c] in [0, 1], or None where the run has none.
     """
+    kinds = []
     generator = getattr(trainer, "generator", None)
     if generator is not None:
         random = np.random.default_rng(_SEED)
         latents = random.standard_normal((_count(student), trainer.latent_dim), "float32")
-        return generate(generator, latents)
+        kinds.append(generate(generator, latents))
     if (run / SELECTION).is_file():
         file = Path(run.read_json(SELECTION)["images"])
-        if not file.is_file():
-            print(f"Compared on random images: {file}, of {run / SELECTION}, is gone")
-            return None
-        return _spread(np.load(file, mmap_mode="r", allow_pickle=False), student)
-    images = domain()
-    return None if images is None else _spread(images, student)
+        if file.is_file():
+            kinds.append(_spread(np.load(file, mmap_mode="r", allow_pickle=False), student))
+        else:
+            which = "synthetic" if kinds else "random"
+            print(f"Compared on {which} images: {file}, of {run / SELECTION}, is gone")
+    elif generator is None and (images := domain()) is not None:
+        kinds.append(_spread(images, student))
+    if len(kinds) < 2:
+        return kinds[0] if kinds else None
+    synthetic, given = kinds
+    # In pairs, since `_write` takes every second image for either purpose.
+    count = min(len(synthetic), len(given)) // 2
+    pairs = [np.stack([kind[: 2 * count : 2], kind[1 : 2 * count : 2]], axis=1) for kind in kinds]
+    return np.concatenate(pairs, axis=1).reshape(-1, *synthetic.shape[1:])[: _count(student)]
 
 
 def _spread(images: Any, student: Any) -> np.ndarray:
@@ -250,7 +283,12 @@ def _count(student: Any) -> int:
 
 
 def _load(name: str, flag: str, student: Any, data_dir: str) -> Any:
-    height, _, channels = student.input_shape[1:]
+    height, width, channels = student.input_shape[1:]
+    if height != width:
+        raise InputError(
+            f"{flag} expected a student of square images. Received: one of {height}x{width}; "
+            "without it random images are compared"
+        )
     split = "all" if flag == "--ood" and parse(name, flag).path else "train"
     return load(
         name,

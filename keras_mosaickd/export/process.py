@@ -51,10 +51,12 @@ def in_tensorflow_process(source: Path, request: Request, folder: Path) -> list[
         lines = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
         raise ExportError(f"the export by TensorFlow of {source} failed: {lines[-1]}")
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    if "error" in result:
-        raise ExportError(f"the export by TensorFlow of {source} failed: {result['error']}")
     exports: list[dict[str, Any]] = result["exports"]
-    return [{**export, "file": str(request.targets[export["format"]])} for export in exports]
+    exports = [{**export, "file": str(request.targets[export["format"]])} for export in exports]
+    if "error" in result:
+        message = f"the export by TensorFlow of {source} failed: {result['error']}"
+        raise ExportError(message, exports)
+    return exports
 
 
 def read_request(folder: Path) -> tuple[str, Request]:

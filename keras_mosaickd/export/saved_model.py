@@ -21,8 +21,10 @@ def write(student: Any, path: Path, class_names: Sequence[str], head: str) -> No
 
     keep_off_gpu()
     archive = keras.export.ExportArchive()
-    signature = [keras.InputSpec(shape=(None, *student.input_shape[1:]), dtype="float32")]
-    serve = archive.track_and_add_endpoint("serve", student, signature)
+    archive.track(student)
+    images = keras.InputSpec(shape=(None, *student.input_shape[1:]), dtype="float32")
+    # Layers that augment do it where they are not told that nothing is trained.
+    serve = archive.add_endpoint("serve", lambda x: student(x, training=False), [images])
     if is_classifier(student):
         any_pictures = tensorflow.TensorSpec((None, None, None, None), "uint8", name="pictures")
         chosen = new_head(head, student.output_shape[-1])

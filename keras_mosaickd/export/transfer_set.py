@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,18 @@ import keras
 import numpy as np
 
 from keras_mosaickd.data import image_grid
-from keras_mosaickd.data.sources.folder import SPLITS
+from keras_mosaickd.data.sources.folder import CLASSES, folder_names
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.of_run import load_game
 from keras_mosaickd.files import replacing
 from keras_mosaickd.run_directory import METRICS, RunDirectory
 from keras_mosaickd.teachers.features import Features, generate
 
-SOFT_LABELS, CLASSES = "soft_labels.npz", "classes.txt"
+SOFT_LABELS = "soft_labels.npz"
 _IMAGES, _LABELS = "train/images", "train/labels"
 
 # Images at a time: what memory holds, whatever the size of the set.
 _BATCH = 128
-_LONGEST_NAME = 60
 
 
 def write(
@@ -45,10 +43,10 @@ def write(
     Of a classifier each image is a PNG file in a folder of the class that the teacher sees, so
     that ``folder:OUT`` is the set with labels. The folders are called by the class names, as far as
     a file system takes them; where the alphabet would put them in another order than the teacher's,
-    the class's number goes before. A class that the teacher never sees has an empty folder. Of
-    predictions per pixel there are ``train/images``, ``train/labels`` (label maps) and
-    ``classes.txt``: the training part of ``segmentation:OUT``. Of independent labels all are in
-    ``train/images``.
+    the class's number goes before. ``classes.txt`` has the names themselves, also of classes that
+    the teacher never sees, and ``folder:OUT`` goes by it. Of predictions per pixel there are
+    ``train/images``, ``train/labels`` (label maps) and ``classes.txt``: the training part of
+    ``segmentation:OUT``. Of independent labels all are in ``train/images``.
 
     ``soft_labels.npz`` holds, in the order in which they were drawn, ``files`` (paths in the set),
     ``probabilities`` (float32 [n, classes] or [n, h, w, classes], what the teacher says of the
@@ -80,21 +78,6 @@ def write(
     return target
 
 
-def folder_names(class_names: Sequence[str]) -> list[str]:
-    """Names of folders that are safe, different in any case, and sort as the classes do.
-
-    Letters, digits, ``-`` and ``_`` stay; whatever else there is becomes ``_``.
-    """
-    safe = [re.sub(r"[^\w-]+", "_", name)[:_LONGEST_NAME] for name in class_names]
-    folded = [name.casefold() for name in safe]
-    is_good = all(safe) and len(set(folded)) == len(safe) and sorted(safe) == safe
-    # Folders of these names may be taken for the splits of a data set.
-    if is_good and not SPLITS.keys() & set(folded):
-        return safe
-    width = len(str(len(safe) - 1))
-    return [f"{index:0{width}}-{name}" for index, name in enumerate(safe)]
-
-
 def _check(target: Path) -> None:
     if target.exists() and not target.is_dir():
         raise InputError(f"--out: expected a directory or a .png file. Received: {target}")
@@ -121,7 +104,7 @@ def _fill(directory: Path, trainer: Any, names: list[str], count: int, seed: int
     folders = [_IMAGES] if per_pixel or trainer.head.kind == "labels" else folder_names(names)
     for folder in [*folders, _LABELS] if has_maps else folders:
         (directory / folder).mkdir(parents=True)
-    if has_maps:
+    if has_maps or len(folders) > 1:
         (directory / CLASSES).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     width = len(str(count - 1))
     # Of which folder each image is: with a million of them, 4 MB.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,39 @@ def write(student: Any, request: Request) -> list[dict[str, Any]]:
         return []
     with saved_model.full_float32():
         expected = outputs(student, request.images)
-    return [_write_one(student, name, request, expected) for name in request.targets]
+    return all_written(
+        partial(_written_one, student, name, request, expected) for name in request.targets
+    )
+
+
+def all_written(steps: Iterable[Callable[[], list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """Makes every step, also those after one that fails, and joins what they have written.
+
+    Raises:
+        ExportError: Of all that failed, with what was written.
+    """
+    written, failed = [], []
+    for step in steps:
+        try:
+            written += step()
+        except ExportError as error:
+            written += error.written
+            failed.append(error)
+    if failed:
+        raise ExportError("; ".join(map(str, failed)), written) from failed[0]
+    return written
+
+
+def _written_one(
+    student: Any, name: str, request: Request, expected: np.ndarray
+) -> list[dict[str, Any]]:
+    try:
+        return [_write_one(student, name, request, expected)]
+    except (ExportError, InputError):
+        raise
+    except Exception as error:  # of whatever library writes the format
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise ExportError(f"{name} cannot be made: {type(error).__name__}: {first}") from error
 
 
 def _write_one(student: Any, name: str, request: Request, expected: np.ndarray) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What every method shares: a frozen teacher, a student, and how the student is judged."""
 
+import inspect
+
 import keras
 from keras import ops
 
@@ -108,9 +110,10 @@ class StudentTrainer(Phases):
                 neither uint8 nor floats in [0, 1]; at the next evaluation or the end of the epoch,
                 if later ones of a stream are not.
         """
+        kwargs = _by_name(keras.Model.fit, args, kwargs)
         x, first = self._checked(x)
         _refuse_weights("fit", first, kwargs)
-        labels = [given.beside(first), *args[:1], kwargs.get("y")]
+        labels = [given.beside(first), kwargs.get("y")]
         if not self.learns_labels and any(value is not None for value in labels):
             self.leave_out_labels(first)
         validation = kwargs.get("validation_data")
@@ -124,7 +127,7 @@ class StudentTrainer(Phases):
             kwargs.setdefault("shuffle", False)  # Keras warns that it cannot.
         for callback in reversed(self.own_callbacks()):
             kwargs["callbacks"] = with_first(callback, kwargs.get("callbacks"))
-        return super().fit(x, *args, **kwargs)
+        return super().fit(x, **kwargs)
 
     def own_callbacks(self):
         """Callbacks that every `fit` has before those that it is given."""
@@ -197,9 +200,10 @@ class StudentTrainer(Phases):
             InputError: as of `fit`, also where it trained on a stream that is out of range.
         """
         self.out_of_range.check()
+        kwargs = _by_name(keras.Model.evaluate, args, kwargs)
         x, first = self._checked(x)
         _refuse_weights("evaluate", first, kwargs)
-        logs = super().evaluate(x, *args, return_dict=True, **kwargs)
+        logs = super().evaluate(x, return_dict=True, **kwargs)
         self.out_of_range.check()
         metrics = {"loss": self._mean_loss, "agreement": self.agreement_metric}
         metrics |= {"accuracy": self.accuracy_metric, "mean_iou": self.mean_iou_metric}
@@ -241,6 +245,13 @@ class StudentTrainer(Phases):
         for name in cls.networks:
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
         return cls(**config)
+
+
+def _by_name(method, args, kwargs):
+    """The arguments of a method of Keras after its first, all by their names."""
+    bound = inspect.signature(method).bind(None, None, *args, **kwargs).arguments
+    names = [*bound][2:]
+    return {name: bound[name] for name in names if name != "kwargs"} | bound.get("kwargs", {})
 
 
 def _refuse_weights(method, element, options):

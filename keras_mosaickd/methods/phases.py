@@ -44,6 +44,11 @@ class Phases(PhaseTrainer):
         self._phase_compile_config = {**optimizers, **kwargs}
         networks = {key: self.trained_network(key.removesuffix("_optimizer")) for key in optimizers}
         for key, network in networks.items():
+            if key == "student_optimizer" and not network.trainable_variables:
+                raise InputError(
+                    "the student must have weights that can be trained (trainable=True). "
+                    f"Received: {network.name!r}, which is frozen"
+                )
             self.check_scope(network.variables)
             if self.dtype_policy.name == "mixed_float16" or _is_mixed_float16(network):
                 optimizers[key] = _scaling(optimizers[key])

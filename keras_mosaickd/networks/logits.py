@@ -84,12 +84,7 @@ def recognized(teacher, outputs="auto", head="auto"):
     teacher = with_shapes(teacher)
     model, activation, ending = _logits_of(teacher, outputs, head)
     units = model.output_shape[-1]
-    seen = {"softmax": "classes", "sigmoid": "labels"}.get(activation)
-    if units > 1 and head != "auto" and seen not in (None, head):
-        raise InputError(
-            f"head (--head) must be {seen!r}, or 'auto', for {teacher.name!r}, which ends in "
-            f"{activation}. Received: {head!r}"
-        )
+    seen = _told(teacher.name, activation, units, head)
     if activation == "softmax" and units == 1:
         raise InputError(
             "the teacher must have two classes or more. Received: "
@@ -101,6 +96,39 @@ def recognized(teacher, outputs="auto", head="auto"):
     if head_of(model).kind != "labels":
         model = keras.Model(model.inputs[0], LabelLogits()(model.outputs[0]), name=model.name)
     return model, f"{units} independent labels ({ending})"
+
+
+def _told(name, activation, units, head):
+    """What an activation tells of several units, "classes" or "labels"; None where there is none.
+
+    Raises:
+        InputError: if `head` says otherwise.
+    """
+    seen = {"softmax": "classes", "sigmoid": "labels"}.get(activation)
+    if units > 1 and head != "auto" and seen not in (None, head):
+        raise InputError(
+            f"head (--head) must be {seen!r}, or 'auto', for {name!r}, which ends in "
+            f"{activation}. Received: {head!r}"
+        )
+    return seen
+
+
+def student_head(student, head="auto"):
+    """What a student's answers are of: "classes" or "labels".
+
+    Args:
+        student: built Keras model, with a softmax or sigmoid at its end or without.
+        head: "classes" or "labels", where they do not tell; "auto" takes logits for those of
+            classes.
+
+    Raises:
+        InputError: if it is none of these, or contradicts how the student ends.
+    """
+    if head not in HEADS:
+        raise InputError(f"head must be one of {', '.join(HEADS)}. Received: {head!r}")
+    _, activation = _without_activation(student)
+    seen = _told(student.name, activation, student.output_shape[-1], head)
+    return seen or ("classes" if head == "auto" else head)
 
 
 def _logits_of(teacher, outputs, head):
@@ -167,7 +195,10 @@ def student_logits(student, shape, copies=False):
 
 
 def with_shapes(model, output=""):
-    """A subclassed model inside a functional one, whose shapes are known; any other as it is.
+    """A model whose shapes are known, and whose one output is a tensor.
+
+    A subclassed model is put inside a functional one; of a dict of one output that is taken; any
+    other model stays as it is.
 
     Args:
         model: Keras model.
@@ -176,8 +207,14 @@ def with_shapes(model, output=""):
     Raises:
         InputError: if it was never called, or has several outputs.
     """
-    if not isinstance(model, keras.Model) or hasattr(model, "input_shape"):
+    if not isinstance(model, keras.Model):
         return model
+    if hasattr(model, "input_shape"):
+        given = getattr(model, "output", None)
+        if not isinstance(given, dict) or len(given) > 1:
+            return model
+        inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+        return keras.Model(inputs, one_output(given, output, model.name), name=model.name)
     shape = (model.get_build_config() or {}).get("input_shape")
     if not model.built or shape is None:
         raise InputError(

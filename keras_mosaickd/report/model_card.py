@@ -47,27 +47,27 @@ _LABELLED = (
 _SIZES = (("parameters", "{:,}"), ("bytes", "{:,}"), ("latency_ms", "{:.2f}"))
 
 
-def write(run: RunDirectory) -> Path:
-    """Writes ``model_card.md`` of a finished run, whole or not at all.
+def write(run: RunDirectory, metrics: Mapping[str, Any] | None = None) -> Path:
+    """Writes ``model_card.md`` of a run, whole or not at all.
 
     Args:
-        run: Its directory, with metrics.json, flags.txt and environment.json.
+        run: Its directory, with flags.txt and environment.json.
+        metrics: Those of metrics.json, which is read by default.
 
     Returns:
         The file.
-    """
-    path = run / MODEL_CARD
-    write_file(path, text(run))
-    return path
-
-
-def text(run: RunDirectory) -> str:
-    """The card as Markdown.
 
     Raises:
         InputError: metrics.json cannot be read.
     """
-    metrics = run.read_json(METRICS)
+    path = run / MODEL_CARD
+    write_file(path, text(run, metrics))
+    return path
+
+
+def text(run: RunDirectory, metrics: Mapping[str, Any] | None = None) -> str:
+    """The card as Markdown; arguments and errors are those of `write`."""
+    metrics = run.read_json(METRICS) if metrics is None else metrics
     environment = run.read_json(ENVIRONMENT) if (run / ENVIRONMENT).is_file() else {}
     sections = [
         _summary(metrics),
@@ -178,7 +178,7 @@ def _exports(metrics: Mapping[str, Any]) -> str:
     )
     note = (
         "Each was run after writing and compared with the student: the largest difference of a "
-        "logit, and the share of images with the same class. Milliseconds: the file of that row "
+        f"logit, and the share of {_counted(metrics)}. Milliseconds: the file of that row "
         "in the runtime that serves it, one image at a time, median of 20, with the threads that "
         "the runtime takes by itself (ONNX and LiteRT on the CPU), on the machine that wrote the "
         f"file: that of the run, given below, or of a later `{program('export')}`."
@@ -212,8 +212,19 @@ def _use(metrics: Mapping[str, Any]) -> str:
 def _answers(metrics: Mapping[str, Any]) -> str:
     if metrics.get("head") == "labels":
         return "Of its labels any number may hold for an image, or none"
-    each = "of each pixel " if "student_mean_iou" in metrics else ""
-    return f"It always answers with one {each}of its classes, also to images of none of them"
+    each = " for each pixel" if _is_per_pixel(metrics) else ""
+    return f"It always answers with one of its classes{each}, also to images of none of them"
+
+
+def _counted(metrics: Mapping[str, Any]) -> str:
+    if metrics.get("head") == "labels":
+        return "labels that hold in both or in neither"
+    return f"{'pixels' if _is_per_pixel(metrics) else 'images'} with the same class"
+
+
+def _is_per_pixel(metrics: Mapping[str, Any]) -> bool:
+    # Earlier versions did not write the task.
+    return metrics.get("task") == "segmentation" or "student_mean_iou" in metrics
 
 
 def _provenance(

@@ -4,6 +4,7 @@ import keras
 
 from keras_mosaickd import export
 from keras_mosaickd.callbacks.traces import read_history
+from keras_mosaickd.errors import program
 from keras_mosaickd.evaluation.label_free import SCORE, score
 from keras_mosaickd.evaluation.scores import compared
 from keras_mosaickd.evaluation.verdict import verdict
@@ -33,9 +34,7 @@ def finish(run, inputs, trainer, schedule, judge, origin):
     history = read_history(run / HISTORY)
     chosen, student = _chosen(config, run, trainer, history, judge)
     formats = export.parse(config.export)
-    exports = shipping.export_run(
-        run, trainer, student, formats, inputs.class_names, lambda: inputs.domain.images
-    )
+    exports, failure = _exported(run, trainer, student, formats, inputs)
     print(f"Exported: the student of epoch {int(chosen['epoch']) + 1} of {len(history)}")
     print(shipping.table(exports))
     seconds = sum(row["seconds"] for row in history)
@@ -47,6 +46,7 @@ def finish(run, inputs, trainer, schedule, judge, origin):
         "method": config.method,
         "dataset": None if inputs.domain is None else inputs.domain.name,
         "ood": None if inputs.pool is None else inputs.pool.name,
+        "task": config.task,
         "backend": keras.backend.backend(),
         "seed": config.seed,
         "teacher": config.teacher,
@@ -77,9 +77,32 @@ def finish(run, inputs, trainer, schedule, judge, origin):
         metrics |= {"eval": inputs.labelled.name, **{f"eval_{k}": v for k, v in tested.items()}}
     if judge is not None:
         metrics["verdict"] = verdict(metrics)
+    # The metrics last: they are what says that a run is finished.
+    model_card.write(run, metrics)
     run.write_json(METRICS, metrics)
-    model_card.write(run)
+    if failure is not None:
+        failed = ",".join(name for name in formats if name not in _formats(exports))
+        raise export.ExportError(
+            f"{failure}. Everything else of the run is written; once that is mended: "
+            f"{program('export')} --run_dir={run.path} --export={failed}"
+        ) from failure
     return metrics
+
+
+def _exported(run, trainer, student, formats, inputs):
+    """What was exported, and the `ExportError` of what could not be, or None."""
+    try:
+        return shipping.export_run(
+            run, trainer, student, formats, inputs.class_names, lambda: inputs.domain.images
+        ), None
+    except export.ExportError as error:
+        if "keras" not in _formats(error.written):
+            raise  # Without the student nothing is finished.
+        return error.written, error
+
+
+def _formats(exports):
+    return [written["format"] for written in exports]
 
 
 def _is_off(name, config, trainer):

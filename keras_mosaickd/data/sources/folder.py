@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +21,15 @@ from keras_mosaickd.data.sources.decoding import (
 )
 from keras_mosaickd.data.sources.resizing import THREADS
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.files import file_sha256, say_once, sha256
+from keras_mosaickd.files import file_sha256, read_text, say_once, sha256
 
 # Names of sub-folders that are splits. Of several for testing the first one is taken.
 TRAIN, TEST = "train", ("test", "val", "valid", "validation")
 # What a sub-folder is called -> the split that it is.
 SPLITS = {name: name for name in (TRAIN, *TEST)} | {"training": TRAIN, "testing": "test"}
+# The classes of a folder that a transfer set was written to, one in each line.
+CLASSES = "classes.txt"
+_LONGEST_NAME = 60
 
 
 class FolderImages:
@@ -236,12 +240,41 @@ def _labelled(files: list[str], root: str, flag: str, top: str = "") -> Listing:
         )
     inside = [file for file, part in zip(files, parts, strict=True) if len(part) == 2]
     beside = [file for file, part in zip(files, parts, strict=True) if len(part) == 1]
+    folders, names = _declared(os.path.join(root, top), names)
     if len(names) < 2 or len(beside) > len(inside):
         return Listing(files, None, ())
     _name_left_out(beside, root, "folders of classes", flag)
-    index = {name: label for label, name in enumerate(names)}
+    index = {folder: label for label, folder in enumerate(folders)}
     labels = np.array([index[part[0]] for part in parts if len(part) == 2], np.int64)
     return Listing(inside, labels, tuple(names))
+
+
+def _declared(folder: str, found: list[str]) -> tuple[list[str], list[str]]:
+    """Sub-folders and names of all classes, as `CLASSES` declares them, or those that were found.
+
+    A class without an image is one of them, so that the others keep their numbers.
+    """
+    try:
+        names = read_text(os.path.join(folder, CLASSES)).splitlines()
+    except (OSError, UnicodeDecodeError):
+        return found, found
+    folders = folder_names(names)
+    return (folders, names) if set(found) <= set(folders) else (found, found)
+
+
+def folder_names(class_names: Sequence[str]) -> list[str]:
+    """Names of folders that are safe, different in any case, and sort as the classes do.
+
+    Letters, digits, ``-`` and ``_`` stay; whatever else there is becomes ``_``.
+    """
+    safe = [re.sub(r"[^\w-]+", "_", name)[:_LONGEST_NAME] for name in class_names]
+    folded = [name.casefold() for name in safe]
+    is_good = all(safe) and len(set(folded)) == len(safe) and sorted(safe) == safe
+    # Folders of these names may be taken for the splits of a data set.
+    if is_good and not SPLITS.keys() & set(folded):
+        return safe
+    width = len(str(len(safe) - 1))
+    return [f"{index:0{width}}-{name}" for index, name in enumerate(safe)]
 
 
 def _name_left_out(beside: list[str], root: str, what: str, flag: str) -> None:

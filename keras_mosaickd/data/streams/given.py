@@ -31,7 +31,7 @@ def first_element(x: Any) -> tuple[Any, Any]:
         Its first element, None where there is none or it was checked when the stream was made;
         and `x`, of a generator another one that begins with the same element.
     """
-    if x is None or getattr(x, "images_are_checked", False):
+    if getattr(x, "images_are_checked", False):
         return None, x
     if isinstance(x, GeneratorType):
         first = next(x, None)
@@ -40,7 +40,19 @@ def first_element(x: Any) -> tuple[Any, Any]:
         return x[0], x
     if hasattr(x, "element_spec"):
         return next(iter(x.take(1)), None) if hasattr(x, "take") else None, x
-    return next(iter(x), None) if hasattr(x, "__iter__") else None, x
+    if not hasattr(x, "__iter__") or isinstance(x, str | bytes | dict) or _is_of_numbers(x):
+        raise InputError(
+            "expected images as one array [n, h, w, c], or a stream of batches of them. "
+            f"Received: {type(x).__name__}{'' if x or x is None else ', empty'}"
+        )
+    return next(iter(x), None), x
+
+
+def _is_of_numbers(x: Any) -> bool:
+    """Whether it is a list without an array in it."""
+    if not isinstance(x, list | tuple):
+        return False
+    return not any(is_array(images_of(element)) for element in x[:1])
 
 
 def images_of(element: Any) -> Any:

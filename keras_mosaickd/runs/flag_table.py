@@ -1,4 +1,4 @@
-"""The table of flags: type, default, range, and help with unit and source.
+"""The table of flags: type, default (for `bin/train` see `config`), range, help, unit, source.
 
 "Supplement" is the supplement of Fang et al., "Mosaicking to Distill" (NeurIPS 2021,
 arXiv 2110.15094), whose recipe and tables the defaults follow.
@@ -11,8 +11,9 @@ import numbers
 from dataclasses import dataclass
 from typing import Any
 
-from keras_mosaickd.config import EPSILON_ALIGN, EPSILON_LOCAL
+from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.run_directory import field_name
 
 
 @dataclass(frozen=True)
@@ -78,28 +79,32 @@ _MACHINE, _FILES, _OTHER = "Machine", "Files", "Other"
 _STUDY = "Study"
 _IMPORT = "PyTorch weights"
 
-
-def _weight(name: str, default: float, help: str) -> Flag:
-    return Flag(name, float, default, help, _LOSSES, lower=0)
+_DEFAULTS = vars(ExperimentConfig())
 
 
-def _share(name: str, default: float, help: str) -> Flag:
-    return Flag(name, float, default, help, _LOSSES, lower=0, upper=1)
+def _setting(name: str, help: str, group: str, **bounds: Any) -> Flag:
+    """A flag of `bin/train`: its type and default are those of its field in `ExperimentConfig`."""
+    default = _DEFAULTS[field_name(name)]
+    return Flag(name, type(default), default, help, group, **bounds)
+
+
+def _weight(name: str, help: str) -> Flag:
+    return _setting(name, help, _LOSSES, lower=0)
+
+
+def _share(name: str, help: str) -> Flag:
+    return _setting(name, help, _LOSSES, lower=0, upper=1)
 
 
 _TABLE = (
-    Flag(
+    _setting(
         "task",
-        str,
-        "classification",
         "What the networks predict: one class for an image, or one for each of its pixels.",
         _DATA,
         choices=("classification", "segmentation"),
     ),
-    Flag(
+    _setting(
         "dataset",
-        str,
-        "digits[0-4]",
         "The domain: what the teacher knows and the student is tested on. digits, fashion_mnist, "
         "cifar10, cifar100, svhn, cub200, stanford_dogs, imagenet32, imagenet64, imagenet2012, "
         "places365, nyuv2, folder:PATH or segmentation:PATH (train/images, train/labels, "
@@ -108,63 +113,49 @@ _TABLE = (
         "own: there is none, and no label takes part anywhere.",
         _DATA,
     ),
-    Flag(
+    _setting(
         "ood",
-        str,
-        "digits[5-9]",
         "The out-of-domain images, named like --dataset; their labels are not used.",
         _DATA,
     ),
-    Flag(
+    _setting(
         "ood_size",
-        int,
-        0,
         "How many of the --ood images to keep, chosen by --ood_select (the supplement keeps "
         "50000). 0 keeps all.",
         _DATA,
         lower=0,
     ),
-    Flag(
+    _setting(
         "ood_select",
-        str,
-        "entropy",
         "Which --ood_size images to keep: those of the teacher's highest entropy (supplement, "
         "algorithm 1), random ones, or confident: half of them those that it is surest of in each "
         "class, half random. all keeps the whole pool.",
         _DATA,
         choices=("entropy", "random", "confident", "all"),
     ),
-    Flag(
+    _setting(
         "image_size",
-        int,
-        0,
         "Height and width of the images in pixels. 0 takes the size of your own --teacher, else "
         "that of --dataset.",
         _DATA,
         lower=0,
         upper=1024,
     ),
-    Flag(
+    _setting(
         "skip_unreadable",
-        bool,
-        False,
         "Leave out images of folders that cannot be read, instead of stopping: their number is "
         "printed, and RUN_DIR/unreadable.txt names them.",
         _DATA,
     ),
-    Flag(
+    _setting(
         "data_dir",
-        str,
-        "",
         "Directory of data files: the prepared sets of tensorflow-datasets (the two .tar files of "
         "imagenet2012 go to DIR/downloads/manual), Fashion-MNIST's idx files, or nyuv2/. Empty "
         "takes the usual places.",
         _DATA,
     ),
-    Flag(
+    _setting(
         "teacher",
-        str,
-        "wrn16_1",
         "The teacher: a network's name (wrn16_1, wrn40_2: depth 6n+4 and width), trained here or "
         "taken from the cache; or your own, which needs no --dataset: the path of a .keras or .h5 "
         "file or of a SavedModel's directory (TensorFlow), https://.../NAME.keras#sha256=HASH, "
@@ -172,123 +163,95 @@ _TABLE = (
         "model or, on PyTorch, a torch.nn.Module.",
         _NETWORKS,
     ),
-    Flag(
+    _setting(
         "teacher_input",
-        str,
-        "0-1",
         "What pixels your own --teacher takes: 0-1, 0-255, -1-1; caffe, tf or torch, the modes of "
         "keras.applications; or MEAN/STD of images in [0, 1], as 0.5,0.5,0.5/0.25,0.25,0.25. "
         "Scaling that the model does inside counts as its own.",
         _NETWORKS,
     ),
-    Flag(
+    _setting(
         "teacher_output",
-        str,
-        "",
         "Name of the output to take, where your own --teacher has several.",
         _NETWORKS,
     ),
-    Flag(
+    _setting(
         "import",
-        str,
-        "",
         "Modules of yours, importable from the working directory, with commas between them, which "
         "register the layers of your own models (keras.saving.register_keras_serializable).",
         _NETWORKS,
     ),
-    Flag(
+    _setting(
         "unsafe_load",
-        bool,
-        False,
         "Run the code (Lambda layers) that is written in the .keras or .h5 file of --teacher. For "
         "files that you made yourself: downloaded ones are refused. environment.json records it.",
         _NETWORKS,
     ),
-    Flag(
+    _setting(
         "head",
-        str,
-        "auto",
         "What the logits of your own --teacher say, where its last layer does not: classes (one of "
         "them holds; auto without a softmax or sigmoid) or labels (each holds or not, as after "
         "sigmoids). One logit is a binary classifier's.",
         _NETWORKS,
         choices=("auto", "classes", "labels"),
     ),
-    Flag(
+    _setting(
         "class_names",
-        str,
-        "",
         "File with the names of the teacher's classes, one per line, in the order of its outputs: "
         "labelled images are matched by them. Empty takes those of --dataset, or numbers, and "
         "folders in the order of their names.",
         _NETWORKS,
     ),
-    Flag(
+    _setting(
         "student",
-        str,
-        "wrn10_1",
         "The student: a network's name, the path of a .keras file, or module:function, which "
         "returns a Keras model and is given input_shape and classes if it has such parameters.",
         _NETWORKS,
     ),
-    Flag(
+    _setting(
         "recipe",
-        str,
-        "paper",
         "Defaults of the other flags: paper (the supplement), or practical (for thousands of "
         "updates: docs/algorithm.md, What may be added). A flag that is given wins.",
         _DISTILLATION,
         choices=("paper", "practical"),
     ),
-    Flag(
+    _setting(
         "preset",
-        str,
-        "paper",
         "Generator and discriminator: paper (supplement, tables 2 and 3) or official (the authors' "
         "code).",
         _NETWORKS,
         choices=("paper", "official"),
     ),
-    Flag(
+    _setting(
         "latent_dim",
-        int,
-        100,
         "Numbers in the generator's input z (supplement, table 2).",
         _NETWORKS,
         lower=1,
     ),
-    Flag(
+    _setting(
         "overlap_stride",
-        int,
-        1,
         "Stride of the discriminator's last layer: 1 overlaps the patches most (supplement, "
         "table 4).",
         _NETWORKS,
         lower=1,
         upper=4,
     ),
-    Flag(
+    _setting(
         "teacher_epochs",
-        int,
-        200,
         "Passes over the training part of --dataset (supplement, section A).",
         _TEACHER,
         lower=1,
     ),
-    Flag("teacher_batch_size", int, 256, "Images per update.", _TEACHER, lower=1),
-    Flag(
+    _setting("teacher_batch_size", "Images per update.", _TEACHER, lower=1),
+    _setting(
         "teacher_learning_rate",
-        float,
-        0.1,
         "Initial learning rate of SGD (momentum 0.9, cosine to 0).",
         _TEACHER,
         lower=0,
         lower_is_open=True,
     ),
-    Flag(
+    _setting(
         "method",
-        str,
-        "mosaickd",
         "mosaickd; on the same out-of-domain images kd (plain distillation), balanced (kd on a "
         "set balanced over the teacher's classes: Nayak et al., 2021) and fitnet (kd and a hint: "
         "Romero et al., 2015); data_free (a generator without any images); supervised (the "
@@ -296,276 +259,214 @@ _TABLE = (
         _DISTILLATION,
         choices=("mosaickd", "kd", "balanced", "fitnet", "data_free", "supervised"),
     ),
-    Flag(
+    _setting(
         "batch_size",
-        int,
-        256,
         "Out-of-domain images per update, over all devices together; mosaickd's student sees as "
         "many synthetic ones besides.",
         _DISTILLATION,
         lower=1,
     ),
-    Flag(
+    _setting(
         "epochs",
-        int,
-        200,
         "Passes of the discriminator over the out-of-domain images (the paper's 200). Not used "
         "when --student_updates is given.",
         _DISTILLATION,
         lower=1,
     ),
-    Flag(
+    _setting(
         "student_steps",
-        int,
-        5,
         "Updates of the student for each one of generator and discriminator.",
         _DISTILLATION,
         lower=1,
     ),
-    Flag(
+    _setting(
         "student_updates",
-        int,
-        0,
         "Length of the distillation in updates of the student, whatever the method; overrides "
         "--epochs. 0 leaves the length to --epochs. Rounded up to --evaluations rounds of whole "
         "training steps, of --student_steps updates each.",
         _DISTILLATION,
         lower=0,
     ),
-    Flag(
+    _setting(
         "evaluations",
-        int,
-        10,
         "Into how many rounds --student_updates is divided; each ends in an evaluation and a row "
         "of history.csv.",
         _DISTILLATION,
         lower=1,
     ),
-    Flag(
+    _setting(
         "checkpoint_every_steps",
-        int,
-        0,
         "Save a checkpoint after every so many training steps, besides that after every epoch. 0 "
         "saves none between.",
         _DISTILLATION,
         lower=0,
     ),
-    Flag(
+    _setting(
         "select",
-        str,
-        "last",
         "Which student is exported: that of the last epoch, or that of the epoch with the highest "
         "agreement with the teacher on held-out out-of-domain and on synthetic images (a tenth "
         "of --ood, 2000 at most, is held out for it). No label takes part in it.",
         _DISTILLATION,
         choices=("last", "agreement"),
     ),
-    Flag(
+    _setting(
         "eval",
-        str,
-        "",
         "Labelled images on which the exported student is tested in the end, named like "
         "--dataset (of folder:PATH every image). They choose nothing. Empty tests on none.",
         _DATA,
     ),
-    Flag(
+    _setting(
         "regularizer",
-        str,
-        "patch",
         "What the discriminator judges: patches, the whole image, or nothing (supplement, "
         "figure 1).",
         _DISTILLATION,
         choices=("patch", "image", "none"),
     ),
-    Flag(
+    _setting(
         "batch_norm_policy",
-        str,
-        "training",
         "BatchNorm of the student in the generator's update, and of the generator when it draws "
         "for the student: training (the authors' code) or inference.",
         _DISTILLATION,
         choices=("training", "inference"),
     ),
-    Flag(
+    _setting(
         "synthetic_only",
-        bool,
-        False,
         "Train the student on synthetic images alone, without the out-of-domain ones.",
         _DISTILLATION,
     ),
-    Flag(
+    _setting(
         "generator_multiple",
-        int,
-        1,
         "Synthetic images in an update of discriminator and generator: so many times --batch_size. "
         "0 makes 128 of them, four times as many at most, and of images above 64 pixels none more.",
         _DISTILLATION,
         lower=0,
     ),
-    Flag(
+    _setting(
         "student_start",
-        str,
-        "own",
         "The student's initial weights: own, or teacher: of each layer that the teacher has by the "
         "same name and shapes, and of the last layer.",
         _DISTILLATION,
         choices=("own", "teacher"),
     ),
-    Flag(
+    _setting(
         "mixup",
-        float,
-        0.0,
         "Share of the student's images that are mixed with another one and labelled by the teacher "
         "as mixed (Beyer et al. 2022, arXiv 2106.05237).",
         _DISTILLATION,
         lower=0,
         upper=1,
     ),
-    Flag(
+    _setting(
         "temperature",
-        float,
-        1.0,
         "Temperature of the student's KL divergence; the loss is multiplied by its square.",
         _LOSSES,
         lower=0,
         lower_is_open=True,
     ),
-    Flag(
+    _setting(
         "regularization",
-        str,
-        "fixed",
         "The paper's lambda: fixed to --regularization_weight; or adaptive, a multiplier each of "
         "the patch loss and of the teacher's entropy, that start there and rise while "
         "--epsilon_local and --epsilon_align are exceeded (supplement, eq. 2 and 3).",
         _LOSSES,
         choices=("fixed", "adaptive"),
     ),
-    _weight(
-        "regularization_weight", 1.0, "The paper's lambda: weight of local + align (eq. 2 to 4)."
-    ),
+    _weight("regularization_weight", "The paper's lambda: weight of local + align (eq. 2 to 4)."),
     _share(
         "epsilon_local",
-        EPSILON_LOCAL,
         "With --regularization=adaptive, how far apart patches of synthetic and of out-of-domain "
         "images may be: Jensen-Shannon divergence over ln 2. 0: indistinguishable; 1: any.",
     ),
     _share(
         "epsilon_align",
-        EPSILON_ALIGN,
         "With --regularization=adaptive, how uncertain the teacher may be of synthetic images: "
         "mean entropy over its largest value. 0: certain; 1: any.",
     ),
-    _weight("local_weight", 1.0, "Weight of the patch adversarial loss."),
-    _weight("align_weight", 1.0, "Weight of the teacher's entropy on each synthetic image."),
-    _weight("adversarial_weight", 1.0, "Weight of the generator's KL(teacher, student)."),
-    _weight(
-        "balance_weight", 10.0, "Weight of the class balance loss, log base 2 (supplement, eq. 1)."
-    ),
+    _weight("local_weight", "Weight of the patch adversarial loss."),
+    _weight("align_weight", "Weight of the teacher's entropy on each synthetic image."),
+    _weight("adversarial_weight", "Weight of the generator's KL(teacher, student)."),
+    _weight("balance_weight", "Weight of the class balance loss, log base 2 (supplement, eq. 1)."),
     _weight(
         "batch_norm_weight",
-        0.0,
         "Weight of the distance between synthetic images' statistics and those in the teacher's "
         "BatchNorms (Yin et al. 2020, arXiv 1912.08795, eq. 4).",
     ),
-    _weight("hint_weight", 1.0, "Weight of fitnet's hint: mean squared error of middle features."),
+    _weight("hint_weight", "Weight of fitnet's hint: mean squared error of middle features."),
     _weight(
         "feature_weight",
-        0.0,
         "Weight of the mean squared error of the features before the last layers (SimKD, arXiv "
         "2203.14001).",
     ),
-    Flag(
+    _setting(
         "local_reduction",
-        str,
-        "mean",
         "Patch losses: 64 x the mean over the discriminator's map, or its sum (the authors' code). "
         "They are equal on the 8x8 map of a 32x32 image.",
         _LOSSES,
         choices=("mean", "sum"),
     ),
-    Flag(
+    _setting(
         "student_learning_rate",
-        float,
-        0.1,
         "Initial learning rate of the student's SGD (momentum 0.9, cosine to 0).",
         _OPTIMIZERS,
         lower=0,
         lower_is_open=True,
     ),
-    Flag(
+    _setting(
         "generator_learning_rate",
-        float,
-        1e-3,
         "Initial learning rate of the Adam (0.5, 0.999) of generator and discriminator.",
         _OPTIMIZERS,
         lower=0,
         lower_is_open=True,
     ),
-    Flag(
+    _setting(
         "weight_decay",
-        float,
-        1e-4,
         "L2 weight decay of teacher and student, added to the gradient.",
         _OPTIMIZERS,
         lower=0,
     ),
-    Flag(
+    _setting(
         "strategy",
-        str,
-        "auto",
         "mirrored: all devices (TensorFlow, JAX); none: one; auto: mirrored where there are "
         "several GPUs; processes: this process is one of several that a launcher has started "
         "(PyTorch, JAX; docs/several_devices.md).",
         _MACHINE,
         choices=("auto", "none", "mirrored", "processes"),
     ),
-    Flag(
+    _setting(
         "precision",
-        str,
-        "float32",
         "Precision of the networks' arithmetic; losses and weights stay float32.",
         _MACHINE,
         choices=("float32", "mixed_bfloat16"),
     ),
-    Flag(
+    _setting(
         "jit_compile",
-        str,
-        "auto",
         "Whether the training step is compiled by XLA (on PyTorch by its own compiler): on, off, "
         "or auto, as Keras decides for the backend and the device, unless a network has an "
         "operation that XLA cannot compile.",
         _MACHINE,
         choices=("auto", "on", "off"),
     ),
-    Flag(
+    _setting(
         "evaluation_batch_size",
-        int,
-        0,
         "Images at a time where nothing is trained: in evaluation, validation and selection. 0 "
         "takes 256, or 16 in segmentation.",
         _MACHINE,
         lower=0,
     ),
-    Flag("seed", int, 0, "Seed of every random number.", _MACHINE, lower=0, upper=2**32 - 1),
-    Flag(
+    _setting("seed", "Seed of every random number.", _MACHINE, lower=0, upper=2**32 - 1),
+    _setting(
         "run_dir",
-        str,
-        "",
         "Directory of the run. Empty takes runs/NAME, after the flagfile's name or the method.",
         _FILES,
     ),
-    Flag(
+    _setting(
         "cache_dir",
-        str,
-        "",
         "Directory of what later runs reuse: trained teachers, selected images, and programs that "
         "JAX has compiled. Empty takes .cache in the working directory.",
         _FILES,
     ),
-    Flag(
+    _setting(
         "export",
-        str,
-        "saved_model",
         "Formats of the student, with commas: saved_model, keras, onnx (extra onnx), "
         "litert, and litert_int8, whole numbers of 8 bits, calibrated on synthetic images or, "
         "without a generator, out-of-domain ones (extra litert). Each is run and "

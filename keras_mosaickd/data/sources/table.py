@@ -19,12 +19,12 @@ class DatasetSpec:
         channels: 1 (grey) or 3 (RGB).
         class_names: Names of the classes in label order: their numbers where only the source
             knows the names, empty where only the files know how many there are.
+        licence: Terms under which the images may be used.
+        source: Where the data set is described.
         train_split: Name of the training split at the source.
         test_split: Name of the test split at the source.
         flip: Whether a horizontal flip leaves the label true (it does not for digits).
         tfds_name: Name in tensorflow-datasets, or None.
-        licence: Terms under which the images may be used.
-        source: Where the data set is described.
         task: "classification" (one label per image) or "segmentation" (one per pixel).
         train_size: Images in the training split (supplement, table 1), or None where it varies.
         test_size: Images in the test split, or None.
@@ -36,12 +36,12 @@ class DatasetSpec:
     image_size: int
     channels: int
     class_names: tuple[str, ...]
-    train_split: str
-    test_split: str
-    flip: bool
-    tfds_name: str | None
     licence: str
     source: str
+    train_split: str = "train"
+    test_split: str = "test"
+    flip: bool = True
+    tfds_name: str | None = None
     task: str = "classification"
     train_size: int | None = None
     test_size: int | None = None
@@ -66,9 +66,7 @@ def _imagenet(
         image_size=image_size,
         channels=3,
         class_names=_numbers(1000),
-        train_split="train",
         test_split="validation",
-        flip=True,
         tfds_name=tfds_name,
         licence="non-commercial research and education only",
         source="Russakovsky et al., 2015, arXiv:1409.0575"
@@ -100,10 +98,7 @@ SPECS: dict[str, DatasetSpec] = {
             image_size=16,
             channels=1,
             class_names=_DIGITS,
-            train_split="train",
-            test_split="test",
             flip=False,
-            tfds_name=None,
             licence="CC BY 4.0",
             source="Alpaydin and Kaynak, 1998, UCI Machine Learning Repository, 10.24432/C50P49",
         ),
@@ -113,20 +108,9 @@ SPECS: dict[str, DatasetSpec] = {
             image_size=28,
             channels=1,
             class_names=(
-                "T-shirt/top",
-                "Trouser",
-                "Pullover",
-                "Dress",
-                "Coat",
-                "Sandal",
-                "Shirt",
-                "Sneaker",
-                "Bag",
-                "Ankle boot",
+                *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt"),
+                *("Sneaker", "Bag", "Ankle boot"),
             ),
-            train_split="train",
-            test_split="test",
-            flip=True,
             tfds_name="fashion_mnist",
             licence="MIT",
             source="Xiao et al., 2017, arXiv:1708.07747",
@@ -141,9 +125,6 @@ SPECS: dict[str, DatasetSpec] = {
             class_names=tuple(
                 "airplane automobile bird cat deer dog frog horse ship truck".split()
             ),
-            train_split="train",
-            test_split="test",
-            flip=True,
             tfds_name="cifar10",
             licence="none stated by its authors",
             source="Krizhevsky, 2009, Learning multiple layers of features from tiny images",
@@ -156,9 +137,6 @@ SPECS: dict[str, DatasetSpec] = {
             image_size=32,
             channels=3,
             class_names=_CIFAR100,
-            train_split="train",
-            test_split="test",
-            flip=True,
             tfds_name="cifar100",
             licence="none stated by its authors",
             source="Krizhevsky, 2009, Learning multiple layers of features from tiny images",
@@ -171,8 +149,6 @@ SPECS: dict[str, DatasetSpec] = {
             image_size=32,
             channels=3,
             class_names=_DIGITS,
-            train_split="train",
-            test_split="test",
             flip=False,
             tfds_name="svhn_cropped",
             licence="non-commercial use only",
@@ -186,9 +162,6 @@ SPECS: dict[str, DatasetSpec] = {
             image_size=64,
             channels=3,
             class_names=_numbers(200),
-            train_split="train",
-            test_split="test",
-            flip=True,
             tfds_name="caltech_birds2011",
             licence="non-commercial research and education only",
             source="Wah et al., 2011, Caltech, CNS-TR-2011-001",
@@ -201,9 +174,6 @@ SPECS: dict[str, DatasetSpec] = {
             image_size=64,
             channels=3,
             class_names=_numbers(120),
-            train_split="train",
-            test_split="test",
-            flip=True,
             tfds_name="stanford_dogs",
             licence="non-commercial research and education only (ImageNet's images)",
             source="Khosla et al., 2011, Novel dataset for fine-grained image categorization",
@@ -226,9 +196,7 @@ SPECS: dict[str, DatasetSpec] = {
             image_size=32,
             channels=3,
             class_names=_numbers(365),
-            train_split="train",
             test_split="validation",
-            flip=True,
             tfds_name="places365_small",
             licence="non-commercial research and education only",
             source="Zhou et al., 2018, Places: a 10 million image database, "
@@ -245,10 +213,6 @@ SPECS: dict[str, DatasetSpec] = {
                 """bed books ceiling chair floor furniture objects image sofa table tv wall
                 window""".split()
             ),
-            train_split="train",
-            test_split="test",
-            flip=True,
-            tfds_name=None,
             licence="none stated by its authors",
             source="Silberman et al., 2012, Indoor segmentation and support inference; 13 classes "
             "of Couprie et al., 2013, arXiv:1301.3572",
@@ -266,10 +230,6 @@ SPECS: dict[str, DatasetSpec] = {
             image_size=32,
             channels=3,
             class_names=(),
-            train_split="train",
-            test_split="test",
-            flip=True,
-            tfds_name=None,
             licence="the owner's",
             source="the user's own images",
         ),
@@ -279,10 +239,6 @@ SPECS: dict[str, DatasetSpec] = {
             image_size=128,
             channels=3,
             class_names=(),
-            train_split="train",
-            test_split="test",
-            flip=True,
-            tfds_name=None,
             licence="the owner's",
             source="the user's own images",
             task="segmentation",

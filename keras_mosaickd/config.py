@@ -14,11 +14,8 @@ METHODS = ("mosaickd", "kd", "balanced", "fitnet", "data_free", "supervised")
 GAMES = ("mosaickd", "data_free")
 # Methods that learn from out-of-domain images.
 OUT_OF_DOMAIN = ("mosaickd", "kd", "balanced", "fitnet")
-TASKS = ("classification", "segmentation")
-SELECT = ("last", "agreement")
 # The paper's.
 BATCH_SIZE = 256
-RECIPES = ("paper", "practical")
 # Greatest shares of divergence and entropy that --regularization=adaptive allows: docs/measured.md
 # says how they were chosen.
 EPSILON_LOCAL, EPSILON_ALIGN = 0.5, 0.7

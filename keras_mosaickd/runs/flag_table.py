@@ -11,7 +11,7 @@ import numbers
 from dataclasses import dataclass
 from typing import Any
 
-from keras_mosaickd.config import ExperimentConfig
+from keras_mosaickd.config import METHODS, ExperimentConfig
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.run_directory import field_name
 
@@ -257,7 +257,7 @@ _TABLE = (
         "Romero et al., 2015); data_free (a generator without any images); supervised (the "
         "student on the labels of --dataset).",
         _DISTILLATION,
-        choices=("mosaickd", "kd", "balanced", "fitnet", "data_free", "supervised"),
+        choices=METHODS,
     ),
     _setting(
         "batch_size",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.cli.table import aligned
@@ -37,10 +36,7 @@ def main(parsed: flags.Parsed) -> None:
         model_card.write(run)
 
 
-def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(runner.run(main, "evaluate"))
-
+console = runner.entry_point(main, "evaluate")
 
 if __name__ == "__main__":
     console()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from keras_mosaickd.cli import flags, runner
@@ -61,10 +60,7 @@ def main(parsed: flags.Parsed) -> None:
         raise failure
 
 
-def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(runner.run(main, "export"))
-
+console = runner.entry_point(main, "export")
 
 if __name__ == "__main__":
     console()

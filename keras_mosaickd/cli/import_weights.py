@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from keras_mosaickd.cli import flags, runner
@@ -58,10 +57,7 @@ def statistics(text: str) -> tuple[list[float], list[float]] | None:
     return mean, std
 
 
-def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(runner.run(main, "import_weights"))
-
+console = runner.entry_point(main, "import_weights")
 
 if __name__ == "__main__":
     console()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from keras_mosaickd.cli import flags, hub, runner
 from keras_mosaickd.errors import InputError
 
@@ -28,10 +26,7 @@ def main(parsed: flags.Parsed) -> None:
     print(experiment.select_ood(experiment.ExperimentConfig(**settings)))
 
 
-def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(runner.run(main, "ood"))
-
+console = runner.entry_point(main, "ood")
 
 if __name__ == "__main__":
     console()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from keras_mosaickd.cli import flags, runner
 from keras_mosaickd.errors import InputError
 
@@ -19,10 +17,7 @@ def main(parsed: flags.Parsed) -> None:
     print(report.write(parsed.arguments, out))
 
 
-def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(runner.run(main, "report"))
-
+console = runner.entry_point(main, "report")
 
 if __name__ == "__main__":
     console()

@@ -82,6 +82,11 @@ def run(
         return _report(command, story, show_traceback, 1)
 
 
+def entry_point(main: Callable[[flags.Parsed], None], command: str) -> Callable[[], None]:
+    """What a command's console script calls: `run`, whose status becomes that of the process."""
+    return lambda: sys.exit(run(main, command))
+
+
 def _make_printing_safe() -> None:
     """Lets nothing that is printed fail: names that are no UTF-8, streams that are closed."""
     for name in ("stdout", "stderr"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from keras_mosaickd.cli import flags, runner
@@ -38,10 +37,7 @@ def main(parsed: flags.Parsed) -> None:
     print(evaluation.sample(run_dir, count, out, *loading))
 
 
-def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(runner.run(main, "sample"))
-
+console = runner.entry_point(main, "sample")
 
 if __name__ == "__main__":
     console()

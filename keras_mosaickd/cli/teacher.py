@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from keras_mosaickd.cli import flags, hub, runner
 
 
@@ -21,10 +19,7 @@ def main(parsed: flags.Parsed) -> None:
     runner.print_values(experiment.train_teacher(experiment.ExperimentConfig(**settings)))
 
 
-def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(runner.run(main, "teacher"))
-
+console = runner.entry_point(main, "teacher")
 
 if __name__ == "__main__":
     console()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from keras_mosaickd.cli import flags, hub, runner
@@ -42,10 +41,7 @@ def default_run_dir(parsed: flags.Parsed) -> str:
     return str(Path("runs") / name)
 
 
-def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(runner.run(main, "train"))
-
+console = runner.entry_point(main, "train")
 
 if __name__ == "__main__":
     console()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import sys
 from pathlib import Path
 
 from keras_mosaickd.cli import flags, hub, runner
@@ -59,10 +58,7 @@ def main(parsed: flags.Parsed) -> None:
     print(f"The study is in {run_dir}")
 
 
-def console() -> None:
-    """Entry point of the console script."""
-    sys.exit(runner.run(main, "tune"))
-
+console = runner.entry_point(main, "tune")
 
 if __name__ == "__main__":
     console()

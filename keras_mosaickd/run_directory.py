@@ -338,12 +338,7 @@ def environment(config):
         "devices": devices(),
         "processes": processes.count(),
         "commit": commit(),
-        "versions": {
-            "python": platform.python_version(),
-            # Of the code that runs, installed or not.
-            "keras-mosaickd": __version__,
-            **{name: _version(name) for name in packages},
-        },
+        "versions": versions(*packages),
         "platform": platform.platform(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -356,25 +351,30 @@ def commit():
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
-    git = ["git", "-C", str(root)]
+
+    def git(*arguments):
+        command = ["git", "-C", str(root), *arguments]
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return finished.stdout.strip()
+
     try:
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=20, check=True
-        ).stdout.strip()
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        ).stdout.strip()
+        head = git("rev-parse", "HEAD")
+        changes = git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
     return head + ("+changes" if changes else "")
 
 
-def _version(package):
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def versions(*packages):
+    """Versions of Python, of this package and of others; None of one that is not installed."""
+    found: dict[str, str | None] = {
+        "python": platform.python_version(),
+        # Of the code that runs, installed or not.
+        "keras-mosaickd": __version__,
+    }
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found

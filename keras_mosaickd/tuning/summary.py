@@ -3,17 +3,14 @@
 import contextlib
 import csv
 import math
-import platform
 import statistics
-from importlib import metadata
 from pathlib import Path
 
 import keras
 
-from keras_mosaickd import __version__
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import replacing
-from keras_mosaickd.run_directory import METRICS, RunDirectory, commit
+from keras_mosaickd.run_directory import METRICS, RunDirectory, commit, versions
 from keras_mosaickd.tuning.runs import last_line
 from keras_mosaickd.tuning.space import OBJECTIVE
 
@@ -44,11 +41,7 @@ def results(config, study, oracle):
         "flags": {**vars(config), **vars(study)},
         "backend": keras.backend.backend(),
         "commit": commit(),
-        "versions": {
-            "python": platform.python_version(),
-            "keras-mosaickd": __version__,
-            **{name: _version(name) for name in packages},
-        },
+        "versions": versions(*packages),
         "hyperparameters": [parameter.name for parameter in oracle.hyperparameters.space],
         "trials": trials,
     }
@@ -167,13 +160,6 @@ def _mean_and_sd(trial, name):
         return "-"
     mean, deviation = trial["mean"][name], trial["sd"][name]
     return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
-
-
-def _version(package):
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _has_deviation(column):

@@ -45,7 +45,19 @@ def augment(
 
 
 class _Batches(keras.utils.PyDataset):
-    """What the two kinds of batches share: the plan, the epoch, the length."""
+    """What the two kinds of batches share: the plan, the epoch, the length.
+
+    Args:
+        images: uint8, or floats in [0, 1]; [n, h, w, c].
+        batch_size: B, the global batch; the incomplete last batch is dropped.
+        student_steps: K.
+        seed: Seed of the order and of the augmentation.
+        first_step: Global step at which to begin (to resume).
+        steps_per_epoch: Elements per epoch; by default one pass, n // B.
+        augment: Whether the student's images are cropped and flipped.
+        flip: Whether a flip is part of the augmentation.
+        padding: Pixels of zeros around the image before the crop; by default an eighth.
+    """
 
     # How many arrays of an element, from the first on, hold images.
     image_arrays = 1
@@ -54,13 +66,24 @@ class _Batches(keras.utils.PyDataset):
     has_own_rows = True
 
     def __init__(
-        self, images, plan: StreamPlan, first_step: int, steps_per_epoch: int | None, augment: bool
+        self,
+        images,
+        batch_size: int,
+        student_steps: int = 5,
+        seed: int = 0,
+        first_step: int = 0,
+        steps_per_epoch: int | None = None,
+        augment: bool = True,
+        flip: bool = True,
+        padding: int | None = None,
     ):
         super().__init__()
+        padding = default_padding(images.shape[1]) if padding is None else padding
+        rows = processes.rows(batch_size)
         self.images = images
-        self.plan = plan
+        self.plan = StreamPlan(len(images), batch_size, student_steps, seed, padding, flip, rows)
         self.augment = bool(augment)
-        steps = plan.steps_per_epoch if steps_per_epoch is None else steps_per_epoch
+        steps = self.plan.steps_per_epoch if steps_per_epoch is None else steps_per_epoch
         self.counter = EpochCounter(positive(steps, "steps_per_epoch"), first_step)
         self.ahead = Ahead(self.batch)
         self._reading = False
@@ -120,36 +143,10 @@ class MosaicBatches(_Batches):
     `student_steps` augmented batches, of which student step k uses ood[:, k]. Both are float32 in
     [0, 1]. Every epoch is one pass over the pool in a new order, with new crops and flips.
 
-    Args:
-        images: uint8, or floats in [0, 1]; [n, h, w, c].
-        batch_size: B, the global batch.
-        student_steps: K.
-        seed: Seed of the order and of the augmentation.
-        first_step: Global step at which to begin (to resume).
-        steps_per_epoch: Elements per epoch; by default one pass, n // B.
-        augment: Whether the student's images are cropped and flipped.
-        flip: Whether a flip is part of the augmentation.
-        padding: Pixels of zeros around the image before the crop; by default an eighth.
+    Its arguments are those of `_Batches`.
     """
 
     image_arrays = 2
-
-    def __init__(
-        self,
-        images,
-        batch_size: int,
-        student_steps: int = 5,
-        seed: int = 0,
-        first_step: int = 0,
-        steps_per_epoch: int | None = None,
-        augment: bool = True,
-        flip: bool = True,
-        padding: int | None = None,
-    ):
-        padding = default_padding(images.shape[1]) if padding is None else padding
-        rows = processes.rows(batch_size)
-        plan = StreamPlan(len(images), batch_size, student_steps, seed, padding, flip, rows)
-        super().__init__(images, plan, first_step, steps_per_epoch, augment)
 
     def raw(self, step: int) -> tuple[np.ndarray, ...]:
         """`(patches, ood)` of a global step, in the pool's own type."""
@@ -163,34 +160,16 @@ class SupervisedBatches(_Batches):
     """Augmented batches `(x, y)`, or `(x,)` without labels, made by numpy.
 
     Args:
-        images: uint8, or floats in [0, 1]; [n, h, w, c].
+        images: As of `_Batches`.
         labels: [n] or [n, k]; label maps [n, h, w], which are cropped and flipped with their
             images, VOID where the crop sees the padding; or None.
-        batch_size: B, the global batch; the incomplete last batch is dropped.
-        seed: Seed of the order and of the augmentation.
-        first_step: Global step at which to begin (to resume).
-        steps_per_epoch: Elements per epoch; by default one pass, n // B.
-        augment: Whether the images are cropped and flipped.
-        flip: Whether a flip is part of the augmentation.
-        padding: Pixels of zeros around the image before the crop; by default an eighth.
+        batch_size: As of `_Batches`.
+        *options: Those of `_Batches` behind `student_steps`, which is 1.
+        **named: Likewise.
     """
 
-    def __init__(
-        self,
-        images,
-        labels,
-        batch_size: int,
-        seed: int = 0,
-        first_step: int = 0,
-        steps_per_epoch: int | None = None,
-        augment: bool = True,
-        flip: bool = True,
-        padding: int | None = None,
-    ):
-        padding = default_padding(images.shape[1]) if padding is None else padding
-        rows = processes.rows(batch_size)
-        plan = StreamPlan(len(images), batch_size, 1, seed, padding, flip, rows)
-        super().__init__(images, plan, first_step, steps_per_epoch, augment)
+    def __init__(self, images, labels, batch_size: int, *options, **named):
+        super().__init__(images, batch_size, 1, *options, **named)
         self.labels = None if labels is None else np.asarray(labels)
         if self.labels is None:
             return

@@ -75,12 +75,7 @@ def mosaic_stream(
         return mosaic_from_dataset(images, *options)
     images = checked_images(images)
     check_padding(padding, images.shape)
-    batches = MosaicBatches(images, *options)
-    if keras.backend.backend() != "tensorflow":
-        return batches
-    from keras_mosaickd.data.streams.tensorflow import batches_dataset
-
-    return batches_dataset(batches)
+    return _on_backend(MosaicBatches(images, *options))
 
 
 def supervised_stream(
@@ -121,6 +116,11 @@ def supervised_stream(
     batches = SupervisedBatches(
         images, labels, batch_size, seed, first_step, steps_per_epoch, augment, flip, padding
     )
+    return _on_backend(batches)
+
+
+def _on_backend(batches: MosaicBatches | SupervisedBatches) -> Any:
+    """The batches as the backend trains on them."""
     if keras.backend.backend() != "tensorflow":
         return batches
     from keras_mosaickd.data.streams.tensorflow import batches_dataset

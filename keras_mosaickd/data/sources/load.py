@@ -68,7 +68,9 @@ def load(
         raise InputError(f"expected 1 or 3 channels. Received: {depth!r}")
     size = int(size)
     if spec.task == "segmentation":
-        return _load_label_maps(request, split, size, depth, data_dir, skip_unreadable)
+        from keras_mosaickd.data.sources.segmentation import read_label_maps
+
+        return read_label_maps(request, split, size, depth, data_dir, skip_unreadable)
     if request.path is not None:
         return _load_folder(request, split, size, depth, with_labels)
     parts = [_read(spec, part, data_dir) for part in _parts(split)]
@@ -112,28 +114,6 @@ def _load_tfds(
         request.canonical(),
         split,
         spec.flip,
-    )
-
-
-def _load_label_maps(
-    request: DatasetRequest,
-    split: str,
-    size: int,
-    channels: int,
-    data_dir: str | Path | None,
-    skip_unreadable: bool,
-) -> ImageSet:
-    from keras_mosaickd.data.sources.segmentation import read_label_maps
-
-    read = read_label_maps(request, _parts(split), size, channels, data_dir, skip_unreadable)
-    return ImageSet(
-        read.images,
-        read.labels,
-        read.class_names,
-        request.canonical(),
-        split,
-        request.spec.flip,
-        unreadable=read.unreadable,
     )
 
 

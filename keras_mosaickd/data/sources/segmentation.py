@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from keras_mosaickd.data.image_set import ImageSet
 from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.data.sources.decoding import (
     UnreadableError,
@@ -31,31 +31,14 @@ _ORIENTATION, _TRANSPOSED = 0x0112, 5
 _BRIGHTER = {"L;2": 85, "L;4": 17}
 
 
-@dataclass(frozen=True)
-class LabelMapFolder:
-    """What was read of a data set for segmentation.
-
-    Attributes:
-        images: uint8 [n, size, size, c].
-        labels: uint8 [n, size, size], a class or VOID in each pixel.
-        class_names: Names in label order.
-        unreadable: Paths of images and label maps that were left out, as they cannot be read.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    unreadable: tuple[str, ...] = ()
-
-
 def read_label_maps(
     request: DatasetRequest,
-    splits: tuple[str, ...],
+    split: str,
     image_size: int,
     channels: int,
     data_dir: str | Path | None,
     skip_unreadable: bool = False,
-) -> LabelMapFolder:
+) -> ImageSet:
     """Reads images and label maps of `nyuv2` or `segmentation:PATH`.
 
     For each split the folder holds `SPLIT/images` and `SPLIT/labels` with a PNG of the same stem
@@ -66,18 +49,22 @@ def read_label_maps(
 
     Args:
         request: The data set.
-        splits: "train", "test" or both.
+        split: "train", "test" or "all".
         image_size: Height and width in pixels.
         channels: 1 (grey) or 3 (RGB).
         data_dir: Folder of data sets.
         skip_unreadable: Whether pairs of which a file cannot be read are left out, which is said.
+
+    Returns:
+        The images, with `unreadable` the paths of images and label maps that were left out.
 
     Raises:
         InputError: where files are missing or do not fit, saying how to lay them out.
     """
     root = _root(request, data_dir)
     names = request.spec.class_names or _read_class_names(request, root)
-    pairs = [pair for split in splits for pair in _pairs(request, root, split)]
+    splits = ("train", "test") if split == "all" else (split,)
+    pairs = [pair for name in splits for pair in _pairs(request, root, name)]
     images = np.empty((len(pairs), image_size, image_size, channels), np.uint8)
     labels = np.empty(images.shape[:3], np.uint8)
 
@@ -100,15 +87,13 @@ def read_label_maps(
     except UnreadableError as first:
         files = [os.path.relpath(image, root) for image, _ in pairs]
         raise all_unreadable(first, root, files, image_size, channels) from first
-    if not left_out:
-        return LabelMapFolder(images, labels, names)
-    if len(left_out) == len(pairs):
-        raise UnreadableError(left_out[0], "and so are all the others")
-    places = sorted(left_out)
-    paths = tuple(left_out[position] for position in places)
-    print(left_out_line(paths, len(pairs), request.canonical()), flush=True)
-    images, labels = (np.delete(array, places, axis=0) for array in (images, labels))
-    return LabelMapFolder(images, labels, names, paths)
+    name, paths = request.canonical(), tuple(left_out[place] for place in sorted(left_out))
+    if left_out:
+        if len(left_out) == len(pairs):
+            raise UnreadableError(left_out[0], "and so are all the others")
+        print(left_out_line(paths, len(pairs), name), flush=True)
+        images, labels = (np.delete(array, sorted(left_out), axis=0) for array in (images, labels))
+    return ImageSet(images, labels, names, name, split, request.spec.flip, paths)
 
 
 def _root(request: DatasetRequest, data_dir: str | Path | None) -> str:

@@ -16,6 +16,7 @@ from keras_mosaickd.backend import processes
 from keras_mosaickd.data.cache import cached, read_array, write_array, write_images
 from keras_mosaickd.data.image_set import ImageSet
 from keras_mosaickd.data.scores import entropies, leading_classes, teacher_hash
+from keras_mosaickd.data.sources.folder import ranks
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.files import sha256
 from keras_mosaickd.networks.logits import as_logits
@@ -165,12 +166,8 @@ def most_confident(
     """
     valid = np.flatnonzero(~np.isnan(entropies))
     order = valid[np.argsort(entropies[valid], kind="stable")]
-    # The place of each image among those of its class.
-    turn = np.empty(len(order), np.int64)
-    for label in np.unique(classes[order]):
-        members = np.flatnonzero(classes[order] == label)
-        turn[members] = np.arange(len(members))
-    order = order[np.argsort(turn, kind="stable")]
+    # By the place of each image among those of its class.
+    order = order[np.argsort(ranks(classes[order]), kind="stable")]
     sure, rest = np.split(order, [count - count // 2])
     drawn = np.random.default_rng(seed).permutation(rest)[: count // 2]
     return np.sort(np.concatenate([sure, drawn]))

@@ -11,6 +11,7 @@ from keras_mosaickd.data.sources.folder import FolderImages, list_folder, ranks
 from keras_mosaickd.data.sources.idx import find_idx, read_split
 from keras_mosaickd.data.sources.request import DatasetRequest, DatasetSpec, parse
 from keras_mosaickd.data.sources.resizing import resized, with_channels
+from keras_mosaickd.data.streams.plan import positive
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.extras import require
 
@@ -60,13 +61,10 @@ def load(
     if split not in SPLITS:
         raise InputError(f"expected a split out of {', '.join(SPLITS)}. Received: {split!r}")
     spec = request.spec
-    size = spec.image_size if image_size is None else image_size
-    if int(size) != size or size < 1:
-        raise InputError(f"--image_size: expected a whole number of at least 1. Received: {size!r}")
+    size = positive(spec.image_size if image_size is None else image_size, "--image_size")
     depth = spec.channels if channels is None else channels
     if depth not in (1, 3):
         raise InputError(f"expected 1 or 3 channels. Received: {depth!r}")
-    size = int(size)
     if spec.task == "segmentation":
         from keras_mosaickd.data.sources.segmentation import read_label_maps
 

@@ -7,6 +7,7 @@ from typing import Any
 from keras_mosaickd.data.streams.given import check_range
 from keras_mosaickd.data.streams.plan import EpochCounter, default_padding, positive
 from keras_mosaickd.data.streams.tensorflow import AHEAD, ahead, unit_range
+from keras_mosaickd.data.streams.training import check_padding
 from keras_mosaickd.errors import InputError
 
 # Images among which the next one is drawn.
@@ -38,7 +39,7 @@ def mosaic_from_dataset(
         raise InputError(f"--seed: expected a whole number of at least 0. Received: {seed!r}")
     image_set = _single_images(dataset)
     shape = image_set.element_spec.shape
-    _check_padding(padding, shape)
+    check_padding(padding, (1, *shape))
     margin = default_padding(shape[0]) if padding is None else int(padding)
     steps, whole = _steps(image_set, batch_size, steps_per_epoch)
     counter = EpochCounter(steps, first_step)
@@ -152,12 +153,6 @@ def _single_images(dataset: Any) -> Any:
         for images in dataset.batch(256).take(1):
             check_range(images)
     return dataset
-
-
-def _check_padding(padding: int | None, shape: Any) -> None:
-    from keras_mosaickd.data.streams.training import check_padding
-
-    check_padding(padding, (1, *shape))
 
 
 def _steps(images: Any, batch_size: int, steps_per_epoch: int | None) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -56,16 +57,10 @@ def cached(
     Raises:
         InputError: where the folder cannot be written.
     """
-    folder = Path(folder)
-    if not is_joint:
-
-        def alone() -> tuple[dict[str, Any], bool]:
-            return _cached(folder, record_name, build)
-
-        record, fresh = processes.from_chief(alone)
-        return record, fresh
-    record, fresh = _cached(folder, record_name, build)
-    processes.barrier()
+    make = functools.partial(_cached, Path(folder), record_name, build)
+    record, fresh = make() if is_joint else processes.from_chief(make)
+    if is_joint:
+        processes.barrier()
     return record, fresh
 
 
@@ -114,16 +109,19 @@ def write_array(
     the map would end the process.
     """
     with open(path, "wb") as file:
-        np.lib.format.write_array_header_2_0(
-            file,
-            {
-                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-                "fortran_order": False,
-                "shape": tuple(int(size) for size in shape),
-            },
-        )
+        write_header(file, shape, dtype)
         for part in parts:
             file.write(np.ascontiguousarray(part, dtype).data)
+
+
+def write_header(file: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    """Writes what a .npy file begins with, before the values."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": tuple(int(size) for size in shape),
+    }
+    np.lib.format.write_array_header_2_0(file, header)
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.data import image_grid
+from keras_mosaickd.data.cache import write_header
 from keras_mosaickd.data.sources.folder import CLASSES, folder_names
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.of_run import load_game
@@ -160,10 +161,5 @@ def _array(
     """An array of a .npz file, to be written part by part: `numpy.savez` would need it whole."""
     # A ZipInfo of its own has no time in it: equal sets are equal files.
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
-        header = {
-            "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-            "fortran_order": False,
-            "shape": tuple(int(size) for size in shape),
-        }
-        np.lib.format.write_array_header_2_0(entry, header)
+        write_header(entry, shape, dtype)
         yield entry

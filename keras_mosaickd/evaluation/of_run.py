@@ -182,7 +182,7 @@ def _tested(metrics, teacher, dataset, labelled, data_dir, names_file, skip_unre
             f"{name}; --eval={name} tests all"
         )
     numbers = tuple(map(str, range(classes)))
-    names = _class_names(metrics, classes) or numbers
+    names = class_names_in(metrics, classes) or numbers
     if names_file:
         names = class_names_of(names_file, classes)
     task = _task_of(teacher)
@@ -196,8 +196,13 @@ def _task_of(teacher):
     return "classification" if len(teacher.output_shape) == 2 else "segmentation"
 
 
-def _class_names(metrics, classes):
-    """The names that a run gives its teacher's classes; None where it has no fitting ones."""
+def class_names_in(metrics, classes):
+    """The names that a run gives its teacher's classes; None where it has no fitting ones.
+
+    Args:
+        metrics: dict of the run's `metrics.json`; empty where there is none yet.
+        classes: how many there must be.
+    """
     names = metrics.get("class_names")
     is_whole = isinstance(names, list) and len(names) == classes
     return tuple(map(str, names)) if is_whole else None
@@ -244,6 +249,6 @@ def sample(run_dir, count, out, seed=0, teacher="", unsafe=False):
     run = RunDirectory(run_dir)
     # A run that is not finished has a checkpoint and no metrics yet.
     metrics = run.read_json(METRICS) if run.is_finished else {}
-    names = _class_names(metrics, trainer.head.classes)
+    names = class_names_in(metrics, trainer.head.classes)
     grid = draw_samples(trainer.generator, trainer.teacher, latents, class_names=names)
     return image_grid.write_png(out, grid)

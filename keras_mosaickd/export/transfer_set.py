@@ -19,7 +19,7 @@ from keras_mosaickd.data import image_grid
 from keras_mosaickd.data.cache import write_header
 from keras_mosaickd.data.sources.folder import CLASSES, folder_names
 from keras_mosaickd.errors import InputError
-from keras_mosaickd.evaluation.of_run import load_game
+from keras_mosaickd.evaluation.of_run import class_names_in, load_game
 from keras_mosaickd.files import replacing
 from keras_mosaickd.run_directory import METRICS, RunDirectory
 from keras_mosaickd.teachers.features import Features, generate
@@ -92,11 +92,8 @@ def _check(target: Path) -> None:
 def _class_names(run_dir: str | os.PathLike[str], classes: int) -> list[str]:
     """Those of the run; numbers where it is not finished and has not said any."""
     run = RunDirectory(run_dir)
-    if run.is_finished:
-        names = run.read_json(METRICS).get("class_names")
-        if isinstance(names, list) and len(names) == classes:
-            return [str(name) for name in names]
-    return [str(index) for index in range(classes)]
+    metrics = run.read_json(METRICS) if run.is_finished else {}
+    return list(class_names_in(metrics, classes) or map(str, range(classes)))
 
 
 def _fill(directory: Path, trainer: Any, names: list[str], count: int, seed: int) -> None:

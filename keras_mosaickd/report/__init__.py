@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.evaluation.of_run import class_names_in
 from keras_mosaickd.report import drawings, figures, page, summary
 from keras_mosaickd.report.content import Figure, Section, Table
 from keras_mosaickd.report.groups import Group, groups
@@ -230,7 +231,4 @@ def _beside(
 
 
 def _class_names(run: Run, classes: int) -> list[str]:
-    names = run.metrics.get("class_names")
-    if isinstance(names, list) and len(names) == classes:
-        return [str(name) for name in names]
-    return [str(index) for index in range(classes)]
+    return list(class_names_in(run.metrics, classes) or map(str, range(classes)))

@@ -6,12 +6,13 @@ directory knows; what only the user can know is asked for in a sentence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_mosaickd.errors import program
 from keras_mosaickd.files import file_sha256, write_file
+from keras_mosaickd.report.content import Table
 from keras_mosaickd.run_directory import (
     ENVIRONMENT,
     FLAGS,
@@ -37,13 +38,7 @@ _WITHOUT_LABELS = (
     ("synthetic_agreement_lowest", "there, the lowest of a class seen ten times or more"),
     ("label_free_agreement", "mean of the two agreements"),
 )
-_LABELLED = (
-    ("eval_student_accuracy", "accuracy of the student"),
-    ("eval_student_mean_iou", "mean IoU of the student"),
-    ("eval_student_agreement", "agreement of the student with the teacher"),
-    ("eval_teacher_accuracy", "accuracy of the teacher"),
-    ("eval_teacher_mean_iou", "mean IoU of the teacher"),
-)
+_LABELLED = tuple((f"eval_{name}", title) for name, title in _TESTED)
 _SIZES = (("parameters", "{:,}"), ("bytes", "{:,}"), ("latency_ms", "{:.2f}"))
 
 
@@ -275,8 +270,5 @@ def _kept(run: RunDirectory) -> str:
     return f"{sum(selection['kept']):,} of {sum(selection['pool']):,}"
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    header = list(header)
-    lines = [header, ["---"] * len(header), *rows]
-    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return Table("", header, rows).markdown()

@@ -170,20 +170,22 @@ def export_file(
     return _write(student, _beside(out, formats), names, head, image_set, Path(keras_path))
 
 
+def cells(export: dict[str, Any]) -> tuple[str, ...]:
+    """An export as a row of a table: format, file, bytes, latency, difference, agreement."""
+    return (
+        export["format"],
+        export["file"],
+        f"{export['bytes']:,}",
+        f"{export['latency_ms']:.2f}",
+        f"{export['max_difference']:.1e}",
+        f"{export['agreement']:.4f}",
+    )
+
+
 def table(exports: Sequence[dict[str, Any]]) -> str:
     """The exports as lines of text."""
-    rows = [("format", "file", "bytes", "ms per image", "max difference", "agreement")]
-    rows += [
-        (
-            export["format"],
-            export["file"],
-            f"{export['bytes']:,}",
-            f"{export['latency_ms']:.2f}",
-            f"{export['max_difference']:.1e}",
-            f"{export['agreement']:.4f}",
-        )
-        for export in exports
-    ]
+    header = ("format", "file", "bytes", "ms per image", "max difference", "agreement")
+    rows = [header, *map(cells, exports)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_mosaickd.errors import program
+from keras_mosaickd.export.of_run import cells
 from keras_mosaickd.files import file_sha256, write_file
 from keras_mosaickd.report.content import Table
 from keras_mosaickd.run_directory import (
@@ -152,25 +153,9 @@ def _exports(metrics: Mapping[str, Any]) -> str:
     exports = metrics.get("exports")
     if not exports:
         return ""
-    rows = [
-        (
-            export["format"],
-            f"`{export['file']}`",
-            f"{export['bytes']:,}",
-            f"{export['latency_ms']:.2f}",
-            f"{export['max_difference']:.1e}",
-            f"{export['agreement']:.4f}",
-        )
-        for export in exports
-    ]
-    header = (
-        "format",
-        "file",
-        "bytes",
-        "ms per image in its runtime",
-        "largest difference",
-        "agreement",
-    )
+    rows = [(kind, f"`{file}`", *numbers) for kind, file, *numbers in map(cells, exports)]
+    header = ["format", "file", "bytes", "ms per image in its runtime"]
+    header += ["largest difference", "agreement"]
     note = (
         "Each was run after writing and compared with the student: the largest difference of a "
         f"logit, and the share of {_counted(metrics)}. Milliseconds: the file of that row "

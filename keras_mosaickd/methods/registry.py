@@ -55,14 +55,8 @@ def trainer(config, teacher, networks, schedule):
 
 def _options(config, teacher, student):
     """How the student imitates the teacher: what every method but `supervised` takes."""
-    options = {
-        "temperature": config.temperature,
-        "feature_weight": config.feature_weight,
-        "mixup": config.mixup,
-        "student_start": config.student_start,
-        "teacher_outputs": "logits",
-        "seed": config.seed,
-    }
+    names = ("temperature", "feature_weight", "mixup", "student_start", "seed")
+    options = {**_settings(config, *names), "teacher_outputs": "logits"}
     if config.is_game:
         options["batch_norm_weight"] = config.batch_norm_weight
         options["synthetic_only"] = config.method == "data_free" or config.synthetic_only
@@ -70,19 +64,15 @@ def _options(config, teacher, student):
 
 
 def _game(config, teacher, networks, schedule, options):
+    names = (
+        *("latent_dim", "student_steps", "regularization", "epsilon_local", "epsilon_align"),
+        *("regularization_weight", "align_weight", "adversarial_weight", "balance_weight"),
+        "batch_norm_policy",
+    )
     common = {
-        "latent_dim": config.latent_dim,
-        "student_steps": config.student_steps,
+        **_settings(config, *names),
         "generator_multiple": config.generator_multiple
         or generator_multiple(config.batch_size, networks.generator.output_shape),
-        "regularization": config.regularization,
-        "epsilon_local": config.epsilon_local,
-        "epsilon_align": config.epsilon_align,
-        "regularization_weight": config.regularization_weight,
-        "align_weight": config.align_weight,
-        "adversarial_weight": config.adversarial_weight,
-        "balance_weight": config.balance_weight,
-        "batch_norm_policy": config.batch_norm_policy,
         **options,
     }
     if config.method == "data_free":
@@ -109,6 +99,11 @@ def _game(config, teacher, networks, schedule, options):
         jit_compile=_JIT_COMPILE[config.jit_compile],
     )
     return made
+
+
+def _settings(config, *names):
+    """Arguments of a method that are called as the fields of `ExperimentConfig` that set them."""
+    return {name: getattr(config, name) for name in names}
 
 
 class TrainingImages(NamedTuple):

@@ -30,33 +30,22 @@ _NEVER_SAVED = frozenset({"help", "helpfull", "version", "traceback", "dry_run"}
 _LONGEST_NAME = 100
 
 
-class _FiniteFloatParser(absl_flags.FloatParser):
-    """A finite float between bounds; absl's own comparison lets NaN pass any bound."""
+class _NumberParser(absl_flags.ArgumentParser[Any]):
+    """A number in the flag's range; absl's own comparison lets NaN pass any bound."""
 
     def __init__(self, flag: Flag):
-        super().__init__(flag.lower, flag.upper)
         self.flag = flag
+        # absl's knows hexadecimal numbers.
+        self.number = absl_flags.IntegerParser().convert if flag.kind is int else float
 
-    def parse(self, argument: Any) -> float:
+    def parse(self, argument: Any) -> Any:
         try:
-            value = float(argument)
-        except (TypeError, ValueError):
-            raise ValueError(f"expected {self.flag.expectation()}") from None
-        if not self.flag.allows(value):
-            raise ValueError(f"expected {self.flag.expectation()}")
-        return value
-
-
-class _IntegerParser(absl_flags.IntegerParser):
-    def __init__(self, flag: Flag):
-        super().__init__(flag.lower, flag.upper)
-        self.flag = flag
-
-    def parse(self, argument: Any) -> int:
-        try:
-            return super().parse(argument)
-        except (TypeError, ValueError):
-            raise ValueError(f"expected {self.flag.expectation()}") from None
+            value = self.number(argument)
+            if self.flag.allows(value):
+                return value
+        except (TypeError, ValueError, OverflowError):
+            pass
+        raise ValueError(f"expected {self.flag.expectation()}")
 
 
 class _TextParser(absl_flags.ArgumentParser[str]):
@@ -243,10 +232,8 @@ def _define(command: str) -> absl_flags.FlagValues:
         parser: absl_flags.ArgumentParser[Any]
         if flag.choices:
             parser = _EnumParser(list(flag.choices))
-        elif flag.kind is int:
-            parser = _IntegerParser(flag)
-        elif flag.kind is float:
-            parser = _FiniteFloatParser(flag)
+        elif flag.kind in (int, float):
+            parser = _NumberParser(flag)
         else:
             parser = _TextParser()
         absl_flags.DEFINE(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from keras_mosaickd.cli import flags
 from keras_mosaickd.config import CACHE_DIR
-from keras_mosaickd.files import write_file
+from keras_mosaickd.files import sha256, write_file
 
 
 def settings_of(parsed: flags.Parsed) -> dict[str, str]:
@@ -32,11 +31,10 @@ def settings_of(parsed: flags.Parsed) -> dict[str, str]:
         found["teacher_input"] = card.teacher_input
     if card.class_names and "class_names" not in parsed.given:
         text = "".join(f"{name}\n" for name in card.class_names)
-        name = f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.txt"
-        path = Path(parsed.values["cache_dir"] or CACHE_DIR) / "class_names" / name
+        folder = Path(parsed.values["cache_dir"] or CACHE_DIR) / "class_names"
+        path = folder / f"{sha256(text)[:16]}.txt"
         # A dry run writes nothing, and can do without names.
         if not parsed.values.get("dry_run"):
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, text)
             found["class_names"] = str(path)
     said = [f"--{name}={value}" for name, value in found.items()]

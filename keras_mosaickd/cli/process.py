@@ -1,11 +1,12 @@
 """What a command sets for its own process before a backend is loaded."""
 
 import ctypes
-import hashlib
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
+
+from keras_mosaickd.files import sha256
 
 # Parameters of glibc's mallopt, and what takes their place in the environment.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -63,5 +64,4 @@ def _processor() -> str:
     except OSError:
         lines = []
     told = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-    text = "\n".join([platform.machine(), platform.processor(), *told])
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return sha256("\n".join([platform.machine(), platform.processor(), *told]))[:8]

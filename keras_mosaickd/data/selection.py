@@ -23,16 +23,6 @@ from keras_mosaickd.networks.logits import as_logits
 
 RULES = ("entropy", "random", "confident")
 
-__all__ = [
-    "RULES",
-    "Selection",
-    "check_count",
-    "entropies",
-    "select",
-    "top_entropy",
-    "teacher_hash",
-]
-
 # Part of the key: raise it when scores, ranking or files change their meaning.
 _VERSION = 2
 _BINS = 12

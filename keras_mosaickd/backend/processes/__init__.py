@@ -21,26 +21,6 @@ from typing import Any
 
 from keras_mosaickd.errors import InputError
 
-__all__ = [
-    "alone",
-    "barrier",
-    "check_shared",
-    "copy_from_chief",
-    "count",
-    "from_chief",
-    "gather",
-    "is_chief",
-    "join",
-    "leave",
-    "of_chief",
-    "own_rows",
-    "rank",
-    "rows",
-    "share",
-    "stop_now",
-    "summed",
-]
-
 
 class _State:
     """What this process is part of."""

@@ -15,8 +15,6 @@ from keras_mosaickd.data.sources.classes import class_indices, compressed
 from keras_mosaickd.data.sources.table import ALIASES, FOLDER, SEGMENTATION, SPECS, DatasetSpec
 from keras_mosaickd.errors import InputError, did_you_mean
 
-__all__ = ["SPECS", "DatasetRequest", "DatasetSpec", "parse"]
-
 
 @dataclass(frozen=True)
 class DatasetRequest:

@@ -3,7 +3,6 @@
 import functools
 import math
 import numbers
-from collections.abc import Sequence
 
 import keras
 from keras import initializers, layers
@@ -14,8 +13,6 @@ from keras_mosaickd.errors import InputError
 # statistics would still hold the initial values after the few hundred steps of a small run.
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
-
-Statistic = float | Sequence[float] | None
 
 
 def network(trunk=None, *, smallest=1, per_pixel=False):

@@ -191,11 +191,6 @@ def own_rows(stream):
     return OwnRows(stream)
 
 
-def summed(values):
-    """Sums of float64 arrays over all processes."""
-    return [sum(gather(value)) for value in values]
-
-
 def check_shared(**directories):
     """Raises unless directories are the same place for all processes.
 

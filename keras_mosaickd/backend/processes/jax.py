@@ -74,15 +74,14 @@ class Together:
 
     Args:
         function: `(state, *others) -> (logs, state, ...)`, a pure function; the state is donated.
-        outputs: number of results that are the same in all processes, logs and state; those that
-            follow are parts of the batch.
+        more: number of results that follow logs and state and are, unlike them, parts of the batch.
     """
 
-    def __init__(self, function, outputs=2, more=0):
+    def __init__(self, function, more=0):
         mesh = Mesh(np.array(jax.devices()), ("batch",))
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self.split = NamedSharding(mesh, PartitionSpec("batch"))
-        shardings = (self.replicated,) * outputs + (self.split,) * more
+        shardings = (self.replicated,) * 2 + (self.split,) * more
         self.program = jax.jit(function, donate_argnums=0, out_shardings=shardings)
 
     def __call__(self, *arguments):

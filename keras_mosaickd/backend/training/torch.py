@@ -78,9 +78,6 @@ class PhaseTrainer(SingleProgramTrainer):
 
         return Mean.apply(values)
 
-    def check_scope(self, variables):
-        """Nothing to check: there is no distribution scope."""
-
     def fit(self, x=None, *args, **kwargs):
         """As `keras.Model.fit`; of several processes each takes its own rows of every batch."""
         if processes.count() > 1:

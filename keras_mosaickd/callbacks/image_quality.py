@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.callbacks.event_files import EventFile
+from keras_mosaickd.data.image_set import spread
 from keras_mosaickd.evaluation import image_quality as quality
 from keras_mosaickd.teachers.features import Features, generate
 
@@ -48,7 +49,9 @@ class ImageQuality(keras.callbacks.Callback):
             raise ValueError(f"expected every of at least 1. Received: {every}")
         self.latents = np.asarray(latents, dtype="float32")
         self.every = every
-        self._ood_images: Any = None if ood_images is None else _some(ood_images)
+        self._ood_images: Any = None
+        if ood_images is not None:
+            self._ood_images = spread(ood_images, min(len(ood_images), MOST_IMAGES))
         self._log = None if log_dir is None else EventFile(Path(log_dir) / "quality")
         self._features: Any = None
         self._out_of_domain: Any = None
@@ -76,10 +79,3 @@ class ImageQuality(keras.callbacks.Callback):
         """Closes the event file."""
         if self._log is not None:
             self._log.close()
-
-
-def _some(images: Any) -> np.ndarray:
-    count = min(len(images), MOST_IMAGES)
-    chosen = np.linspace(0, len(images) - 1, count).round().astype(int)
-    # One at a time: `images` may be a memory map larger than the memory.
-    return np.stack([np.asarray(images[index]) for index in chosen])

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_mosaickd.data.image_set import ImageSet
+from keras_mosaickd.data.image_set import ImageSet, subset
 from keras_mosaickd.errors import InputError
 
 SHARE = 0.1
@@ -42,7 +42,6 @@ def hold_out(image_set: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
 
 
 def _subset(image_set: ImageSet, mask: np.ndarray) -> ImageSet:
-    indices, images = np.flatnonzero(mask), image_set.images
-    part = images.subset(indices) if hasattr(images, "subset") else images[indices]
+    indices = np.flatnonzero(mask)
     labels = None if image_set.labels is None else image_set.labels[indices]
-    return dataclasses.replace(image_set, images=part, labels=labels)
+    return dataclasses.replace(image_set, images=subset(image_set.images, indices), labels=labels)

@@ -70,6 +70,17 @@ class ImageSet:
         return sha256(parts())
 
 
+def subset(images: Any, indices: np.ndarray) -> Any:
+    """Some of the images of an `ImageSet`; none is decoded or read."""
+    return images.subset(indices) if hasattr(images, "subset") else images[indices]
+
+
+def spread(images: Any, count: int) -> np.ndarray:
+    """So many images, evenly spaced, read one by one: they may be more than fit into memory."""
+    chosen = np.linspace(0, len(images) - 1, count).round().astype(int)
+    return np.stack([np.asarray(images[index]) for index in chosen])
+
+
 def evaluation_arrays(image_set: ImageSet) -> tuple[np.ndarray, np.ndarray | None]:
     """Images as `evaluate` and `predict` take them.
 

@@ -12,6 +12,7 @@ import numpy as np
 from keras_mosaickd.config import GAMES
 from keras_mosaickd.data import load, parse
 from keras_mosaickd.data.class_matching import class_names_of
+from keras_mosaickd.data.image_set import spread
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation.of_run import load_run
 from keras_mosaickd.export import (
@@ -276,8 +277,7 @@ def _images(
 def _spread(images: Any, student: Any) -> np.ndarray:
     """Evenly spaced ones of uint8 images [n, h, w, c], read one by one, in [0, 1]."""
     count = min(len(images), _count(student))
-    chosen = np.linspace(0, len(images) - 1, max(2, count // 2 * 2)).round().astype(int)
-    return np.stack([np.asarray(images[index]) for index in chosen]).astype("float32") / 255.0
+    return spread(images, max(2, count // 2 * 2)).astype("float32") / 255.0
 
 
 def _count(student: Any) -> int:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.config import GAMES
+from keras_mosaickd.data.image_set import spread
 from keras_mosaickd.evaluation import of_run as evaluation
 from keras_mosaickd.report.runs import Run
 from keras_mosaickd.teachers.features import Features, generate
@@ -99,5 +100,4 @@ def out_of_domain_images(run: Run, count: int) -> np.ndarray | None:
         return None
     if images.ndim != 4 or not len(images):
         return None
-    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
-    return np.asarray(images[chosen])
+    return spread(images, min(count, len(images)))

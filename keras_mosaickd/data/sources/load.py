@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from keras_mosaickd.data.image_set import ImageSet
+from keras_mosaickd.data.image_set import ImageSet, subset
 from keras_mosaickd.data.sources.folder import FolderImages, list_folder, ranks
 from keras_mosaickd.data.sources.idx import find_idx, read_split
 from keras_mosaickd.data.sources.request import DatasetRequest, DatasetSpec, parse
@@ -76,9 +77,7 @@ def load(
     if len(found) < len(parts):
         return _load_tfds(request, split, size, depth, data_dir, with_labels)
     images, labels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    kept, labels, names = _chosen(request, labels, spec.class_names)
-    if kept is not None:
-        images = images[kept]
+    images, labels, names = _chosen(request, images, labels, spec.class_names)
     images = resized(with_channels(images, depth), size)
     return ImageSet(images, labels, names, request.canonical(), split, spec.flip)
 
@@ -102,9 +101,7 @@ def _load_tfds(
     source = open_tfds(spec, splits, size, channels, data_dir)
     images, labels, names = source.images, None, source.class_names
     if request.classes is not None or with_labels or images.nbytes <= IN_MEMORY_BYTES:
-        kept, labels, names = _chosen(request, source.labels(), names)
-        if kept is not None:
-            images = images.subset(kept)
+        images, labels, names = _chosen(request, images, source.labels(), names)
     return ImageSet(
         images[:] if images.nbytes <= IN_MEMORY_BYTES else images,
         labels,
@@ -124,19 +121,17 @@ def _load_folder(
     name = request.canonical(listing.class_names)
     if listing.labels is None:
         return ImageSet(images, None, (), name, split, request.spec.flip)
-    kept, labels, names = _chosen(request, listing.labels, listing.class_names)
-    if kept is not None:
-        images = images.subset(kept)
+    images, labels, names = _chosen(request, images, listing.labels, listing.class_names)
     return ImageSet(images, labels, names, name, split, request.spec.flip)
 
 
 def _chosen(
-    request: DatasetRequest, labels: np.ndarray, class_names: tuple[str, ...]
-) -> tuple[np.ndarray | None, np.ndarray, tuple[str, ...]]:
-    """Indices of the images in the chosen classes (None = all), new labels, names."""
+    request: DatasetRequest, images: Any, labels: np.ndarray, class_names: tuple[str, ...]
+) -> tuple[Any, np.ndarray, tuple[str, ...]]:
+    """The images in the chosen classes, their new labels, and the names of those classes."""
     indices = request.class_indices(class_names)
     if indices is None:
-        return None, labels, class_names
+        return images, labels, class_names
     relabelled = np.full(len(class_names), -1, np.int64)
     relabelled[list(indices)] = np.arange(len(indices))
     kept = np.flatnonzero(relabelled[labels] >= 0)
@@ -144,7 +139,8 @@ def _chosen(
         raise InputError(
             f"{request.flag}: expected classes with images. Received: {str(request)!r}"
         )
-    return kept, relabelled[labels[kept]], tuple(class_names[index] for index in indices)
+    names = tuple(class_names[index] for index in indices)
+    return subset(images, kept), relabelled[labels[kept]], names
 
 
 def _read(

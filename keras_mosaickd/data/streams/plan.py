@@ -25,8 +25,15 @@ def default_padding(image_size: int) -> int:
 
 def positive(value: Any, name: str) -> int:
     """`value` as a whole number of at least 1."""
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise InputError(f"{name}: expected a whole number of at least 1. Received: {value!r}")
+    return at_least(1, value, name)
+
+
+def at_least(least: int, value: Any, name: str) -> int:
+    """`value` as a whole number of at least `least`."""
+    if isinstance(value, bool) or int(value) != value or value < least:
+        raise InputError(
+            f"{name}: expected a whole number of at least {least}. Received: {value!r}"
+        )
     return int(value)
 
 
@@ -67,9 +74,7 @@ class StreamPlan:
         self.pool_size = int(pool_size)
         self.batch_size = positive(batch_size, "--batch_size")
         self.student_steps = positive(student_steps, "--student_steps")
-        if int(seed) != seed or seed < 0:
-            raise InputError(f"--seed: expected a whole number of at least 0. Received: {seed!r}")
-        self.seed = int(seed)
+        self.seed = at_least(0, seed, "--seed")
         self.padding = int(padding)
         self.flip = bool(flip)
         self.rows = rows
@@ -129,12 +134,8 @@ class EpochCounter:
     """
 
     def __init__(self, steps_per_epoch: int, first_step: int = 0):
-        if int(first_step) != first_step or first_step < 0:
-            raise InputError(
-                f"first_step: expected a whole number of at least 0. Received: {first_step!r}"
-            )
         self.steps_per_epoch = int(steps_per_epoch)
-        self.first_step = int(first_step)
+        self.first_step = at_least(0, first_step, "first_step")
         self.epoch = 0
 
     def step(self, epoch: int, index: int) -> int:

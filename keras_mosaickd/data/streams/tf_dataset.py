@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keras_mosaickd.data.streams.given import check_range
-from keras_mosaickd.data.streams.plan import EpochCounter, default_padding, positive
+from keras_mosaickd.data.streams.plan import EpochCounter, at_least, default_padding, positive
 from keras_mosaickd.data.streams.tensorflow import AHEAD, ahead, unit_range
 from keras_mosaickd.data.streams.training import check_padding
 from keras_mosaickd.errors import InputError
@@ -35,8 +35,7 @@ def mosaic_from_dataset(
 
     batch_size = positive(batch_size, "--batch_size")
     student_steps = positive(student_steps, "--student_steps")
-    if int(seed) != seed or seed < 0:
-        raise InputError(f"--seed: expected a whole number of at least 0. Received: {seed!r}")
+    seed = at_least(0, seed, "--seed")
     image_set = _single_images(dataset)
     shape = image_set.element_spec.shape
     check_padding(padding, (1, *shape))

@@ -68,12 +68,11 @@ class Selection:
             there is none) and `images`, a .npy file.
         """
         edges, pool, kept = (values.tolist() for values in self.histogram)
-        means = {"kept_mean": self.kept_mean, "dropped_mean": self.dropped_mean}
         return {
             "edges": edges,
             "pool": pool,
             "kept": kept,
-            **{name: None if np.isnan(value) else value for name, value in means.items()},
+            **_for_json({"kept_mean": self.kept_mean, "dropped_mean": self.dropped_mean}),
             "images": str(Path(_file_of(self.images) or self.path / "images.npy").absolute()),
         }
 
@@ -267,30 +266,21 @@ def select(
         if processes.is_chief():
             write_array(directory / "indices.npy", indices.shape, np.int64, [indices])
             write_array(directory / "entropies.npy", scores.shape, np.float32, [scores])
-        kept_mean, dropped_mean = _means(scores, indices)
-        numbers = {"kept_mean": kept_mean, "dropped_mean": dropped_mean}
-        return {
-            "name": image_set.name,
-            "split": image_set.split,
-            **inputs,
-            # JSON has no NaN.
-            **{name: None if np.isnan(value) else value for name, value in numbers.items()},
-        }
+        means = _for_json(_means(scores, indices))
+        return {"name": image_set.name, "split": image_set.split, **inputs, **means}
 
     _, fresh = cached(folder, "selection.json", build, is_joint=True)
     file = folder / "images.npy"
     images = image_set.images if is_kept and not file.exists() else read_array(file)
     indices = np.array(read_array(folder / "indices.npy"))
     scores = np.array(read_array(folder / "entropies.npy"))
-    kept_mean, dropped_mean = _means(scores, indices)
     return Selection(
         name=image_set.name,
         split=image_set.split,
         indices=indices,
         entropies=scores,
         images=images,
-        kept_mean=kept_mean,
-        dropped_mean=dropped_mean,
+        **_means(scores, indices),
         histogram=_histogram(scores, indices),
         path=folder,
         reused=not fresh,
@@ -328,15 +318,20 @@ def _file_of(images: Any) -> str | None:
     return path if whole else None
 
 
-def _means(scores: np.ndarray, indices: np.ndarray) -> tuple[float, float]:
+def _means(scores: np.ndarray, indices: np.ndarray) -> dict[str, float]:
     """Mean of the kept and of the dropped; NaN where a group has no valid score."""
     kept = np.zeros(len(scores), bool)
     kept[indices] = True
-    groups = [scores[mask & ~np.isnan(scores)] for mask in (kept, ~kept)]
-    kept_mean, dropped_mean = (
-        float(np.mean(group, dtype=np.float64)) if len(group) else float("nan") for group in groups
-    )
-    return kept_mean, dropped_mean
+    means = {}
+    for name, mask in (("kept_mean", kept), ("dropped_mean", ~kept)):
+        group = scores[mask & ~np.isnan(scores)]
+        means[name] = float(np.mean(group, dtype=np.float64)) if len(group) else math.nan
+    return means
+
+
+def _for_json(numbers: dict[str, float]) -> dict[str, float | None]:
+    """None in the place of NaN, which JSON does not have."""
+    return {name: None if np.isnan(value) else value for name, value in numbers.items()}
 
 
 def _histogram(

@@ -140,17 +140,12 @@ class Study:
         changes[length] = math.ceil(getattr(config, length) * units / UNITS)
         folder = Path(config.run_dir) / TRIALS
         several = self.executions_per_trial > 1
-        return [
-            dataclasses.replace(
-                config,
-                **changes,
-                seed=config.seed + execution,
-                run_dir=str(
-                    folder / (f"{trial_id}-execution-{execution}" if several else trial_id)
-                ),
-            )
-            for execution in range(self.executions_per_trial)
-        ]
+        configs = []
+        for execution in range(self.executions_per_trial):
+            name = f"{trial_id}-execution-{execution}" if several else trial_id
+            changes |= {"seed": config.seed + execution, "run_dir": str(folder / name)}
+            configs.append(dataclasses.replace(config, **changes))
+        return configs
 
     def _values(self, kind, lower, upper):
         grid = self.grid or _GRIDS.get(self.study, _WEIGHT_GRID)

@@ -6,6 +6,7 @@ arXiv 2110.15094), whose recipe and tables the defaults follow.
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from dataclasses import dataclass
@@ -73,37 +74,35 @@ class Flag:
             raise InputError(f"--{self.name}: expected {expected}. Received: {value!r}")
 
 
-_DATA, _NETWORKS, _TEACHER = "Data", "Networks", "Teacher's training"
-_DISTILLATION, _LOSSES, _OPTIMIZERS = "Distillation", "Losses", "Optimizers"
-_MACHINE, _FILES, _OTHER = "Machine", "Files", "Other"
-_STUDY = "Study"
-_IMPORT = "PyTorch weights"
+_FILES, _OTHER, _STUDY, _IMPORT = "Files", "Other", "Study", "PyTorch weights"
 
 _DEFAULTS = vars(ExperimentConfig())
 
 
-def _setting(name: str, help: str, group: str, **bounds: Any) -> Flag:
+def _setting(group: str, name: str, help: str, **bounds: Any) -> Flag:
     """A flag of `bin/train`: its type and default are those of its field in `ExperimentConfig`."""
     default = _DEFAULTS[field_name(name)]
     return Flag(name, type(default), default, help, group, **bounds)
 
 
-def _weight(name: str, help: str) -> Flag:
-    return _setting(name, help, _LOSSES, lower=0)
+def _of(group: str) -> functools.partial[Flag]:
+    return functools.partial(_setting, group)
 
 
-def _share(name: str, help: str) -> Flag:
-    return _setting(name, help, _LOSSES, lower=0, upper=1)
+_data, _network, _teacher = map(_of, ("Data", "Networks", "Teacher's training"))
+_distillation, _loss, _optimizer = map(_of, ("Distillation", "Losses", "Optimizers"))
+_machine, _file = map(_of, ("Machine", _FILES))
+_weight = functools.partial(_loss, lower=0)
+_share = functools.partial(_loss, lower=0, upper=1)
 
 
 _TABLE = (
-    _setting(
+    _data(
         "task",
         "What the networks predict: one class for an image, or one for each of its pixels.",
-        _DATA,
         choices=("classification", "segmentation"),
     ),
-    _setting(
+    _data(
         "dataset",
         "The domain: what the teacher knows and the student is tested on. digits, fashion_mnist, "
         "cifar10, cifar100, svhn, cub200, stanford_dogs, imagenet32, imagenet64, imagenet2012, "
@@ -111,264 +110,216 @@ _TABLE = (
         "test/images, test/labels, classes.txt); a subset of classes by numbers, ranges or names, "
         "as in digits[0-4], fashion_mnist[Sandal,Bag]. Empty, the default with a --teacher of your "
         "own: there is none, and no label takes part anywhere.",
-        _DATA,
     ),
-    _setting(
-        "ood",
-        "The out-of-domain images, named like --dataset; their labels are not used.",
-        _DATA,
-    ),
-    _setting(
+    _data("ood", "The out-of-domain images, named like --dataset; their labels are not used."),
+    _data(
         "ood_size",
         "How many of the --ood images to keep, chosen by --ood_select (the supplement keeps "
         "50000). 0 keeps all.",
-        _DATA,
         lower=0,
     ),
-    _setting(
+    _data(
         "ood_select",
         "Which --ood_size images to keep: those of the teacher's highest entropy (supplement, "
         "algorithm 1), random ones, or confident: half of them those that it is surest of in each "
         "class, half random. all keeps the whole pool.",
-        _DATA,
         choices=("entropy", "random", "confident", "all"),
     ),
-    _setting(
+    _data(
         "image_size",
         "Height and width of the images in pixels. 0 takes the size of your own --teacher, else "
         "that of --dataset.",
-        _DATA,
         lower=0,
         upper=1024,
     ),
-    _setting(
+    _data(
         "skip_unreadable",
         "Leave out images of folders that cannot be read, instead of stopping: their number is "
         "printed, and RUN_DIR/unreadable.txt names them.",
-        _DATA,
     ),
-    _setting(
+    _data(
         "data_dir",
         "Directory of data files: the prepared sets of tensorflow-datasets (the two .tar files of "
         "imagenet2012 go to DIR/downloads/manual), Fashion-MNIST's idx files, or nyuv2/. Empty "
         "takes the usual places.",
-        _DATA,
     ),
-    _setting(
+    _network(
         "teacher",
         "The teacher: a network's name (wrn16_1, wrn40_2: depth 6n+4 and width), trained here or "
         "taken from the cache; or your own, which needs no --dataset: the path of a .keras or .h5 "
         "file or of a SavedModel's directory (TensorFlow), https://.../NAME.keras#sha256=HASH, "
         "hf://OWNER/NAME with @REVISION where it is meant, or module:function that returns a Keras "
         "model or, on PyTorch, a torch.nn.Module.",
-        _NETWORKS,
     ),
-    _setting(
+    _network(
         "teacher_input",
         "What pixels your own --teacher takes: 0-1, 0-255, -1-1; caffe, tf or torch, the modes of "
         "keras.applications; or MEAN/STD of images in [0, 1], as 0.5,0.5,0.5/0.25,0.25,0.25. "
         "Scaling that the model does inside counts as its own.",
-        _NETWORKS,
     ),
-    _setting(
-        "teacher_output",
-        "Name of the output to take, where your own --teacher has several.",
-        _NETWORKS,
-    ),
-    _setting(
+    _network("teacher_output", "Name of the output to take, where your own --teacher has several."),
+    _network(
         "import",
         "Modules of yours, importable from the working directory, with commas between them, which "
         "register the layers of your own models (keras.saving.register_keras_serializable).",
-        _NETWORKS,
     ),
-    _setting(
+    _network(
         "unsafe_load",
         "Run the code (Lambda layers) that is written in the .keras or .h5 file of --teacher. For "
         "files that you made yourself: downloaded ones are refused. environment.json records it.",
-        _NETWORKS,
     ),
-    _setting(
+    _network(
         "head",
         "What the logits of your own --teacher say, where its last layer does not: classes (one of "
         "them holds; auto without a softmax or sigmoid) or labels (each holds or not, as after "
         "sigmoids). One logit is a binary classifier's.",
-        _NETWORKS,
         choices=("auto", "classes", "labels"),
     ),
-    _setting(
+    _network(
         "class_names",
         "File with the names of the teacher's classes, one per line, in the order of its outputs: "
         "labelled images are matched by them. Empty takes those of --dataset, or numbers, and "
         "folders in the order of their names.",
-        _NETWORKS,
     ),
-    _setting(
+    _network(
         "student",
         "The student: a network's name, the path of a .keras file, or module:function, which "
         "returns a Keras model and is given input_shape and classes if it has such parameters.",
-        _NETWORKS,
     ),
-    _setting(
+    _distillation(
         "recipe",
         "Defaults of the other flags: paper (the supplement), or practical (for thousands of "
         "updates: docs/algorithm.md, What may be added). A flag that is given wins.",
-        _DISTILLATION,
         choices=("paper", "practical"),
     ),
-    _setting(
+    _network(
         "preset",
         "Generator and discriminator: paper (supplement, tables 2 and 3) or official (the authors' "
         "code).",
-        _NETWORKS,
         choices=("paper", "official"),
     ),
-    _setting(
-        "latent_dim",
-        "Numbers in the generator's input z (supplement, table 2).",
-        _NETWORKS,
-        lower=1,
-    ),
-    _setting(
+    _network("latent_dim", "Numbers in the generator's input z (supplement, table 2).", lower=1),
+    _network(
         "overlap_stride",
         "Stride of the discriminator's last layer: 1 overlaps the patches most (supplement, "
         "table 4).",
-        _NETWORKS,
         lower=1,
         upper=4,
     ),
-    _setting(
+    _teacher(
         "teacher_epochs",
         "Passes over the training part of --dataset (supplement, section A).",
-        _TEACHER,
         lower=1,
     ),
-    _setting("teacher_batch_size", "Images per update.", _TEACHER, lower=1),
-    _setting(
+    _teacher("teacher_batch_size", "Images per update.", lower=1),
+    _teacher(
         "teacher_learning_rate",
         "Initial learning rate of SGD (momentum 0.9, cosine to 0).",
-        _TEACHER,
         lower=0,
         lower_is_open=True,
     ),
-    _setting(
+    _distillation(
         "method",
         "mosaickd; on the same out-of-domain images kd (plain distillation), balanced (kd on a "
         "set balanced over the teacher's classes: Nayak et al., 2021) and fitnet (kd and a hint: "
         "Romero et al., 2015); data_free (a generator without any images); supervised (the "
         "student on the labels of --dataset).",
-        _DISTILLATION,
         choices=METHODS,
     ),
-    _setting(
+    _distillation(
         "batch_size",
         "Out-of-domain images per update, over all devices together; mosaickd's student sees as "
         "many synthetic ones besides.",
-        _DISTILLATION,
         lower=1,
     ),
-    _setting(
+    _distillation(
         "epochs",
         "Passes of the discriminator over the out-of-domain images (the paper's 200). Not used "
         "when --student_updates is given.",
-        _DISTILLATION,
         lower=1,
     ),
-    _setting(
+    _distillation(
         "student_steps",
         "Updates of the student for each one of generator and discriminator.",
-        _DISTILLATION,
         lower=1,
     ),
-    _setting(
+    _distillation(
         "student_updates",
         "Length of the distillation in updates of the student, whatever the method; overrides "
         "--epochs. 0 leaves the length to --epochs. Rounded up to --evaluations rounds of whole "
         "training steps, of --student_steps updates each.",
-        _DISTILLATION,
         lower=0,
     ),
-    _setting(
+    _distillation(
         "evaluations",
         "Into how many rounds --student_updates is divided; each ends in an evaluation and a row "
         "of history.csv.",
-        _DISTILLATION,
         lower=1,
     ),
-    _setting(
+    _distillation(
         "checkpoint_every_steps",
         "Save a checkpoint after every so many training steps, besides that after every epoch. 0 "
         "saves none between.",
-        _DISTILLATION,
         lower=0,
     ),
-    _setting(
+    _distillation(
         "select",
         "Which student is exported: that of the last epoch, or that of the epoch with the highest "
         "agreement with the teacher on held-out out-of-domain and on synthetic images (a tenth "
         "of --ood, 2000 at most, is held out for it). No label takes part in it.",
-        _DISTILLATION,
         choices=("last", "agreement"),
     ),
-    _setting(
+    _data(
         "eval",
         "Labelled images on which the exported student is tested in the end, named like "
         "--dataset (of folder:PATH every image). They choose nothing. Empty tests on none.",
-        _DATA,
     ),
-    _setting(
+    _distillation(
         "regularizer",
         "What the discriminator judges: patches, the whole image, or nothing (supplement, "
         "figure 1).",
-        _DISTILLATION,
         choices=("patch", "image", "none"),
     ),
-    _setting(
+    _distillation(
         "batch_norm_policy",
         "BatchNorm of the student in the generator's update, and of the generator when it draws "
         "for the student: training (the authors' code) or inference.",
-        _DISTILLATION,
         choices=("training", "inference"),
     ),
-    _setting(
+    _distillation(
         "synthetic_only",
         "Train the student on synthetic images alone, without the out-of-domain ones.",
-        _DISTILLATION,
     ),
-    _setting(
+    _distillation(
         "generator_multiple",
         "Synthetic images in an update of discriminator and generator: so many times --batch_size. "
         "0 makes 128 of them, four times as many at most, and of images above 64 pixels none more.",
-        _DISTILLATION,
         lower=0,
     ),
-    _setting(
+    _distillation(
         "student_start",
         "The student's initial weights: own, or teacher: of each layer that the teacher has by the "
         "same name and shapes, and of the last layer.",
-        _DISTILLATION,
         choices=("own", "teacher"),
     ),
-    _setting(
+    _distillation(
         "mixup",
         "Share of the student's images that are mixed with another one and labelled by the teacher "
         "as mixed (Beyer et al. 2022, arXiv 2106.05237).",
-        _DISTILLATION,
         lower=0,
         upper=1,
     ),
-    _setting(
+    _loss(
         "temperature",
         "Temperature of the student's KL divergence; the loss is multiplied by its square.",
-        _LOSSES,
         lower=0,
         lower_is_open=True,
     ),
-    _setting(
+    _loss(
         "regularization",
         "The paper's lambda: fixed to --regularization_weight; or adaptive, a multiplier each of "
         "the patch loss and of the teacher's entropy, that start there and rise while "
         "--epsilon_local and --epsilon_align are exceeded (supplement, eq. 2 and 3).",
-        _LOSSES,
         choices=("fixed", "adaptive"),
     ),
     _weight("regularization_weight", "The paper's lambda: weight of local + align (eq. 2 to 4)."),
@@ -397,81 +348,68 @@ _TABLE = (
         "Weight of the mean squared error of the features before the last layers (SimKD, arXiv "
         "2203.14001).",
     ),
-    _setting(
+    _loss(
         "local_reduction",
         "Patch losses: 64 x the mean over the discriminator's map, or its sum (the authors' code). "
         "They are equal on the 8x8 map of a 32x32 image.",
-        _LOSSES,
         choices=("mean", "sum"),
     ),
-    _setting(
+    _optimizer(
         "student_learning_rate",
         "Initial learning rate of the student's SGD (momentum 0.9, cosine to 0).",
-        _OPTIMIZERS,
         lower=0,
         lower_is_open=True,
     ),
-    _setting(
+    _optimizer(
         "generator_learning_rate",
         "Initial learning rate of the Adam (0.5, 0.999) of generator and discriminator.",
-        _OPTIMIZERS,
         lower=0,
         lower_is_open=True,
     ),
-    _setting(
-        "weight_decay",
-        "L2 weight decay of teacher and student, added to the gradient.",
-        _OPTIMIZERS,
-        lower=0,
+    _optimizer(
+        "weight_decay", "L2 weight decay of teacher and student, added to the gradient.", lower=0
     ),
-    _setting(
+    _machine(
         "strategy",
         "mirrored: all devices (TensorFlow, JAX); none: one; auto: mirrored where there are "
         "several GPUs; processes: this process is one of several that a launcher has started "
         "(PyTorch, JAX; docs/several_devices.md).",
-        _MACHINE,
         choices=("auto", "none", "mirrored", "processes"),
     ),
-    _setting(
+    _machine(
         "precision",
         "Precision of the networks' arithmetic; losses and weights stay float32.",
-        _MACHINE,
         choices=("float32", "mixed_bfloat16"),
     ),
-    _setting(
+    _machine(
         "jit_compile",
         "Whether the training step is compiled by XLA (on PyTorch by its own compiler): on, off, "
         "or auto, as Keras decides for the backend and the device, unless a network has an "
         "operation that XLA cannot compile.",
-        _MACHINE,
         choices=("auto", "on", "off"),
     ),
-    _setting(
+    _machine(
         "evaluation_batch_size",
         "Images at a time where nothing is trained: in evaluation, validation and selection. 0 "
         "takes 256, or 16 in segmentation.",
-        _MACHINE,
         lower=0,
     ),
-    _setting("seed", "Seed of every random number.", _MACHINE, lower=0, upper=2**32 - 1),
-    _setting(
+    _machine("seed", "Seed of every random number.", lower=0, upper=2**32 - 1),
+    _file(
         "run_dir",
         "Directory of the run. Empty takes runs/NAME, after the flagfile's name or the method.",
-        _FILES,
     ),
-    _setting(
+    _file(
         "cache_dir",
         "Directory of what later runs reuse: trained teachers, selected images, and programs that "
         "JAX has compiled. Empty takes .cache in the working directory.",
-        _FILES,
     ),
-    _setting(
+    _file(
         "export",
         "Formats of the student, with commas: saved_model, keras, onnx (extra onnx), "
         "litert, and litert_int8, whole numbers of 8 bits, calibrated on synthetic images or, "
         "without a generator, out-of-domain ones (extra litert). Each is run and "
         "compared with the student. A run always keeps student.keras too.",
-        _FILES,
     ),
     Flag("out", str, "", "Where to write.", _FILES),
     Flag("count", int, 64, "Number of images.", _OTHER, lower=1, upper=1_000_000),

@@ -89,6 +89,10 @@ def _of(group: str) -> functools.partial[Flag]:
     return functools.partial(_setting, group)
 
 
+def _text(name: str, help: str, group: str) -> Flag:
+    return Flag(name, str, "", help, group)
+
+
 _data, _network, _teacher = map(_of, ("Data", "Networks", "Teacher's training"))
 _distillation, _loss, _optimizer = map(_of, ("Distillation", "Losses", "Optimizers"))
 _machine, _file = map(_of, ("Machine", _FILES))
@@ -411,7 +415,7 @@ _TABLE = (
         "without a generator, out-of-domain ones (extra litert). Each is run and "
         "compared with the student. A run always keeps student.keras too.",
     ),
-    Flag("out", str, "", "Where to write.", _FILES),
+    _text("out", "Where to write.", _FILES),
     Flag("count", int, 64, "Number of images.", _OTHER, lower=1, upper=1_000_000),
     Flag(
         "study",
@@ -424,17 +428,13 @@ _TABLE = (
         _STUDY,
         choices=("stride", "lambda", "local", "align", "epsilon", "search"),
     ),
-    Flag(
+    _text(
         "students",
-        str,
-        "",
         "Students, with commas; the grid is run for each. Empty takes --student.",
         _STUDY,
     ),
-    Flag(
+    _text(
         "grid",
-        str,
-        "",
         "Values to try, with commas. Empty takes 1,2,3,4 for stride, 0.1,0.3,0.5,0.7,0.9 for "
         "epsilon, and 0,0.1,0.3,1,3,10 for lambda, local and align.",
         _STUDY,
@@ -467,26 +467,20 @@ _TABLE = (
         lower=1,
         upper=1000,
     ),
-    Flag(
+    _text(
         "weights",
-        str,
-        "",
         "File of the weights, .safetensors or .npz, under the names of PyTorch's state_dict.",
         _IMPORT,
     ),
-    Flag("network", str, "", "The network's name here, such as wrn40_2 or resnet20.", _IMPORT),
-    Flag(
+    _text("network", "The network's name here, such as wrn40_2 or resnet20.", _IMPORT),
+    _text(
         "layer_map",
-        str,
-        "",
         "JSON file: an object of layer there -> layer here, for all layers with weights. Empty "
         "takes the built-in map of the usual names (wide residual networks, ResNets, vgg11).",
         _IMPORT,
     ),
-    Flag(
+    _text(
         "normalization",
-        str,
-        "",
         "MEAN/STD by which images in [0, 1] were normalised for the network, one number or one "
         "per channel each, as in 0.5,0.5,0.5/0.25,0.25,0.25; becomes a layer. Empty: not at all.",
         _IMPORT,

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_mosaickd.data.pixels import unit_range_tensor
-from keras_mosaickd.data.scores import over_pool
+from keras_mosaickd.data.scores import Judged, over_pool
 from keras_mosaickd.data.streams.plan import positive
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.heads import head_of
@@ -77,18 +75,6 @@ def balanced_indices(
     return np.sort(np.concatenate(chosen)).astype(np.int64), tuple(missing.tolist())
 
 
-class _Classifier(keras.Model):
-    """Classes that a teacher predicts: uint8 or [0, 1] images in, int32 [batch] out."""
-
-    def __init__(self, teacher: Any):
-        super().__init__(dtype="float32", name="predicted_classes")
-        self.teacher = teacher
-        self.head = head_of(teacher)
-
-    def call(self, images):
-        return self.head.predictions(self.teacher(unit_range_tensor(images), training=False))
-
-
 def predicted_classes(teacher: Any, images: Any, batch_size: int = 256) -> np.ndarray:
     """The class that a teacher predicts for every image of a pool, in inference mode.
 
@@ -107,7 +93,8 @@ def predicted_classes(teacher: Any, images: Any, batch_size: int = 256) -> np.nd
     """
     if not len(images):
         raise InputError("expected at least one image. Received: an empty pool")
-    predictions = np.asarray(over_pool(_Classifier(teacher), images, batch_size), np.int64)
+    judged = Judged(teacher, head_of(teacher).predictions)
+    predictions = np.asarray(over_pool(judged, images, batch_size), np.int64)
     if predictions.ndim != 1:
         raise InputError(
             "expected a teacher with one prediction for each image. "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -22,27 +22,24 @@ from keras_mosaickd.networks.heads import head_of
 TOGETHER = 64
 
 
-class _Scorer(keras.Model):
-    """Entropy of a teacher's predictions: uint8 or [0, 1] images in, [batch] out."""
+class Judged(keras.Model):
+    """A number of a teacher's logits for each image: uint8 or [0, 1] images in, [batch] out.
 
-    def __init__(self, teacher: Any):
-        super().__init__(dtype="float32", name="entropy_scorer")
+    Args:
+        teacher: As of `entropies`.
+        judge: Function of the logits.
+    """
+
+    def __init__(self, teacher: Any, judge: Callable[[Any], Any]):
+        super().__init__(dtype="float32", name="judged")
         self.teacher = teacher
-        self.head = head_of(teacher)
+        self.judge = judge
         # It has no variables to make: on JAX Keras would compile each operation by itself to see.
         self.built = True
 
     def call(self, images):
-        scores = self.head.entropy(self.teacher(unit_range_tensor(images), training=False))
-        # One score per image: the mean over the pixels where there are predictions per pixel.
-        return ops.mean(ops.reshape(scores, (ops.shape(scores)[0], -1)), axis=-1)
-
-
-class _Leading(_Scorer):
-    """The most probable class of each image: uint8 or [0, 1] images in, int32 [batch] out."""
-
-    def call(self, images):
-        return self.head.leading(self.teacher(unit_range_tensor(images), training=False))
+        """What the function makes of the logits."""
+        return self.judge(self.teacher(unit_range_tensor(images), training=False))
 
 
 class _PoolBatches(keras.utils.PyDataset):
@@ -82,7 +79,14 @@ def entropies(teacher: Any, images: Any, batch_size: int = 256, verbose: Any = 0
         float32 [n], in nats, from 0 to the head's `most_entropy`; NaN where the logits are not
         finite.
     """
-    return np.asarray(over_pool(_Scorer(teacher), images, batch_size, verbose), np.float32)
+    head = head_of(teacher)
+
+    def entropy(logits):
+        scores = head.entropy(logits)
+        # One score per image: the mean over the pixels where there are predictions per pixel.
+        return ops.mean(ops.reshape(scores, (ops.shape(scores)[0], -1)), axis=-1)
+
+    return np.asarray(over_pool(Judged(teacher, entropy), images, batch_size, verbose), np.float32)
 
 
 def leading_classes(
@@ -99,7 +103,8 @@ def leading_classes(
     Returns:
         int64 [n].
     """
-    return np.asarray(over_pool(_Leading(teacher), images, batch_size, verbose), np.int64)
+    judged = Judged(teacher, head_of(teacher).leading)
+    return np.asarray(over_pool(judged, images, batch_size, verbose), np.int64)
 
 
 def over_pool(model: Any, images: Any, batch_size: int, verbose: Any = 0) -> np.ndarray:

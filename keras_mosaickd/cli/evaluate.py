@@ -16,16 +16,13 @@ def main(parsed: flags.Parsed) -> None:
     from keras_mosaickd.report import model_card
     from keras_mosaickd.run_directory import MODEL_CARD, RunDirectory
 
+    names = ("dataset", "data_dir", "teacher", "class_names", "skip_unreadable")
     found = evaluation.evaluate(
         run_dir,
-        dataset=parsed.values["dataset"],
-        data_dir=parsed.values["data_dir"],
-        teacher=parsed.values["teacher"],
+        **{name: parsed.values[name] for name in names},
         labelled=parsed.values["eval"],
         unsafe=parsed.values["unsafe_load"],
-        class_names=parsed.values["class_names"],
         batch_size=parsed.values["evaluation_batch_size"],
-        skip_unreadable=parsed.values["skip_unreadable"],
     )
     runner.print_values(found)
     per_class = found.get("per_class") or found.get("eval_per_class")

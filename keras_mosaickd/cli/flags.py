@@ -23,8 +23,6 @@ from keras_mosaickd.files import read_text
 from keras_mosaickd.run_directory import field_name
 from keras_mosaickd.runs.flag_table import FLAGS, Flag
 
-__all__ = ["COMMANDS", "FLAGS", "Parsed", "expand_flagfiles", "parse"]
-
 # How a run behaves towards the person who started it; they are not part of what is computed.
 _NEVER_SAVED = frozenset({"help", "helpfull", "version", "traceback", "dry_run"})
 _LONGEST_NAME = 100

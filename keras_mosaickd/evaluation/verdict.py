@@ -2,28 +2,16 @@
 
 # Lowest agreement (of held-out out-of-domain and of synthetic images, the lower one) -> expected
 # use. docs/own_teacher.md documents the thresholds.
-USES = (
-    (
-        0.95,
-        "Expected use: in the teacher's place, after a look at some of its predictions on your own "
-        "images.",
-    ),
-    (
-        0.85,
-        "Expected use: where one other answer in ten is bearable, or in front of the teacher, "
-        "which is asked where the student is unsure.",
-    ),
-    (
-        0.60,
-        "Expected use: a first filter or a start for training on labels, not in the teacher's "
-        "place. More updates or more varied images may help.",
-    ),
-    (
-        0.0,
-        "Expected use: none yet. It imitates the teacher badly: try more updates{larger} or more "
-        "varied images.",
-    ),
-)
+USES = {
+    0.95: "Expected use: in the teacher's place, after a look at some of its predictions on your "
+    "own images.",
+    0.85: "Expected use: where one other answer in ten is bearable, or in front of the teacher, "
+    "which is asked where the student is unsure.",
+    0.60: "Expected use: a first filter or a start for training on labels, not in the teacher's "
+    "place. More updates or more varied images may help.",
+    0.0: "Expected use: none yet. It imitates the teacher badly: try more updates{larger} or more "
+    "varied images.",
+}
 BLIND = (
     "Expected use: none yet. The teacher sees only {seen} of its {classes} classes in all these "
     "images, so that agreement on them says little: look at the teacher's declared input first "
@@ -91,7 +79,7 @@ def _use(metrics, lowest, seen):
     if _is_blind(metrics, seen):
         return BLIND.format(seen=seen, classes=len(metrics["class_names"]))
     is_smaller = metrics["student_parameters"] < metrics["teacher_parameters"]
-    use = next(use for least, use in USES if lowest >= least)
+    use = next(use for least, use in USES.items() if lowest >= least)
     return use.format(larger=", a larger student" if is_smaller else "")
 
 

@@ -1,15 +1,14 @@
 """What a run will cost, counted and estimated before it starts."""
 
 import math
-import time
 
 import keras
-import numpy as np
 
 from keras_mosaickd.backend.training import device_lines, has_bfloat16
 from keras_mosaickd.callbacks.progress import duration
 from keras_mosaickd.data.class_matching import shortened
 from keras_mosaickd.data.sources.folder import FolderImages
+from keras_mosaickd.evaluation.image_quality import latency_milliseconds
 from keras_mosaickd.networks import count_parameters, flops, traffic
 from keras_mosaickd.run_directory import flag_line
 
@@ -62,24 +61,6 @@ def _by_phase(trainer, batch_size, cost):
     return phases
 
 
-def achieved_rate(model, batch_size, repetitions=3):
-    """Floating-point operations per second of a model's forward pass on this machine.
-
-    Args:
-        model: functional model from images.
-        batch_size: images at a time.
-        repetitions: timed calls, of which the fastest counts.
-    """
-    batch = np.random.default_rng(0).random((batch_size, *model.input_shape[1:]), dtype="float32")
-    model.predict_on_batch(batch)
-    seconds = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        model.predict_on_batch(batch)
-        seconds.append(time.perf_counter() - start)
-    return flops(model) * batch_size / min(seconds)
-
-
 def describe(trainer, config, schedule):
     """The cost of a run as text: shapes, parameters, operations, estimated time.
 
@@ -123,7 +104,8 @@ def describe(trainer, config, schedule):
     rows.append(("in all", total, sum(moved.values())))
     lines += [f"{name:<20} {a / 1e9:>14.2f} {b / 1e9:>17.2f}" for name, a, b in rows]
     lines.append("")
-    rate = achieved_rate(trainer.teacher, config.batch_size)
+    milliseconds = latency_milliseconds(trainer.teacher, config.batch_size, repetitions=3)
+    rate = 1000 * flops(trainer.teacher, config.batch_size) / milliseconds
     lines += [
         steps,
         f"estimated time     {duration(total * schedule.steps / rate)} for the distillation, at "

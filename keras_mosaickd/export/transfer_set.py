@@ -144,11 +144,8 @@ def _drawn(trainer: Any, count: int, seed: int) -> Iterator[tuple[Any, ...]]:
         images = generate(trainer.generator, latents)
         images = image_grid.as_bytes(images)[: count - start]
         _, logits = features.see(images)
-        probabilities, predicted = (
-            trainer.head.probabilities(logits),
-            trainer.head.predictions(logits),
-        )
-        yield start, images, *map(keras.ops.convert_to_numpy, (probabilities, predicted))
+        seen = trainer.head.probabilities(logits), trainer.head.predictions(logits)
+        yield start, images, *map(keras.ops.convert_to_numpy, seen)
 
 
 @contextlib.contextmanager

@@ -118,7 +118,7 @@ def results(found: Sequence[Group]) -> Table:
         )
     if any(re.search(r" \(\d+ of \d+\)$", cell) for row in rows for cell in row):
         note += " In brackets, of how many of the runs a number is known."
-    return _without_empty(Table("results", columns, rows, note), kept=())
+    return _without_empty(Table("results", columns, rows, note))
 
 
 def settings(found: Sequence[Group]) -> Table | None:
@@ -159,7 +159,7 @@ def networks(found: Sequence[Group]) -> Table | None:
     if not rows:
         return None
     table = Table("networks", ["", "network", *titles], [list(row) for row in rows])
-    table = _without_empty(table, kept=())
+    table = _without_empty(table)
     if "latency (ms)" not in table.columns:
         return table
     note = "Latency: median of one prediction of one image, as evaluate measured it."
@@ -200,7 +200,7 @@ def multipliers(found: Sequence[Group]) -> Table | None:
         "at 0.001 the constraint holds by itself, at 100 it cannot be met."
     )
     table = Table("multipliers", ["runs", *columns], rows, note)
-    return _without_empty(table, kept=()) if rows else None
+    return _without_empty(table) if rows else None
 
 
 def history(runs: Sequence[Run], name: str = "curves", curves: Sequence[str] = CURVES) -> Table:
@@ -211,8 +211,7 @@ def history(runs: Sequence[Run], name: str = "curves", curves: Sequence[str] = C
         for row in run.history
         if any(log in row for log in curves)
     ]
-    table = Table(name, ["run", "epoch", *curves], rows, shown=False)
-    return _without_empty(table, kept=())
+    return _without_empty(Table(name, ["run", "epoch", *curves], rows, shown=False))
 
 
 def points(study: Study, metric: str) -> dict[str, list[tuple[float, list[float]]]]:
@@ -259,8 +258,7 @@ def study_table(study: Study, name: str) -> Table:
             "wrn40_2, for students of the same name; compare the order of the strides, not the "
             "numbers, unless these are the data."
         )
-    table = Table(name, columns, rows, note)
-    return _without_empty(table, kept=("table 4",))
+    return _without_empty(Table(name, columns, rows, note), kept=("table 4",))
 
 
 def published_strides() -> Table:
@@ -292,7 +290,7 @@ def _exact(value: float | None) -> str:
     return "" if value is None else repr(value)
 
 
-def _without_empty(table: Table, kept: Sequence[str]) -> Table:
+def _without_empty(table: Table, kept: Sequence[str] = ()) -> Table:
     """The table without columns in which no row says anything."""
     used = [
         index

@@ -74,7 +74,9 @@ class FolderImages:
                 for position, image in enumerate(pool.map(self._decode, chosen)):
                     result[position] = image
         except UnreadableError as first:
-            raise self._all_unreadable(first) from first
+            # Those in the whole folder, not in this part alone.
+            files = _walk(self.root)
+            raise all_unreadable(first, self.root, files, self.image_size, self.channels) from first
         return result
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -128,11 +130,6 @@ class FolderImages:
     def _decode(self, position: Any) -> np.ndarray:
         path = os.path.join(self.root, self.files[position])
         return decode(path, self.image_size, self.channels)
-
-    def _all_unreadable(self, first: UnreadableError) -> InputError:
-        """The error that names what cannot be read in the whole folder, not in this part alone."""
-        files = _walk(self.root)
-        return all_unreadable(first, self.root, files, self.image_size, self.channels)
 
 
 @dataclass(frozen=True)

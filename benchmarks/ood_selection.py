@@ -1,6 +1,6 @@
 r"""Scoring a pool for algorithm 1 against plain `teacher.predict` on the same images.
 
-    KERAS_BACKEND=jax PYTHONPATH=. python benchmarks/ood_selection.py [--images 20480] \
+    KERAS_BACKEND=jax PYTHONPATH=. python benchmarks/ood_selection.py [--pictures 20480] \
         [--repetitions 7]
 
 The sides alternate; the first call of each (hashing, compilation) is left out. Prints the ratio of

@@ -86,8 +86,8 @@ def describe(options):
     from keras_mosaickd.runs.cost import floating_point_operations, memory_traffic
 
     game = build(options)
-    phases = floating_point_operations(game, options.batch, 2 * options.batch)
-    moved = memory_traffic(game, options.batch, 2 * options.batch)
+    phases = floating_point_operations(game, options.batch)
+    moved = memory_traffic(game, options.batch)
     for name, operations in phases.items():
         print(f"{name:<14} {operations / 1e9:9.1f} GFLOP {moved[name] / 1e9:7.2f} GB moved at most")
     total = sum(phases.values())

@@ -14,15 +14,18 @@ class UnwrittenRun:
     Attributes:
         inputs: `Inputs`.
         teacher: Keras model from images to logits.
-        images: the selected out-of-domain images, uint8 `[n, h, w, c]`.
+        images: the selected out-of-domain images, uint8 `[n, h, w, c]`; None where there are none.
         schedule: `Schedule`.
     """
 
     def __init__(self, config):
         self.inputs = load(config)
         self.teacher = run.ready_teacher(self.inputs).model
-        self.images = run.selection(self.inputs, self.teacher).images
-        self.schedule = config.schedule(len(self.images))
+        self.images = None
+        if self.inputs.pool is not None:
+            self.images = run.selection(self.inputs, self.teacher).images
+        size = self.inputs.epoch_size if self.images is None else len(self.images)
+        self.schedule = config.schedule(size)
 
     def trainer(self):
         """The compiled method on fresh networks."""
@@ -38,7 +41,7 @@ class UnwrittenRun:
             self.teacher,
             inputs.domain,
             self.images,
-            inputs.pool.flip,
+            inputs.pool is not None and inputs.pool.flip,
             inputs.class_names,
         )
         trainer.fit(
@@ -46,5 +49,6 @@ class UnwrittenRun:
             epochs=self.schedule.rounds,
             steps_per_epoch=self.schedule.steps_per_round,
             callbacks=list(callbacks),
+            shuffle=False,  # The stream's own order is `bin/train`'s.
             verbose=0,
         )

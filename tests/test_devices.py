@@ -1,4 +1,4 @@
-"""What is told of the devices, on each backend."""
+"""What is told of the devices, on each backend, and what a run costs."""
 
 import types
 
@@ -6,7 +6,10 @@ import pytest
 
 from keras_mosaickd.backend import training
 from keras_mosaickd.config import ExperimentConfig
+from keras_mosaickd.methods import KnowledgeDistillation, Supervised
+from keras_mosaickd.networks import flops
 from keras_mosaickd.runs import cost
+from tests import game
 
 
 @pytest.fixture
@@ -66,3 +69,13 @@ def test_the_dry_run_recommends_it_where_it_is_not_chosen(precision, is_there, m
     assert any("--precision=mixed_bfloat16" in line for line in lines) == (
         is_there and precision == "float32"
     )
+
+
+def test_operations_of_an_update_by_hand():
+    teacher, student = game.classifier(1), game.classifier(2)
+    once = flops(student)
+    kd = KnowledgeDistillation(teacher, student)
+    # Forward, gradient of weights and of inputs, of 2 B images; and what the teacher says of them.
+    assert cost.floating_point_operations(kd, 4) == {"student": 8 * (flops(teacher) + 3 * once)}
+    labelled = Supervised(teacher, student)
+    assert cost.floating_point_operations(labelled, 4) == {"student": 8 * 3 * once}

@@ -5,8 +5,10 @@ import pytest
 
 from keras_mosaickd import mosaic_stream, run_directory
 from keras_mosaickd.callbacks import checkpoint as checkpoints
+from keras_mosaickd.callbacks import divergence, traces
 from keras_mosaickd.callbacks.divergence import CollapseWarning, StopWhenInvalid
 from keras_mosaickd.errors import DivergedError
+from keras_mosaickd.networks.heads import Bernoulli
 from tests import game
 
 
@@ -95,5 +97,17 @@ def test_the_optimizers_numbers_are_looked_at_too(tmp_path):
 
 @pytest.mark.parametrize(("balance", "speaks"), [(-0.05, True), (-1.5, False)])
 def test_collapse_is_told(balance, speaks, capsys):
-    CollapseWarning(classes=4).on_epoch_end(0, {"balance_loss": balance})
+    CollapseWarning(most_entropy=np.log(4)).on_epoch_end(0, {"balance_loss": balance})
     assert ("the generator collapses" in capsys.readouterr().out) == speaks
+
+
+def test_a_thousand_labels_have_a_finite_entropy(capsys):
+    most = Bernoulli(1100).most_entropy
+    CollapseWarning(most).on_epoch_end(0, {"balance_loss": -1050.0})
+    assert not capsys.readouterr().out
+
+
+def test_every_term_of_a_loss_has_its_phase():
+    terms = {"feature_loss": "student", "hint_loss": "student", "batch_norm_loss": "generator"}
+    for name, phase in terms.items():
+        assert divergence._phase(name) == phase and traces._tag(name) == f"{phase}/{name}"

@@ -278,3 +278,14 @@ def check_pip(arguments: list[str]) -> None:
 def test_the_pool_of_a_page_is_a_pool(tmp_path):
     make_images(tmp_path / "photos")
     assert len(data.load(f"folder:{tmp_path}/photos", "all", image_size=16)) == 80
+
+
+@pytest.mark.backend("tensorflow")
+def test_the_model_of_many_devices_is_what_its_page_shows(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["scale.py"])
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    runpy.run_path(str(ROOT / "benchmarks" / "scale.py"), run_name="__main__")
+    page = (ROOT / "docs" / "scale.md").read_text()
+    shown = [line.split() for line in page.splitlines()]
+    printed = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert len(printed) > 12 and [line for line in printed if line not in shown] == []

@@ -86,8 +86,8 @@ def test_near_duplicates_are_measured_against_the_usual_distance_of_neighbours()
 
 
 def test_near_duplicates_compare_sets_of_one_size():
-    # Of the reference only the first two rows count: 10 apart, not 0.1.
-    reference = [[0.0], [10.0], [10.1], [0.1]]
+    # Of the reference only two rows count, the first and the last: 10 apart, not 0.1.
+    reference = [[0.0], [0.1], [10.1], [10.0]]
     assert quality.near_duplicate_rate([[0.0], [1.0]], reference, share=0.2) == 1
 
 

@@ -106,13 +106,18 @@ def test_what_is_compared_took_no_part_in_the_calibration(run, monkeypatch, caps
 @pytest.mark.backend("tensorflow")
 def test_what_is_compared_is_of_both_kinds_that_the_student_learned_from(run):
     trainer = game.game()
-    student = trainer.student
-    found = shipping._images(run, trainer, student, lambda: None)
-    given = np.load(run / "images.npy") / np.float32(255)
-    is_given = [any(np.allclose(image, other) for other in given) for image in found]
-    # For calibration and for comparison alike: every second one.
-    for half in (is_given[0::2], is_given[1::2]):
-        assert 2 * sum(half) == len(half) == 20
+    # From dark to bright: a part of the pool would be another kind of images.
+    shades = np.arange(1000) // 4
+    np.save(run / "images.npy", np.tile(shades.astype("uint8")[:, None, None, None], game.SHAPE))
+    found = shipping._images(run, trainer, trainer.student, lambda: None)
+    for half in (found[0::2], found[1::2]):  # for calibration and for comparison
+        given = half[np.ptp(half, axis=(1, 2, 3)) == 0]
+        assert len(half) == 2 * len(given) == 256
+        assert given.min() < 5 / 255 and given.max() > 244 / 255
+    # What a small pool lacks is synthetic.
+    np.save(run / "images.npy", np.zeros((21, *game.SHAPE), "uint8"))
+    found = shipping._images(run, trainer, trainer.student, lambda: None)
+    assert len(found) == 512 and np.sum(found.max(axis=(1, 2, 3)) == 0) == 20
 
 
 @pytest.mark.backend("tensorflow")

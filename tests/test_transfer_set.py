@@ -12,8 +12,10 @@ from PIL import Image
 from keras_mosaickd import MosaicKD, data
 from keras_mosaickd.callbacks import checkpoint as checkpoints
 from keras_mosaickd.cli import runner, sample
+from keras_mosaickd.config import ExperimentConfig
 from keras_mosaickd.export import transfer_set
 from keras_mosaickd.methods import KnowledgeDistillation
+from keras_mosaickd.runs import inputs, teacher
 from tests import game
 
 NAMES = ["zebra", "T-shirt/top", "a cat"]
@@ -154,6 +156,21 @@ def test_classes_that_the_teacher_never_sees_keep_their_numbers(run, tmp_path):
     (out / "classes.txt").write_text("one\ntwo\n")
     other = data.load(f"folder:{out}", "all", image_size=game.SHAPE[0], channels=game.SHAPE[2])
     assert other.class_names == (folders[0], folders[2])
+
+
+def test_a_class_without_images_makes_another_teacher(run, tmp_path):
+    out = transfer_set.write(run, 60, tmp_path / "set")
+    for image in (out / transfer_set.folder_names(NAMES)[2]).iterdir():
+        image.unlink()
+    config = ExperimentConfig(dataset=f"folder:{out}", ood="digits", image_size=8)
+    found = []
+    for _ in range(2):
+        loaded = inputs.load(config, with_pool=False)
+        found.append((teacher._description(loaded), loaded.hashes(), loaded.units))
+        (out / "classes.txt").unlink(missing_ok=True)
+    (three, three_hashes, _), (two, two_hashes, _) = found
+    assert [units for _, _, units in found] == [3, 2]
+    assert three != two and three_hashes != two_hashes
 
 
 def test_predictions_per_pixel_have_label_maps_beside(tmp_path):

@@ -145,6 +145,14 @@ def test_mean_and_deviation_over_seeds_and_a_failed_trial(tmp_path, fake):
     assert events(tmp_path / "study", "end").count("0001-execution-2") == 1
 
 
+def test_a_run_whose_export_failed_has_its_metrics(tmp_path, fake):
+    fake.write_text(FAKE + "sys.exit(1)\n")
+    study = tuning.Study("lambda", grid="0,0.1")
+    final = tuning.tune(ExperimentConfig(run_dir=str(tmp_path / "study")), study, command_of(fake))
+    assert [trial["status"] for trial in final["trials"]] == ["COMPLETED", "COMPLETED"]
+    assert [len(trial["executions"]) for trial in final["trials"]] == [1, 1]
+
+
 def test_stride_study_has_every_stride_reduction_and_student(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(runs, "train", fake_run(calls))

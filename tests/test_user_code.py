@@ -248,8 +248,15 @@ def test_fit_and_evaluate_take_keras_arguments_by_position(tmp_path):
     header, *rows = (tmp_path / "log.csv").read_text().splitlines()
     assert "val_accuracy" in header and len(rows) == 2
     assert model.evaluate(images(), LABELS, 8, 0) == model.evaluate(images(), LABELS, verbose=0)
+    listed = model.evaluate(images(), LABELS, 8, 0)
+    named = model.evaluate(images(), LABELS, 8, 0, None, None, None, True)
+    assert listed == [named["loss"], named["accuracy"], named["agreement"]]
     with pytest.raises(InputError, match="Received: sample_weight"):
         model.evaluate(images(), LABELS, 8, 0, np.ones(16))
+    played = game.game()
+    assert len(played.fit(images(), None, 4, 2, 0).history["loss"]) == 2
+    with pytest.raises(InputError, match="takes no labels"):
+        played.fit(images(), LABELS, 4, 2, 0)
 
 
 @pytest.mark.parametrize(

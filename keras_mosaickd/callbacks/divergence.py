@@ -85,7 +85,7 @@ def _noted(model):
 
 def _phase(loss):
     """The phase that computes a loss of the logs; the baselines have the student's alone."""
-    if loss in ("loss", "student_loss", "distillation_loss", "hint_loss"):
+    if loss in ("loss", "student_loss", "distillation_loss", "hint_loss", "feature_loss"):
         return "student"
     return "discriminator" if loss == "discriminator_loss" else "generator"
 
@@ -129,19 +129,19 @@ class CollapseWarning(keras.callbacks.Callback):
     """Says so when the teacher sees nearly one class in all synthetic images.
 
     Args:
-        classes: number of classes; of independent labels 2 to the power of their number.
+        most_entropy: that of equally frequent classes, in nats.
         least: share of the entropy of equally frequent classes below which it speaks.
     """
 
-    def __init__(self, classes, least=0.1):
+    def __init__(self, most_entropy, least=0.1):
         super().__init__()
-        self.classes = classes
+        self.most_entropy = most_entropy
         self.least = least
 
     def on_epoch_end(self, epoch, logs=None):
         """Looks at the balance loss, which is the negative entropy of the classes in bits."""
         entropy = -float((logs or {}).get("balance_loss", -np.inf))
-        most = np.log2(self.classes)
+        most = self.most_entropy / np.log(2)
         if entropy < self.least * most:
             print(
                 f"Warning: the generator collapses: class entropy {entropy:.3f} of {most:.3f} bits "

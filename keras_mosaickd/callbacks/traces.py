@@ -168,7 +168,8 @@ _PHASES = ("discriminator", "generator", "student", "synthetic")
 _TERMS = {
     **dict.fromkeys(("adversarial_loss", "align_loss", "balance_loss", "local_loss"), "generator"),
     **dict.fromkeys(("lambda_local", "lambda_align", "r_local", "r_align"), "generator"),
-    **dict.fromkeys(("distillation_loss", "hint_loss"), "student"),
+    "batch_norm_loss": "generator",
+    **dict.fromkeys(("distillation_loss", "hint_loss", "feature_loss"), "student"),
 }
 
 

@@ -165,6 +165,14 @@ def _folded(name):
     return re.sub(r"[\s_-]+", " ", name.casefold()).strip()
 
 
+def has_empty_classes(image_set):
+    """Whether a labelled set has classes of which it holds no image."""
+    if image_set.labels is None:
+        return False
+    seen = np.unique(np.asarray(image_set.labels))
+    return np.count_nonzero(seen != VOID) < len(image_set.class_names)
+
+
 def shortened(names):
     """The first ten names as text."""
     return ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:10])}, ..."

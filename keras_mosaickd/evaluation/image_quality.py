@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd import losses
+from keras_mosaickd.data.image_set import spread
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.teachers.features import Features, generate
 
@@ -84,8 +85,8 @@ def near_duplicate_rate(points: Any, reference: Any, share: float = DUPLICATE_SH
     """Share of points that nearly repeat another point: a sign of mode collapse.
 
     A point counts where its nearest other point is closer than ``share`` times the median distance
-    between nearest neighbours in ``reference``. Neighbours come closer as a set grows, so both sets
-    are cut to the first rows of the smaller one's number.
+    between nearest neighbours in ``reference``. Neighbours come closer as a set grows, so of the
+    larger set as many evenly spaced rows count as the smaller one has.
 
     Args:
         points: [n, d], n at least 2.
@@ -97,7 +98,7 @@ def near_duplicate_rate(points: Any, reference: Any, share: float = DUPLICATE_SH
     """
     points, reference = np.asarray(points), np.asarray(reference)
     count = min(len(points), len(reference))
-    points, reference = points[:count], reference[:count]
+    points, reference = spread(points, count), spread(reference, count)
     if not (np.isfinite(points).all() and np.isfinite(reference).all()):
         return math.nan
     limit = share * float(np.median(nearest_distances(reference)))

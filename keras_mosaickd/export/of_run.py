@@ -24,6 +24,7 @@ from keras_mosaickd.export import (
     of_a_run,
     target,
 )
+from keras_mosaickd.export.saved_model import is_classifier
 from keras_mosaickd.networks.heads import new_head
 from keras_mosaickd.networks.logits import student_head
 from keras_mosaickd.run_directory import (
@@ -163,11 +164,11 @@ def export_file(
     student = load_student(keras_path)
     answers = new_head(student_head(student, head), student.output_shape[-1])
     names = class_names_of(class_names, answers.classes) if class_names else None
-    if "saved_model" in formats:
+    if "saved_model" in formats and is_classifier(student):
         how = "of independent labels" if answers.kind == "labels" else "of one class each"
         print(f"classify: {answers.classes} probabilities {how}")
     images = _load(ood, "--ood", student, data_dir) if ood else None
-    image_set = None if images is None else _spread(images, student)
+    image_set = None if images is None else _spread(images, _count(student))
     return _write(student, _beside(out, formats), names, head, image_set, Path(keras_path))
 
 
@@ -250,34 +251,30 @@ def _images(
     Returns:
         float32 [n, h, w, c] in [0, 1], or None where the run has none.
     """
+    count, generator = _count(student), getattr(trainer, "generator", None)
     kinds = []
-    generator = getattr(trainer, "generator", None)
-    if generator is not None:
-        random = np.random.default_rng(_SEED)
-        latents = random.standard_normal((_count(student), trainer.latent_dim), "float32")
-        kinds.append(generate(generator, latents))
     if (run / SELECTION).is_file():
         file = Path(run.read_json(SELECTION)["images"])
         if file.is_file():
-            kinds.append(_spread(np.load(file, mmap_mode="r", allow_pickle=False), student))
+            pool = np.load(file, mmap_mode="r", allow_pickle=False)
+            kinds.append(_spread(pool, count if generator is None else count // 2))
         else:
-            which = "synthetic" if kinds else "random"
+            which = "random" if generator is None else "synthetic"
             print(f"Compared on {which} images: {file}, of {run / SELECTION}, is gone")
     elif generator is None and (images := domain()) is not None:
-        kinds.append(_spread(images, student))
-    if len(kinds) < 2:
-        return kinds[0] if kinds else None
-    synthetic, given = kinds
-    # In pairs, since `_write` takes every second image for either purpose.
-    count = min(len(synthetic), len(given)) // 2
-    pairs = [np.stack([kind[: 2 * count : 2], kind[1 : 2 * count : 2]], axis=1) for kind in kinds]
-    return np.concatenate(pairs, axis=1).reshape(-1, *synthetic.shape[1:])[: _count(student)]
+        kinds.append(_spread(images, count))
+    if generator is not None:
+        missing = count - sum(map(len, kinds))
+        random = np.random.default_rng(_SEED)
+        latents = random.standard_normal((missing, trainer.latent_dim), "float32")
+        kinds.append(generate(generator, latents))
+    # `_write` takes every second image for either purpose: of an even number half of each kind.
+    return np.concatenate(kinds) if kinds else None
 
 
-def _spread(images: Any, student: Any) -> np.ndarray:
-    """Evenly spaced ones of uint8 images [n, h, w, c], read one by one, in [0, 1]."""
-    count = min(len(images), _count(student))
-    return spread(images, max(2, count // 2 * 2)).astype("float32") / 255.0
+def _spread(images: Any, count: int) -> np.ndarray:
+    """Evenly spaced ones of uint8 images [n, h, w, c], an even number up to `count`, in [0, 1]."""
+    return spread(images, max(2, min(len(images), count) // 2 * 2)).astype("float32") / 255.0
 
 
 def _count(student: Any) -> int:

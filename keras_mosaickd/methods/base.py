@@ -110,7 +110,7 @@ class StudentTrainer(Phases):
                 neither uint8 nor floats in [0, 1]; at the next evaluation or the end of the epoch,
                 if later ones of a stream are not.
         """
-        kwargs = _by_name(keras.Model.fit, args, kwargs)
+        kwargs = by_name(keras.Model.fit, args, kwargs)
         x, first = self._checked(x)
         _refuse_weights("fit", first, kwargs)
         labels = [given.beside(first), kwargs.get("y")]
@@ -200,7 +200,8 @@ class StudentTrainer(Phases):
             InputError: as of `fit`, also where it trained on a stream that is out of range.
         """
         self.out_of_range.check()
-        kwargs = _by_name(keras.Model.evaluate, args, kwargs)
+        kwargs = by_name(keras.Model.evaluate, args, kwargs)
+        return_dict = kwargs.pop("return_dict", return_dict)
         x, first = self._checked(x)
         _refuse_weights("evaluate", first, kwargs)
         logs = super().evaluate(x, return_dict=True, **kwargs)
@@ -247,7 +248,7 @@ class StudentTrainer(Phases):
         return cls(**config)
 
 
-def _by_name(method, args, kwargs):
+def by_name(method, args, kwargs):
     """The arguments of a method of Keras after its first, all by their names."""
     bound = inspect.signature(method).bind(None, None, *args, **kwargs).arguments
     names = [*bound][2:]

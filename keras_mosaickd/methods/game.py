@@ -8,6 +8,7 @@ from keras import ops
 from keras_mosaickd.data.streams import given
 from keras_mosaickd.data.streams.training import mosaic_stream
 from keras_mosaickd.errors import InputError
+from keras_mosaickd.methods.base import by_name
 from keras_mosaickd.methods.imitation import Imitation
 from keras_mosaickd.methods.multipliers import LEAST, MOST
 
@@ -49,7 +50,7 @@ class Game(Imitation):
             phases["discriminator_optimizer"] = discriminator_optimizer
         self.compile_phases(phases, **kwargs)
 
-    def fit(self, x=None, y=None, batch_size=None, **kwargs):
+    def fit(self, x=None, *args, **kwargs):
         """Trains as `keras.Model.fit`; plain images are turned into the game's stream.
 
         Args:
@@ -57,11 +58,11 @@ class Game(Imitation):
                 images: an array `[n, h, w, c]`, a `tf.data.Dataset` of images, or one of batches
                 `(images, labels)`, whose labels are left out; of a `PyDataset` or torch
                 `DataLoader` of such batches all images are held in memory.
-            y: must be None: the game takes no labels.
-            batch_size: global batch size B for plain images; by default that of the batches of a
-                stream, and 32 of arrays.
-            **kwargs: of `keras.Model.fit`. `validation_data=(images, labels)` or `(images,)`,
-                uint8 or in [0, 1].
+            *args: of `keras.Model.fit`, in its order.
+            **kwargs: of `keras.Model.fit`. `y` must be None: the game takes no labels.
+                `batch_size` is the global batch size B for plain images; by default that of the
+                batches of a stream, and 32 of arrays. `validation_data=(images, labels)` or
+                `(images,)`, uint8 or in [0, 1].
 
         Returns:
             `keras.callbacks.History`.
@@ -69,7 +70,9 @@ class Game(Imitation):
         Raises:
             InputError: if the images cannot be used, with the shape that was expected.
         """
-        if y is not None:
+        kwargs = by_name(keras.Model.fit, args, kwargs)
+        batch_size = kwargs.pop("batch_size", None)
+        if kwargs.pop("y", None) is not None:
             raise InputError("MosaicKD.fit() takes no labels: pass the images alone, without y")
         if kwargs.get("validation_split"):
             raise InputError(

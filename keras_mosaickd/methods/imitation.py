@@ -27,8 +27,8 @@ class Imitation(StudentTrainer):
     weight serves teachers whose features are large or small. Where two maps have different sizes,
     the larger is averaged down to the smaller. r is a learned 1 x 1 convolution; p is the identity,
     or where the channels differ a learned linear map times the root mean square of phi_T, so that
-    it learns alike whatever the teacher's scale. Both learn with the student's optimizer and are no
-    part of the student.
+    it learns alike whatever the teacher's scale, and times the root of c_T / c_S, at most 1. Both
+    learn with the student's optimizer and are no part of the student.
 
     `student_loss` is the whole loss; with a hint or features, `distillation_loss`, `hint_loss` and
     `feature_loss` are its parts.

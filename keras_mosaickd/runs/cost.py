@@ -43,7 +43,8 @@ def memory_traffic(trainer, batch_size):
 def _by_phase(trainer, batch_size, cost):
     """Phase -> what one training step costs, from what a forward pass of an image costs."""
     teacher, student = cost(trainer.teacher), cost(trainer.student)
-    imitation = teacher + _UPDATE * student
+    # One that learns from labels asks no teacher.
+    imitation = (0 if trainer.learns_labels else teacher) + _UPDATE * student
     if not hasattr(trainer, "generator"):
         return {"student": 2 * batch_size * imitation}
     generator = cost(trainer.generator)

@@ -228,7 +228,7 @@ def _callbacks(run, inputs, images, judge, stop, schedule, steps):
                 class_names=inputs.class_names,
             )
         )
-        chosen.append(CollapseWarning(np.exp(inputs.head.most_entropy)))
+        chosen.append(CollapseWarning(inputs.head.most_entropy))
     # Of the rounds before: one whose row a crash left behind is made, and judged, again.
     rows = callbacks.read_history(run / HISTORY)
     values = [row[monitor] for row in rows if row["epoch"] < first_round]

@@ -411,9 +411,9 @@ _TABLE = (
     _file(
         "export",
         "Formats of the student, with commas: saved_model, keras, onnx (extra onnx), "
-        "litert, and litert_int8, whole numbers of 8 bits, calibrated on synthetic images or, "
-        "without a generator, out-of-domain ones (extra litert). Each is run and "
-        "compared with the student. A run always keeps student.keras too.",
+        "litert, and litert_int8, whole numbers of 8 bits, calibrated on synthetic and "
+        "out-of-domain images (extra litert). Each is run and compared with the student. A run "
+        "always keeps student.keras too.",
     ),
     _text("out", "Where to write.", _FILES),
     Flag("count", int, 64, "Number of images.", _OTHER, lower=1, upper=1_000_000),

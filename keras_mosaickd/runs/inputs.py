@@ -16,6 +16,7 @@ from keras_mosaickd.data import ImageSet, parse, stored
 from keras_mosaickd.data import load as load_images
 from keras_mosaickd.data.class_matching import (
     class_names_of,
+    has_empty_classes,
     labelled_as,
     read_labelled,
     renames,
@@ -105,9 +106,13 @@ class Inputs:
             used = [images for images in image_sets if images is not None]
             if used and parse(getattr(config, name)).path:
                 labels = [np.asarray(images.labels) for images in used if images.labels is not None]
-                found[name] = sha256(
-                    [*(images.fingerprint() for images in used), *map(np.ndarray.tobytes, labels)]
-                )
+                parts = [
+                    *(images.fingerprint() for images in used),
+                    *map(np.ndarray.tobytes, labels),
+                ]
+                if name == "dataset" and has_empty_classes(used[0]):
+                    parts += [label.encode() for label in used[0].class_names]
+                found[name] = sha256(parts)
         for name in ("teacher", "student", "class_names"):
             if os.path.isfile(getattr(config, name)):
                 found[name] = file_sha256(getattr(config, name))

@@ -14,7 +14,7 @@ from keras_mosaickd.backend.training import plain, shared
 from keras_mosaickd.config import is_given
 from keras_mosaickd.data import supervised_stream
 from keras_mosaickd.data.cache import cached
-from keras_mosaickd.data.class_matching import shortened
+from keras_mosaickd.data.class_matching import has_empty_classes, shortened
 from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.pixels import VOID
 from keras_mosaickd.data.scores import teacher_hash
@@ -261,6 +261,8 @@ def _description(inputs):
         **({"dataset": domain.name} if domain.origin else {}),
         "pictures": domain.fingerprint(),
         "labels": sha256(np.asarray(domain.labels).tobytes()),
+        # Of what is labelled all teachers have an output; there may be more classes than that.
+        **({"classes": len(domain.class_names)} if has_empty_classes(domain) else {}),
         "shape": list(domain.images.shape),
         "backend": keras.backend.backend(),
         **{name: getattr(config, name) for name in _RECIPE},

@@ -69,7 +69,8 @@ def train(config, command):
             if status > 128 or -status in STOPPING:
                 # Someone stopped it: it is to be continued, not to be counted as failed.
                 raise KeyboardInterrupt
-            if status:
+            # One that is finished has its metrics, though an export may have failed.
+            if status and not directory.is_finished:
                 raise keras_tuner.errors.FailedTrialError(last_line(log.read_bytes()))
         return directory.read_json(METRICS)
 

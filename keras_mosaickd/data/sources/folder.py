@@ -139,7 +139,8 @@ class Listing:
     Attributes:
         files: Paths relative to the folder, sorted.
         labels: int64 [n], or None.
-        class_names: Names of the sub-folders in label order, or ().
+        class_names: Names of the classes in label order, those of the sub-folders or as `CLASSES`
+            has them; or ().
     """
 
     files: list[str]
@@ -152,8 +153,9 @@ def list_folder(
 ) -> Listing:
     """Finds the images of a folder and their labels.
 
-    Two or more sub-folders with images are classes, in the order of their names; what lies beside
-    them is named and left out. Sub-folders that are all called `train` (`training`), `test`
+    Two or more sub-folders with images are classes, in the order of their names, or in that of a
+    transfer set's `classes.txt` beside them, whose classes may have no image; what lies beside them
+    is named and left out. Sub-folders that are all called `train` (`training`), `test`
     (`testing`), `val`, `valid` or `validation`, in any case, are the splits; without `test` one of
     the others is the test split.
     Otherwise every fifth image of a class (rank % 5 == 4 in the order of the names) is in the test
@@ -353,7 +355,7 @@ def _walk(root: str, flag: str = "") -> list[str]:
             ) from error
         folders = []
         for name in names:
-            if name.startswith("."):
+            if name.startswith(".") or name == CLASSES:
                 continue
             relative = os.path.join(folder, name)
             if os.path.isdir(os.path.join(root, relative)):

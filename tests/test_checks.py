@@ -150,3 +150,10 @@ def test_what_can_be_is_not():
         ]
     )
     checks.check_student(config, sizes_open, game.SHAPE, 3, Categorical(3))
+
+
+@pytest.mark.backend("torch")
+def test_pytorch_draws_from_smaller_seeds():
+    checks.check_seed(2**31 - 1)
+    with pytest.raises(InputError, match="--seed: expected a number below 2147483648 on PyTorch"):
+        checks.check_seed(2**31)

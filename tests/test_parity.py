@@ -72,3 +72,40 @@ def test_two_jax_devices_equal_one(tmp_path):
             results.append(dict(stored))
     for name, value in results[0].items():
         np.testing.assert_allclose(results[1][name], value, rtol=0, atol=1e-4, err_msg=name)
+
+
+ANY_NUMBER = """
+import keras, numpy as np
+from keras_mosaickd import KnowledgeDistillation
+from keras_mosaickd.backend.training import distribution
+from keras_mosaickd.data import entropies
+from keras_mosaickd.data.image_set import ImageSet
+from keras_mosaickd.evaluation.scores import scores
+from tests import game
+images = game.images(7)
+expected = keras.ops.convert_to_numpy(game.classifier(1)(images))
+assert distribution("mirrored").replicas == 2
+model = KnowledgeDistillation(game.classifier(1), game.classifier(2))
+model.compile(keras.optimizers.SGD(0.1))
+history = model.fit(game.images(8), batch_size=4, validation_data=(images,), verbose=0)
+assert np.isfinite(history.history["val_loss"]).all()
+np.testing.assert_allclose(
+    model.predict(images, batch_size=4, verbose=0),
+    keras.ops.convert_to_numpy(model.student(images)), atol=1e-6)
+assert entropies(model.teacher, images, batch_size=256).shape == (7,)
+labelled = ImageSet(images, expected.argmax(axis=-1), ("a", "b", "c"), "mine", "test", False)
+assert scores(model.teacher, labelled, batch_size=4) == {"accuracy": 1.0}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.backend("jax")
+def test_two_jax_devices_judge_any_number_of_images():
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    }
+    command = [sys.executable, "-c", ANY_NUMBER]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-3000:]

@@ -11,9 +11,10 @@ import pytest
 
 from keras_mosaickd.cli import runner, train
 from keras_mosaickd.data import load
+from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.loading import load_model
 from keras_mosaickd.run_directory import CHECKPOINT, METRICS
-from tests.processes import finish, module, start_group
+from tests.processes import finish, module, start_group, variables
 
 # PyTorch compiles nothing; what is JAX's own is in test_processes.
 pytestmark = [pytest.mark.backend("torch"), pytest.mark.slow]
@@ -156,3 +157,27 @@ def test_without_a_launcher_it_is_refused(tmp_path, monkeypatch, capsys):
     assert runner.run(train.main, "train", given) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "such as torchrun (docs/several_devices.md)" in line
+
+
+def test_members_with_other_flags_are_refused_before_anything_is_written(tmp_path):
+    commands = [command(tmp_path, "run", f"--temperature={value}") for value in (20, 1)]
+    (_, (line,)), _ = ended(start_group(2, commands), (2, 2))
+    assert "--temperature must be the same for all processes. Received: 20.0 of process 0" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"RANK": "x"}, "expected a whole number in RANK. Received: x"),
+        ({"RANK": "2"}, "RANK from 0 to below WORLD_SIZE.*Received: RANK=2, WORLD_SIZE=2"),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT below 65536.*MASTER_PORT=99999"),
+    ],
+)
+def test_wrong_variables_of_a_launcher_are_refused_at_once(changes, message, monkeypatch):
+    from keras_mosaickd.backend.processes import torch as engine
+
+    for name, value in {**next(variables(2)), **changes}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message):
+        engine.start()

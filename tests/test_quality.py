@@ -10,8 +10,10 @@ import pytest
 
 from keras_mosaickd import callbacks
 from keras_mosaickd.callbacks.image_quality import ImageQuality
+from keras_mosaickd.data.image_set import ImageSet
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.evaluation import image_quality as quality
+from keras_mosaickd.evaluation.scores import scores
 from keras_mosaickd.networks.heads import Categorical
 from keras_mosaickd.teachers.features import Features
 
@@ -233,3 +235,13 @@ def test_latency_is_a_positive_number_of_milliseconds():
     assert 0 < quality.latency_milliseconds(teacher(), repetitions=3) < 60_000
     with pytest.raises(InputError, match="at least 1"):
         quality.latency_milliseconds(teacher(), repetitions=0)
+
+
+def test_logits_that_are_no_numbers_have_no_accuracy():
+    network = teacher()
+    network.set_weights([np.full(weight.shape, np.nan) for weight in network.get_weights()])
+    images = ImageSet(
+        np.zeros((4, 4, 4, 1), "uint8"), np.zeros(4), ("a", "b"), "mine", "test", False
+    )
+    with pytest.raises(InputError, match="must be numbers. Received: NaN"):
+        scores(network, images)

@@ -482,6 +482,10 @@ def test_refusal_in_a_trial_is_no_failed_trial(tmp_path, fake, monkeypatch):
             "--grid: expected different numbers from 0.001 to 100",
         ),
         (["--max_trials=0"], "--max_trials"),
+        (
+            ["--executions_per_trial=2", "--seed=4294967295"],
+            "--seed: expected 2 seeds from it on, each below 4294967296",
+        ),
         (["--run_dir={tmp}/other"], "--run_dir must be new, empty"),
     ],
 )

@@ -23,6 +23,7 @@ from keras_mosaickd.cli.process import (
 from keras_mosaickd.config import CACHE_DIR
 from keras_mosaickd.errors import InputError, StoppedError, program
 from keras_mosaickd.extras import is_installed, require, without_noise
+from keras_mosaickd.run_directory import PLACES
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -157,7 +158,7 @@ def load_backend(parsed: flags.Parsed) -> None:
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     if parsed.values.get("strategy") == "processes":
-        _join_group(parsed.command)
+        _join_group(parsed)
     if parsed.values.get("import"):
         from keras_mosaickd.networks.loading import import_modules
 
@@ -211,12 +212,19 @@ def _report(command: str, message: str, with_traceback: bool, status: int) -> in
     return status
 
 
-def _join_group(command: str) -> None:
-    """Makes this process one of a group, of which the chief alone prints."""
+def _join_group(parsed: flags.Parsed) -> None:
+    """Makes this process one of a group, of which the chief alone prints.
+
+    Raises:
+        InputError: Another process was started with other flags.
+    """
     from keras_mosaickd.backend import processes
 
     with without_noise():
-        processes.join(f"{program(command)}: ")
+        processes.join(f"{program(parsed.command)}: ")
+    # Paths may differ from machine to machine; `check_shared` looks at where they lead.
+    mine = {name: value for name, value in parsed.values.items() if name not in (*PLACES, "import")}
+    processes.check_equal({"command": parsed.command, **mine})
     if not processes.is_chief():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if processes.count() > 1:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from keras_mosaickd.cli import flags, hub, runner
+from keras_mosaickd.config import is_given
+from keras_mosaickd.errors import InputError
 
 
 def main(parsed: flags.Parsed) -> None:
@@ -12,6 +14,10 @@ def main(parsed: flags.Parsed) -> None:
         "--flagfile=FILE, or --dataset with --teacher, such as --dataset=cifar100 "
         "--teacher=wrn40_2",
     )
+    if "dataset" not in parsed.given and is_given(parsed.values["teacher"]):
+        raise InputError(
+            "expected --dataset, labelled images to test a --teacher of your own on. Received: none"
+        )
     runner.load_backend(parsed)
     from keras_mosaickd.runs import run as experiment
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mosaickd.backend.training import whole_batches
 from keras_mosaickd.data.pixels import unit_range_tensor
 from keras_mosaickd.data.streams.plan import positive
 from keras_mosaickd.files import sha256
@@ -132,7 +133,8 @@ def over_pool(model: Any, images: Any, batch_size: int, verbose: Any = 0) -> np.
     gc.freeze()
     try:
         for part in (batches.numbers[i : i + TOGETHER] for i in range(0, len(batches), TOGETHER)):
-            values = model.predict(_PoolBatches(images, batch_size, part), verbose=verbose)
+            with whole_batches():
+                values = model.predict(_PoolBatches(images, batch_size, part), verbose=verbose)
             if part.start == 0:
                 result = np.empty((len(batches) * batch_size, *values.shape[1:]), values.dtype)
             result[part.start * batch_size :][: len(values)] = values

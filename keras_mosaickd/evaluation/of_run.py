@@ -119,7 +119,8 @@ def evaluate(
     else:
         found = compared(trainer.teacher, student, tested, batch_size)
         if dataset or labelled:
-            found = {"eval": tested.name, **{f"eval_{key}": found[key] for key in found}}
+            name = tested.name if labelled else f"{tested.name}, test images"
+            found = {"eval": name, **{f"eval_{key}": found[key] for key in found}}
             kept = found
         else:  # The run has written them down itself.
             found = {"dataset": tested.name, **found}

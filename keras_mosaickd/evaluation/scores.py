@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 
+from keras_mosaickd.backend.training import whole_batches
 from keras_mosaickd.data import evaluation_arrays
 from keras_mosaickd.data.pixels import VOID
+from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.heads import head_of
 
 # Images at a time, by task: logits of every pixel take more memory.
@@ -33,7 +35,12 @@ def predictions(model, image_set, head, batch_size=0):
     size = evaluation_batch(image_set.task, batch_size)
     chunks = []
     for start in range(0, len(x), 16 * size):
-        logits = model.predict(x[start : start + 16 * size], batch_size=size, verbose=0)
+        with whole_batches():
+            logits = model.predict(x[start : start + 16 * size], batch_size=size, verbose=0)
+        if not np.isfinite(logits).all():
+            raise InputError(
+                f"the logits of {model.name!r} must be numbers. Received: NaN or infinite"
+            )
         chunks.append(keras.ops.convert_to_numpy(head.predictions(logits)))
     return np.concatenate(chunks)
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_mosaickd.backend import processes
 from keras_mosaickd.backend.fused import Fused
+from keras_mosaickd.backend.training import whole_batches
 from keras_mosaickd.backend.training.callback_lists import with_first
 from keras_mosaickd.data.mean_iou import MeanIoU
 from keras_mosaickd.data.pixels import VOID, unit_range_tensor
@@ -204,7 +205,8 @@ class StudentTrainer(Phases):
         return_dict = kwargs.pop("return_dict", return_dict)
         x, first = self._checked(x)
         _refuse_weights("evaluate", first, kwargs)
-        logs = super().evaluate(x, return_dict=True, **kwargs)
+        with whole_batches():
+            logs = super().evaluate(x, return_dict=True, **kwargs)
         self.out_of_range.check()
         metrics = {"loss": self._mean_loss, "agreement": self.agreement_metric}
         metrics |= {"accuracy": self.accuracy_metric, "mean_iou": self.mean_iou_metric}
@@ -223,7 +225,8 @@ class StudentTrainer(Phases):
             InputError: as of `fit`, of arrays and of what a stream begins with.
         """
         x, _ = self._checked(x)
-        return super().predict(x, *args, **kwargs)
+        with whole_batches():
+            return super().predict(x, *args, **kwargs)
 
     @property
     def _mean_loss(self):

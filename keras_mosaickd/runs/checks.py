@@ -3,6 +3,8 @@
 import dataclasses
 import os
 
+import keras
+
 from keras_mosaickd import export
 from keras_mosaickd.backend.training import unsupported_by_xla
 from keras_mosaickd.config import ExperimentConfig, is_saved_model
@@ -38,6 +40,15 @@ def _check_objectives(config):
         Objectives(**{name: getattr(config, name) for name in names})
     except InputError as error:
         raise InputError(f"--{error}") from None
+
+
+def check_seed(seed):
+    """Raises InputError for a seed that the backend cannot draw from."""
+    if keras.backend.backend() == "torch" and seed >= 2**31:
+        raise InputError(
+            f"--seed: expected a number below {2**31} on PyTorch, which has no larger ones. "
+            f"Received: {seed}"
+        )
 
 
 def check_teacher(config, teacher, distribution):

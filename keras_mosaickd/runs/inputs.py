@@ -137,6 +137,7 @@ def load(config, is_dry=False, with_pool=True, trains=True):
     Raises:
         InputError: for everything that would make the run fail later.
     """
+    checks.check_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     import_modules(config.import_)
     devices = distribution(config.strategy)

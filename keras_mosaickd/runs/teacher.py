@@ -217,7 +217,7 @@ def _fit(inputs, network, folder):
     with inputs.distribution.scope():
         _compile(network, config, len(domain.class_names), steps)
     try:
-        return fit_resumably(
+        fitted = fit_resumably(
             network,
             stream,
             config.teacher_epochs,
@@ -226,12 +226,17 @@ def _fit(inputs, network, folder):
             inputs.distribution.scope,
             progress(),
         )
+        # Weights that are numbers may be too large for any answer.
+        answers = fitted[0](domain.images[:1].astype("float32") / 255, training=False)
+        if not np.isfinite(keras.ops.convert_to_numpy(answers)).all():
+            raise DivergedError("the teacher's answers are no numbers")
     except DivergedError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise RuntimeError(
-            "the teacher's training diverged (a weight is NaN or infinite): lower "
+            "the teacher's training diverged (weights or answers are NaN or infinite): lower "
             f"--teacher_learning_rate. Received: {config.teacher_learning_rate}"
         ) from error
+    return fitted
 
 
 def _compile(network, config, classes, steps):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_mosaickd.backend.keras_graph import graph
+from keras_mosaickd.backend.training import whole_batches
 from keras_mosaickd.errors import InputError
 from keras_mosaickd.networks.heads import head_of
 
@@ -196,9 +197,9 @@ def contradicting_answers(teacher, text, images):
         """How much probabilities differ between images that arrive as `name` declares."""
         other = declared(name, images.shape[-1])
         arriving = (pixels - np.float32(other.mean)) / np.float32(other.std)
-        logits = teacher.predict(
-            arriving * np.float32(own.std) + np.float32(own.mean), batch_size=64, verbose=0
-        )
+        arriving = arriving * np.float32(own.std) + np.float32(own.mean)
+        with whole_batches():
+            logits = teacher.predict(arriving, batch_size=64, verbose=0)
         probabilities = keras.ops.convert_to_numpy(head.probabilities(logits))
         return float(np.std(probabilities, axis=0).max())
 

@@ -81,6 +81,11 @@ class Study:
 
     def check(self, config):
         """Raises InputError for a study that the config's method has no use for."""
+        if config.seed + self.executions_per_trial > 2**32:
+            raise InputError(
+                f"--seed: expected {self.executions_per_trial} seeds from it on, each below "
+                f"{2**32}. Received: {config.seed}"
+            )
         if self.study == "search":
             for name in ("students", "grid"):
                 if getattr(self, name):

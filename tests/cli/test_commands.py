@@ -145,6 +145,11 @@ def test_ood_needs_a_domain_or_a_teacher_of_your_own(experiment, capsys):
     assert command("ood", "--ood=folder:p", "--teacher=models:teacher") == 0
 
 
+def test_a_teacher_of_your_own_is_tested_on_what_you_name(experiment, capsys):
+    assert command("teacher", "--teacher=mine.keras") == 2
+    assert "expected --dataset, labelled images" in capsys.readouterr().err
+
+
 def test_train_writes_nothing_when_the_check_fails_or_on_a_dry_run(experiment, tmp_path, capsys):
     assert command("train", "--dry_run", "--run_dir=r") == 0
     assert "1,234" in capsys.readouterr().out

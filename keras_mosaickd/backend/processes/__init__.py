@@ -191,6 +191,31 @@ def own_rows(stream):
     return OwnRows(stream)
 
 
+def check_equal(settings):
+    """Raises unless all processes were started with the same settings.
+
+    Args:
+        settings: dict of a command's flags.
+
+    Raises:
+        InputError: in all of them, naming the flag and the process that has another value.
+    """
+    if _is_one():
+        return
+    import numpy as np
+
+    texts = {name: json.dumps(value) for name, value in settings.items()}
+    everyone = gather(np.frombuffer(json.dumps(texts).encode(), np.uint8))
+    first, *others = (json.loads(bytes(found)) for found in everyone)
+    for number, other in enumerate(others, 1):
+        for name in sorted(set(first) | set(other)):
+            if first.get(name) != other.get(name):
+                raise InputError(
+                    f"--{name} must be the same for all processes. Received: {first.get(name)} of "
+                    f"process 0 and {other.get(name)} of process {number}"
+                )
+
+
 def check_shared(**directories):
     """Raises unless directories are the same place for all processes.
 

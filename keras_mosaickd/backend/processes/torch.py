@@ -25,6 +25,12 @@ def start():
                 f"{', '.join(_VARIABLES)}, such as torchrun (docs/several_devices.md). "
                 f"Received: no {', '.join(missing)}"
             )
+        rank, count, port = (_whole(name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+        if not 0 <= rank < count or not 0 < port < 2**16:
+            raise InputError(
+                "--strategy=processes expected RANK from 0 to below WORLD_SIZE, and a MASTER_PORT "
+                f"below {2**16}. Received: RANK={rank}, WORLD_SIZE={count}, MASTER_PORT={port}"
+            )
         backend = "gloo"
         if torch.cuda.is_available():
             backend = "nccl"
@@ -37,6 +43,16 @@ def start():
             backend, store=store, rank=rank, world_size=count, timeout=_WAITING
         )
     return distributed.get_rank(), distributed.get_world_size()
+
+
+def _whole(name):
+    """A launcher's variable as a whole number."""
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise InputError(
+            f"--strategy=processes expected a whole number in {name}. Received: {os.environ[name]}"
+        ) from None
 
 
 def host():

@@ -23,6 +23,8 @@ each training step.
 `device_lines()` says it, `unsupported_by_xla(network, shape)` names what of a network cannot be
 compiled, and `distribution(name)` gives the `Distribution` in whose scope networks are built and
 compiled to train on several of them.
+`whole_batches()` is a context for predictions and evaluations by Keras's loops, whose last batch is
+of any size: where JAX divides batches among devices, it computes them whole on each of them there.
 `shared(model)` is what a model of Keras's own losses has to be for `fit` in several processes.
 Nothing in this package knows a loss or a phase.
 """
@@ -35,6 +37,7 @@ import keras
 from keras_mosaickd.backend import processes
 
 if keras.backend.backend() == "tensorflow":
+    from keras_mosaickd.backend.training.single_device import whole_batches
     from keras_mosaickd.backend.training.tensorflow import (
         PhaseTrainer,
         devices,
@@ -49,10 +52,11 @@ elif keras.backend.backend() == "jax":
         devices,
         distribution,
         has_bfloat16,
+        whole_batches,
     )
     from keras_mosaickd.backend.training.single_device import unsupported_by_xla
 elif keras.backend.backend() == "torch":
-    from keras_mosaickd.backend.training.single_device import unsupported_by_xla
+    from keras_mosaickd.backend.training.single_device import unsupported_by_xla, whole_batches
     from keras_mosaickd.backend.training.torch import (
         PhaseTrainer,
         SharedModel,
@@ -104,4 +108,5 @@ __all__ = [
     "plain",
     "shared",
     "unsupported_by_xla",
+    "whole_batches",
 ]

@@ -20,7 +20,7 @@ from keras_mosaickd.backend.training.single_device import (
     SingleProgramTrainer,
 )
 
-__all__ = ["PhaseTrainer", "SharedModel", "devices", "distribution"]
+__all__ = ["PhaseTrainer", "SharedModel", "devices", "distribution", "whole_batches"]
 
 
 class PhaseTrainer(SingleProgramTrainer):
@@ -182,8 +182,36 @@ def distribution(name):
     several = jax.device_count() > 1
     if name == "none" or not several or (name == "auto" and jax.default_backend() == "cpu"):
         return ONE_DEVICE
-    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    keras.distribution.set_distribution(_DataParallel(auto_shard_dataset=False))
     return Distribution(contextlib.nullcontext, jax.device_count())
+
+
+class _DataParallel(keras.distribution.DataParallel):
+    """Divides batches among the devices, but for those in `whole_batches`."""
+
+    divides = True
+
+    def get_data_layout(self, data_shape):
+        """The layout of an array whose first axis is the batch."""
+        if self.divides:
+            return super().get_data_layout(data_shape)
+        return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
+
+    @contextlib.contextmanager
+    def whole(self):
+        """See `keras_mosaickd.backend.training`."""
+        before, self.divides = self.divides, False
+        try:
+            yield
+        finally:
+            self.divides = before
+
+
+def whole_batches():
+    """See `keras_mosaickd.backend.training`."""
+    distribution = keras.distribution.distribution()
+    divides = isinstance(distribution, _DataParallel)
+    return distribution.whole() if divides else contextlib.nullcontext()
 
 
 def _scope(variables, values):

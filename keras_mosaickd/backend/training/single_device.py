@@ -43,6 +43,11 @@ class Recorded(NamedTuple):
 ONE_DEVICE = Distribution(contextlib.nullcontext, 1)
 
 
+def whole_batches():
+    """See `keras_mosaickd.backend.training`: a batch of any size is whole here."""
+    return contextlib.nullcontext()
+
+
 def unsupported_by_xla(network, shape):
     """None: what JAX computes, XLA has compiled; PyTorch's compiler leaves what it cannot."""
     return []

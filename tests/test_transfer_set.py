@@ -162,7 +162,9 @@ def test_a_class_without_images_makes_another_teacher(run, tmp_path):
     out = transfer_set.write(run, 60, tmp_path / "set")
     for image in (out / transfer_set.folder_names(NAMES)[2]).iterdir():
         image.unlink()
-    config = ExperimentConfig(dataset=f"folder:{out}", ood="digits", image_size=8)
+    config = ExperimentConfig(
+        dataset=f"folder:{out}", ood="digits", image_size=8, teacher_batch_size=1
+    )
     found = []
     for _ in range(2):
         loaded = inputs.load(config, with_pool=False)

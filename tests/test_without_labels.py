@@ -272,7 +272,7 @@ def test_a_data_set_is_matched_by_name_and_its_test_split_said(copied, animals, 
     assert "--dataset: 10 of the 50 images are tested, the test split of folder:animals" in out
     assert "--eval=folder:animals tests all" in out
     metrics = metrics_of(copied)
-    assert metrics["eval"] == animals and metrics["eval_pictures"] == 10
+    assert metrics["eval"] == f"{animals}, test images" and metrics["eval_pictures"] == 10
 
 
 @pytest.mark.parametrize("flag", ["--eval", "--dataset"])

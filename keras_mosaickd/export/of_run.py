@@ -244,9 +244,10 @@ def _beside(out: str, formats: Sequence[str]) -> dict[str, Path]:
 def _images(
     run: RunDirectory, trainer: Any, student: Any, domain: Callable[[], Any]
 ) -> np.ndarray | None:
-    """Images like those that the student learned from: synthetic and out-of-domain ones, by halves.
+    """Images like those that the student learned from: out-of-domain and synthetic ones.
 
-    Where there is one kind only, of that kind; where there is none, the domain's.
+    The former up to half, the latter for the rest. Where there is one kind only, of that kind;
+    where there is none, the domain's.
 
     Returns:
         float32 [n, h, w, c] in [0, 1], or None where the run has none.
